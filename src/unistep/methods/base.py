@@ -1,0 +1,103 @@
+"""The contract of a method: it declares who learns in which phase and what the loss is; the loop executes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from unistep.types import Cond
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One optimiser update within a step.
+
+    Attributes:
+        name: name of the phase, unique within a step (`generator`, `fake_score`, `fake_score.2`).
+        trains: names of the networks that receive gradients and are stepped.
+        reuses_samples: the phase works on the samples that an earlier phase of this step made (Algorithm 1).
+    """
+
+    name: str
+    trains: tuple[str, ...]
+    reuses_samples: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What the loop hands to a method: this rank's rows of one micro-batch.
+
+    Attributes:
+        size: number of rows of the unpaired stream.
+        cond: condition of the unpaired stream, [size].
+        real, real_cond: real images in model space, for methods that need data.
+        pair_z, pair_x, pair_cond: a slice of the stream of noise-image pairs.
+        samples: outputs of the generator made by an earlier phase of the same step, detached.
+    """
+
+    size: int
+    cond: Cond = None
+    real: Tensor | None = None
+    real_cond: Cond = None
+    pair_z: Tensor | None = None
+    pair_x: Tensor | None = None
+    pair_cond: Cond = None
+    samples: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossOutput:
+    """Named per-sample terms and their weights; the loop reduces, checks and logs them.
+
+    Attributes:
+        terms: name -> [n] losses, one per sample; streams may differ in length.
+        weights: name -> weight; a term without a weight is logged but not trained on.
+        samples: generator outputs of this phase, detached, for later phases of the step.
+        logs: name -> scalar to log (no gradient).
+    """
+
+    terms: Mapping[str, Tensor]
+    weights: Mapping[str, float]
+    samples: Tensor | None = None
+    logs: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def total(self) -> Tensor:
+        """sum_k weights[k] * mean(terms[k]), a scalar."""
+        return torch.stack([w * self.terms[k].mean() for k, w in self.weights.items()]).sum()
+
+
+class Random(Protocol):
+    """Randomness of one phase of one step: row i depends on (seed, step, phase, i) only, not on rank or batch split."""
+
+    def normal(self, rows: int, *dims: int) -> Tensor:
+        """[rows, *dims] unit Gaussian, float32."""
+        ...
+
+    def integers(self, rows: int, low: int, high: int) -> Tensor:
+        """[rows] int64, uniform in low..high inclusive."""
+        ...
+
+    def uniform(self, rows: int) -> Tensor:
+        """[rows] uniform in [0, 1), float32."""
+        ...
+
+
+class Method(Protocol):
+    """A training method as the loop sees it."""
+
+    networks: Mapping[str, nn.Module]  # the trainable ones by name, sharded or replicated before the method sees them
+    averaged: str  # the network whose EMA is kept, evaluated and exported
+
+    def phases(self, step: int) -> tuple[Phase, ...]:
+        """Who learns at this step, in which order."""
+        ...
+
+    def milestones(self) -> tuple[int, ...]:
+        """Steps at which a loss term is switched on; learning rates warm up again there."""
+        ...
+
+    def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
+        """Loss terms of one phase; only the networks in `phase.trains` require gradients while it runs."""
+        ...

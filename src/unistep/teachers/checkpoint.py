@@ -1,0 +1,118 @@
+"""unistep's own checkpoints: a folder with model.safetensors and config.json, nothing executed on load."""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from unistep.errors import UserError
+from unistep.networks.build import build_denoiser
+from unistep.networks.generator import Generator
+from unistep.networks.preconditioning import EDMDenoiser, edm_weighting
+from unistep.teachers.codecs import codec_from_config
+from unistep.teachers.conditioners import conditioner_from_config
+from unistep.teachers.teacher import Teacher
+
+FORMAT = "unistep-denoiser/1"
+
+
+def save_denoiser(folder: Path, denoiser: nn.Module, config: dict[str, Any], dtype: torch.dtype | None = None) -> None:
+    """Writes a denoiser as a folder, atomically: a reader sees the old folder or the new one, never a mixture.
+
+    Args:
+        folder: where; replaced if it exists.
+        denoiser: the module whose parameters are stored.
+        config: network, process, sigma_data, shape, conditioner, codec; `t_init` too where it is a generator.
+        dtype: storage type of floating-point weights; None keeps theirs.
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    state = {
+        k: v.detach().cpu().contiguous().to(dtype if dtype and v.is_floating_point() else v.dtype)
+        for k, v in denoiser.state_dict().items()
+    }
+    save_file(state, str(temporary / "model.safetensors"))
+    (temporary / "config.json").write_text(json.dumps({"format": FORMAT, **config}, indent=2) + "\n")
+    if folder.exists():
+        old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+        os.replace(folder, old)
+        os.replace(temporary, folder)
+        shutil.rmtree(old)
+    else:
+        os.replace(temporary, folder)
+
+
+def load_denoiser(folder: Path) -> tuple[EDMDenoiser, dict[str, Any], str]:
+    """A denoiser, its configuration and the sha256 over both files.
+
+    Raises:
+        UserError: for a missing or damaged file, or weights that do not fit the configuration.
+    """
+    weights, description = folder / "model.safetensors", folder / "config.json"
+    for file in (description, weights):
+        if not file.is_file():
+            raise UserError(f"{file}: not found; expected a checkpoint folder with model.safetensors and config.json")
+    try:
+        config = json.loads(description.read_text())
+        state = load_file(str(weights))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{description}: no readable JSON ({error}); restore the file") from error
+    except SafetensorError as error:
+        raise UserError(f"{weights}: no readable safetensors file ({error}); restore the file") from error
+    if config.get("format") != FORMAT:
+        raise UserError(f"{description}: found format {config.get('format')!r}, expected {FORMAT!r}")
+    denoiser = build_denoiser(config)
+    require_same_keys(denoiser, state, weights)
+    denoiser.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    digest = hashlib.sha256(weights.read_bytes() + description.read_bytes()).hexdigest()
+    return denoiser, config, digest
+
+
+def require_same_keys(module: nn.Module, state: dict[str, torch.Tensor], file: Path) -> None:
+    """Weights must have exactly the names and shapes of the module.
+
+    Raises:
+        UserError: naming the first missing, surplus or misshapen tensor.
+    """
+    expected = {k: tuple(v.shape) for k, v in module.state_dict().items()}
+    found = {k: tuple(v.shape) for k, v in state.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise UserError(
+                f"{file}: tensor {name}: found {found.get(name, 'nothing')}, "
+                f"expected {expected.get(name, 'nothing')}; the weights belong to another network"
+            )
+
+
+def teacher_from_folder(folder: Path) -> Teacher:
+    """A frozen teacher from a checkpoint folder."""
+    denoiser, config, digest = load_denoiser(folder)
+    process, sigma_data = denoiser.process, denoiser.sigma_data
+    return Teacher(
+        denoiser=denoiser,
+        process=process,
+        weighting=lambda t: edm_weighting(process, sigma_data, t),
+        shape=tuple(config["shape"]),
+        codec=codec_from_config(config["codec"]),
+        conditioner=conditioner_from_config(config.get("conditioner")),
+        source=str(folder),
+        sha256=digest,
+        config=config,
+    )
+
+
+def load_generator(folder: Path) -> tuple[Generator, dict[str, Any], str]:
+    """An exported generator, its configuration and its sha256; `folder` is a run or its `generator` folder."""
+    folder = folder / "generator" if (folder / "generator").is_dir() else folder
+    denoiser, config, digest = load_denoiser(folder)
+    if "t_init" not in config:
+        raise UserError(f"{folder}: holds a denoiser, not a generator; expected a distilled run or its generator folder")
+    return Generator(denoiser, denoiser.process, config["t_init"]).eval(), config, digest

@@ -1,0 +1,53 @@
+"""Codecs: model space to 8-bit images and back; points need none."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unistep.errors import UserError
+
+
+@dataclass(frozen=True)
+class PixelCodec:
+    """Pixels in [-1, 1] <-> uint8, the rounding of EDM's evaluation protocol."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        """uint8 [b, c, h, w] -> float32 in [-1, 1]."""
+        return images.float() / 127.5 - 1
+
+    def decode(self, x: Tensor) -> Tensor:
+        """[b, c, h, w], clamped to [-1, 1] and rounded to uint8: every image is judged in this form."""
+        return (x.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+
+    def config(self) -> dict[str, Any]:
+        return {"type": "pixels"}
+
+
+@dataclass(frozen=True)
+class PointCodec:
+    """Points are what they are."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        """[b, dim] -> float32."""
+        return images.float()
+
+    def decode(self, x: Tensor) -> Tensor:
+        """[b, dim] -> float32."""
+        return x.float()
+
+    def config(self) -> dict[str, Any]:
+        return {"type": "points"}
+
+
+def codec_from_config(config: dict[str, Any]) -> PixelCodec | PointCodec:
+    """Rebuilds a codec from `config()`.
+
+    Raises:
+        UserError: for an unknown type.
+    """
+    codecs = {"pixels": PixelCodec, "points": PointCodec}
+    if config.get("type") not in codecs:
+        raise UserError(f"codec.type: found {config.get('type')!r}, expected one of {', '.join(codecs)}")
+    return codecs[config["type"]]()

@@ -1,0 +1,65 @@
+"""Conditioners: class labels to what a denoiser is conditioned on, and its "no condition"."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unistep.errors import UserError
+
+
+@dataclass(frozen=True)
+class LabelConditioner:
+    """Class labels 0..num_classes-1 as int64 tensors; -1 is "no class".
+
+    Attributes:
+        num_classes: number of classes.
+        names: readable class names, in order; numbers where none are known.
+    """
+
+    num_classes: int
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            object.__setattr__(self, "names", tuple(str(i) for i in range(self.num_classes)))
+        if len(self.names) != self.num_classes:
+            raise UserError(
+                f"conditioner.names: found {len(self.names)} names, expected {self.num_classes}, one per class"
+            )
+
+    def from_seeds(self, seeds: Tensor) -> Tensor:
+        """The class of each seed, seed mod num_classes: exactly balanced over any run of consecutive seeds."""
+        return seeds.to(torch.int64) % self.num_classes
+
+    def from_labels(self, labels: Tensor) -> Tensor:
+        """Class indices [b] as a condition.
+
+        Raises:
+            UserError: for a label outside -1..num_classes-1.
+        """
+        bad = labels[(labels < -1) | (labels >= self.num_classes)]
+        if len(bad):
+            raise UserError(f"label: found {int(bad[0])}, expected 0..{self.num_classes - 1} (or -1 for no class)")
+        return labels.to(torch.int64)
+
+    def null(self, rows: int) -> Tensor:
+        """`rows` times "no class"."""
+        return torch.full((rows,), -1, dtype=torch.int64)
+
+    def config(self) -> dict[str, Any]:
+        return {"type": "labels", "num_classes": self.num_classes, "names": list(self.names)}
+
+
+def conditioner_from_config(config: dict[str, Any] | None) -> LabelConditioner | None:
+    """Rebuilds a conditioner from `config()`; None stays None.
+
+    Raises:
+        UserError: for an unknown type.
+    """
+    if config is None:
+        return None
+    if config.get("type") != "labels":
+        raise UserError(f"conditioner.type: found {config.get('type')!r}, expected 'labels'")
+    return LabelConditioner(int(config["num_classes"]), tuple(config.get("names", ())))

@@ -1,0 +1,89 @@
+"""The teacher: a frozen record of a denoiser and everything needed to sample it, train against it and judge it."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from unistep.process.base import NoiseProcess
+from unistep.types import Cond
+
+
+class Conditioner(Protocol):
+    """Turns labels (or, for other teachers, prompts) into conditions."""
+
+    names: tuple[str, ...]  # readable name of each class
+
+    def from_seeds(self, seeds: Tensor) -> Cond:
+        """The condition of each seed, [b] int64 -> cond: a pure function of the seed, uniform over classes."""
+        ...
+
+    def from_labels(self, labels: Tensor) -> Cond:
+        """Class indices [b] -> cond."""
+        ...
+
+    def null(self, rows: int) -> Cond:
+        """The condition that means "no condition", for guidance."""
+        ...
+
+    def config(self) -> dict[str, Any]:
+        """Plain values that describe the conditioner."""
+        ...
+
+
+class Codec(Protocol):
+    """Model space <-> what is looked at: pixels in [-1, 1] <-> 8-bit images."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        """uint8 [b, c, h, w] -> model space [b, *dims]."""
+        ...
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Model space [b, *dims] -> uint8 [b, c, h, w], clamped and rounded (points: returned unchanged)."""
+        ...
+
+    def config(self) -> dict[str, Any]:
+        """Plain values that describe the codec."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """A frozen teacher.
+
+    Attributes:
+        denoiser: mu_base, module (x_t [b, *dims], t [b], cond) -> E[x_0 | x_t] [b, *dims]; in eval mode, no gradients.
+        process: the noise process whose times the denoiser understands.
+        weighting: Eq. 6's weight as the teacher was trained, t [b] -> [b].
+        shape: dims of one sample.
+        conditioner: labels -> condition, or None for an unconditional teacher.
+        codec: model space <-> images.
+        source: where it came from, readable.
+        sha256: hash of weights and configuration; identifies the teacher in pair manifests and reports.
+        config: what rebuilds a trainable network of the same class, or {} when only a deep copy can.
+    """
+
+    denoiser: nn.Module
+    process: NoiseProcess
+    weighting: Callable[[Tensor], Tensor]
+    shape: tuple[int, ...]
+    codec: Codec
+    source: str
+    sha256: str
+    conditioner: Conditioner | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.denoiser.eval().requires_grad_(False)
+
+    def trainable_copy(self) -> nn.Module:
+        """A copy of the denoiser with gradients on and dropout off, the start of generator and fake score."""
+        return copy.deepcopy(self.denoiser).eval().requires_grad_(True)
+
+    @torch.no_grad()
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
+        """mu_base(x_t, t, cond), without gradients."""
+        return self.denoiser(x_t, t, cond)

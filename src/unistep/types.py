@@ -1,0 +1,27 @@
+"""Names for the tensors that travel through unistep, and the one shape helper everybody needs."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+Cond = Tensor | Mapping[str, Tensor] | None
+"""What a denoiser is conditioned on: class labels (int64 [b], -1 = no class), named tensors (text), or nothing."""
+
+
+def bcast(coefficient: Tensor, x: Tensor) -> Tensor:
+    """View a per-sample coefficient [b] as [b, 1, ..., 1] so that it multiplies x [b, *dims], in x's dtype."""
+    return coefficient.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+
+
+def select(cond: Cond, index: Tensor | slice) -> Cond:
+    """The rows `index` of a condition."""
+    if cond is None:
+        return None
+    return {k: v[index] for k, v in cond.items()} if isinstance(cond, Mapping) else cond[index]
+
+
+def to_device(cond: Cond, device: object) -> Cond:
+    """The condition on another device."""
+    if cond is None:
+        return None
+    return {k: v.to(device) for k, v in cond.items()} if isinstance(cond, Mapping) else cond.to(device)  # type: ignore[call-overload]

@@ -1,0 +1,61 @@
+# Everything runs in .venv, made here from nothing but python3; the second call of a target installs nothing.
+#
+#   make demo        the Fashion-MNIST demo: one-step generator, evaluation, report
+#   make test        the tests            make test-slow   the long ones too
+#   make check       formatting, lint, types
+#
+# Another PyTorch build:  make demo TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu"
+# Another version:        make demo TORCH=torch==2.12.0
+# Another package index:  make demo PIP_ARGS="--index-url https://pypi.example.org/simple"
+
+PYTHON     ?= python3
+TORCH      ?= torch==2.13.0
+TORCH_ARGS ?=
+PIP_ARGS   ?=
+DEMO       ?= fashion-mnist
+VENV       := .venv
+PIP        := $(VENV)/bin/python -m pip --disable-pip-version-check install -q $(PIP_ARGS)
+
+.PHONY: demo test test-slow check format clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/installed
+	$(VENV)/bin/unistep distill $(DEMO)
+
+test: $(VENV)/installed-dev
+	$(VENV)/bin/python -m pytest
+
+test-slow: $(VENV)/installed-dev
+	$(VENV)/bin/python -m pytest -m "not gpu"
+
+check: $(VENV)/installed-dev
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
+
+format: $(VENV)/installed-dev
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+# torch comes first and alone, then it is pinned to what came: no later package can exchange it for another build.
+$(VENV)/torch:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "found Python %d.%d, expected 3.11 or newer: make PYTHON=python3.11" % sys.version_info[:2])'
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt
+	$(PIP) $(TORCH_ARGS) -c $(VENV)/constraints.txt "$(TORCH)"
+	touch $@
+
+$(VENV)/constraints.txt: $(VENV)/torch constraints.txt
+	grep -v '^torch==' constraints.txt > $@
+	$(VENV)/bin/python -m pip list --disable-pip-version-check --format=freeze | grep '^torch==' >> $@
+
+$(VENV)/installed: $(VENV)/constraints.txt pyproject.toml
+	$(PIP) -c $(VENV)/constraints.txt -e .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) -c $(VENV)/constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache

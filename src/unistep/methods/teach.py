@@ -1,0 +1,64 @@
+"""Teaching a teacher: denoising score matching with EDM's noise distribution and weighting (arXiv:2206.00364, Table 1)."""
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from unistep.losses.denoising import denoising_loss
+from unistep.methods.base import Batch, LossOutput, Phase, Random
+from unistep.networks.preconditioning import EDMDenoiser, edm_weighting
+from unistep.types import bcast
+
+
+class TeachConfig(BaseModel):
+    """Noise distribution and conditioning of EDM training.
+
+    ln(sigma) ~ N(P_mean, P_std^2); `label_dropout` is the share of labels replaced by "no class", for guidance.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    P_mean: float = -1.2
+    P_std: float = Field(1.2, gt=0)
+    label_dropout: float = Field(0.1, ge=0, le=1)
+
+
+class Teach:
+    """One network, one phase: E[ lambda(sigma) |D(x + sigma eps; sigma) - x|^2 ] (EDM, Eq. 2 with Table 1's weights).
+
+    Args:
+        denoiser: the network to train, possibly wrapped for several ranks.
+        design: the same network's unwrapped preconditioning (process, sigma_data).
+        config: noise distribution.
+    """
+
+    averaged = "denoiser"
+
+    def __init__(self, denoiser: nn.Module, design: EDMDenoiser, config: TeachConfig):
+        self.denoiser, self.config = denoiser, config
+        self.process, self.sigma_data = design.process, design.sigma_data
+        self.networks = {"denoiser": denoiser}
+
+    def phases(self, step: int) -> tuple[Phase, ...]:
+        """Always the one."""
+        return (Phase(name="denoiser", trains=("denoiser",)),)
+
+    def milestones(self) -> tuple[int, ...]:
+        """No term is switched on later."""
+        return ()
+
+    def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
+        x = batch.real
+        if x is None:
+            raise ValueError("Teach: needs a stream of real images")
+        sigma = (self.config.P_mean + self.config.P_std * rng.normal(len(x)).to(x.device)).exp()
+        cond = self.drop_labels(batch.real_cond, rng)
+        x_t = x + bcast(sigma, x) * rng.normal(*x.shape).to(x.device)
+        loss = denoising_loss(self.denoiser(x_t, sigma, cond), x, edm_weighting(self.process, self.sigma_data, sigma))
+        return LossOutput(terms={"denoise": loss}, weights={"denoise": 1.0})
+
+    def drop_labels(self, labels: object, rng: Random) -> Tensor | None:
+        """Replaces a share of the labels by -1."""
+        if not isinstance(labels, Tensor):
+            return None
+        dropped = (rng.uniform(len(labels)) < self.config.label_dropout).to(labels.device)
+        return labels.masked_fill(dropped, -1)

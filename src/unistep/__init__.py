@@ -1,0 +1,44 @@
+"""unistep turns a pretrained diffusion model into a generator that needs one network evaluation."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unistep.api import distill as distill
+    from unistep.api import evaluate as evaluate
+    from unistep.api import load_generator as load_generator
+    from unistep.api import make_pairs as make_pairs
+    from unistep.api import sample as sample
+    from unistep.api import teach as teach
+    from unistep.errors import UserError as UserError
+    from unistep.recipes import load_recipe as load_recipe
+    from unistep.teachers import Teacher as Teacher
+    from unistep.teachers import load_teacher as load_teacher
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "distill": "unistep.api",
+    "evaluate": "unistep.api",
+    "load_generator": "unistep.api",
+    "make_pairs": "unistep.api",
+    "sample": "unistep.api",
+    "teach": "unistep.api",
+    "UserError": "unistep.errors",
+    "load_recipe": "unistep.recipes",
+    "Teacher": "unistep.teachers",
+    "load_teacher": "unistep.teachers",
+}
+
+__all__ = ["__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when first used, so that `import unistep` costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'unistep' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

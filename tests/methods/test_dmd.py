@@ -1,0 +1,132 @@
+"""DMD's contract: who learns when, what flows where, and which samples are reused."""
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from unistep.losses.regression import l2
+from unistep.methods import DMD, Batch, DMDConfig, Phase
+from unistep.networks import MLP, EDMDenoiser, Generator
+from unistep.process import EDMProcess
+from unistep.teachers.codecs import PointCodec
+from unistep.teachers.teacher import Teacher
+from unistep.weighting import default_weighting
+
+
+class FixedRandom:
+    """Randomness from one generator, recording the ranges that were asked for."""
+
+    def __init__(self, seed: int = 0):
+        self.generator, self.ranges = torch.Generator().manual_seed(seed), []
+
+    def normal(self, rows: int, *dims: int) -> Tensor:
+        return torch.randn(rows, *dims, generator=self.generator)
+
+    def integers(self, rows: int, low: int, high: int) -> Tensor:
+        self.ranges.append((low, high))
+        return torch.randint(low, high + 1, (rows,), generator=self.generator)
+
+    def uniform(self, rows: int) -> Tensor:
+        return torch.rand(rows, generator=self.generator)
+
+
+def make(**settings: object) -> DMD:
+    torch.manual_seed(0)
+    process = EDMProcess()
+    teacher = Teacher(
+        denoiser=EDMDenoiser(MLP(2, 16, 1), process), process=process, weighting=default_weighting(process), shape=(2,),
+        codec=PointCodec(), source="test", sha256="0",
+    )  # fmt: skip
+    generator = Generator(teacher.trainable_copy(), process)
+    config = DMDConfig(regression="l2", **settings)  # type: ignore[arg-type]
+    return DMD(teacher, generator, teacher.trainable_copy(), config, l2)
+
+
+def pairs() -> Batch:
+    return Batch(size=4, pair_z=torch.randn(3, 2), pair_x=torch.randn(3, 2))
+
+
+def run(method: DMD, phase: Phase, batch: Batch) -> dict[str, float]:
+    """Gradient norm per network after one phase, with only the phase's networks trainable, as the loop does it."""
+    for name, network in method.networks.items():
+        network.requires_grad_(name in phase.trains)
+        network.zero_grad()
+    method.loss(phase, batch, FixedRandom()).total().backward()
+    return {
+        name: sum(float(p.grad.square().sum()) for p in network.parameters() if p.grad is not None)
+        for name, network in method.networks.items()
+    }
+
+
+def test_phases_follow_algorithm_1() -> None:
+    assert [p.name for p in make().phases(0)] == ["generator", "fake_score"]
+    three = make(fake_score_updates_per_step=3).phases(0)
+    assert [(p.name, p.reuses_samples) for p in three[1:]] == [
+        ("fake_score", True), ("fake_score.1", False), ("fake_score.2", False)
+    ]  # fmt: skip
+
+
+def test_late_start_of_distribution_matching() -> None:
+    method = make(dm_from_step=10, fake_score_from_step=6)
+    names = {step: [p.name for p in method.phases(step)] for step in (0, 6, 10)}
+    assert names == {0: ["regression"], 6: ["regression", "fake_score"], 10: ["generator", "fake_score"]}
+    assert method.milestones() == (10,)
+
+
+def test_regression_only_never_touches_the_fake_score() -> None:
+    assert [p.name for p in make(lambda_dm=0).phases(0)] == ["regression"]
+
+
+@pytest.mark.parametrize("phase", make(dm_from_step=5, fake_score_from_step=5).phases(0) + make().phases(0))
+def test_a_phase_moves_only_its_networks(phase: Phase) -> None:
+    method = make()
+    norms = run(method, phase, pairs())
+    for name, norm in norms.items():
+        assert (norm > 0) == (name in phase.trains)
+    assert all(p.grad is None for p in method.teacher.denoiser.parameters())
+
+
+def test_noise_ranges_of_the_two_phases() -> None:
+    method, rng = make(), FixedRandom()
+    for phase in method.phases(0):
+        method.loss(phase, pairs(), rng)
+    assert rng.ranges == [(20, 980), (0, 999)]
+
+
+def test_fake_score_learns_from_the_samples_of_the_step() -> None:
+    method = make()
+    generator, fake_score = method.phases(0)
+    samples = method.loss(generator, pairs(), FixedRandom()).samples
+    assert samples is not None
+    assert not samples.requires_grad
+    shifted = Batch(size=4, samples=samples + 100)
+    near = method.loss(fake_score, Batch(size=4, samples=samples), FixedRandom(1)).total()
+    far = method.loss(fake_score, shifted, FixedRandom(1)).total()
+    assert far > 10 * near
+
+
+def test_loss_terms_are_per_sample_and_weighted() -> None:
+    method = make(lambda_reg=0.25)
+    output = method.loss(method.phases(0)[0], pairs(), FixedRandom())
+    assert {k: tuple(v.shape) for k, v in output.terms.items()} == {"dm": (4,), "reg": (3,)}
+    expected = output.terms["dm"].mean() + 0.25 * output.terms["reg"].mean()
+    torch.testing.assert_close(output.total(), expected)
+
+
+def test_generator_and_fake_score_start_from_the_teacher() -> None:
+    method = make()
+    z = torch.randn(5, 2)
+    torch.testing.assert_close(method.generator(z), method.teacher(80 * z, torch.full((5,), 80.0)))
+    x, t = torch.randn(5, 2), torch.rand(5) + 0.1
+    torch.testing.assert_close(method.fake_score(x, t), method.teacher(x, t))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"lambda_dm": 0, "lambda_reg": 0}, {"min_fraction": 0.9, "max_fraction": 0.5}, {"lambda_reg": 0, "dm_from_step": 5},
+     {"fake_score_from_step": 5}, {"lamda_reg": 1}],
+)  # fmt: skip
+def test_contradictory_settings_are_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(ValidationError):
+        DMDConfig(**bad)  # type: ignore[arg-type]

@@ -1,0 +1,79 @@
+"""A user's own network as a teacher, conditioners and codecs."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from unistep.errors import UserError
+from unistep.process import DiscreteVPProcess, EDMProcess
+from unistep.teachers.codecs import PixelCodec
+from unistep.teachers.conditioners import LabelConditioner
+from unistep.teachers.module import teacher_from_module
+
+
+class EpsNetwork(nn.Module):
+    """The exact eps-prediction for data that are all equal to `value`."""
+
+    def __init__(self, process: DiscreteVPProcess, value: float):
+        super().__init__()
+        self.process, self.value = process, nn.Parameter(torch.tensor(value))
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = (c.float().reshape(-1, 1) for c in (self.process.alpha(t), self.process.sigma(t)))
+        return (x_t - alpha * self.value) / sigma
+
+
+def test_prediction_is_converted_at_the_border() -> None:
+    process = DiscreteVPProcess.linear()
+    teacher = teacher_from_module(EpsNetwork(process, 0.3), process, "eps", (4,))
+    mu = teacher(torch.randn(5, 4), torch.tensor([0.0, 10, 100, 500, 999]))
+    torch.testing.assert_close(mu, torch.full((5, 4), 0.3), atol=2e-3, rtol=0)
+
+
+def test_hash_follows_the_weights() -> None:
+    process = DiscreteVPProcess.linear()
+    a, b, c = (teacher_from_module(EpsNetwork(process, v), process, "eps", (4,)).sha256 for v in (0.3, 0.3, 0.4))
+    assert a == b != c
+
+
+def test_labels_reach_the_network() -> None:
+    class ByLabel(nn.Module):
+        def forward(self, x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+            return labels.float()[:, None].expand_as(x_t)
+
+    teacher = teacher_from_module(ByLabel(), EDMProcess(), "x0", (2,), num_classes=3)
+    assert teacher.conditioner is not None
+    cond = teacher.conditioner.from_seeds(torch.arange(4))
+    assert teacher(torch.zeros(4, 2), torch.ones(4), cond)[:, 0].tolist() == [0, 1, 2, 0]
+
+
+def test_wrong_output_shape_is_named() -> None:
+    class Wrong(nn.Module):
+        def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+            return x_t[:, :1]
+
+    teacher = teacher_from_module(Wrong(), EDMProcess(), "x0", (2,))
+    with pytest.raises(UserError, match=r"found output \(3, 1\), expected x_t's \(3, 2\)"):
+        teacher(torch.zeros(3, 2), torch.ones(3))
+
+
+def test_conditioner_is_balanced_and_checks_labels() -> None:
+    conditioner = LabelConditioner(3)
+    assert conditioner.from_seeds(torch.arange(300)).bincount().tolist() == [100, 100, 100]
+    assert conditioner.null(2).tolist() == [-1, -1]
+    with pytest.raises(UserError, match="label: found 3, expected 0..2"):
+        conditioner.from_labels(torch.tensor([0, 3]))
+    with pytest.raises(UserError, match="found 2 names, expected 3"):
+        LabelConditioner(3, ("a", "b"))
+
+
+@given(st.integers(0, 255))
+def test_pixels_survive_the_round_trip(value: int) -> None:
+    image = torch.full((1, 1, 2, 2), value, dtype=torch.uint8)
+    assert torch.equal(PixelCodec().decode(PixelCodec().encode(image)), image)
+
+
+def test_decoding_clamps() -> None:
+    assert PixelCodec().decode(torch.tensor([[-3.0, 3.0]])).tolist() == [[0, 255]]

@@ -1,0 +1,20 @@
+"""The command line: one file per verb, each a thin wrapper around the function of the same name in `unistep.api`."""
+
+import typer
+
+from unistep.cli.distill import distill
+from unistep.cli.evaluate import evaluate
+from unistep.cli.pairs import pairs
+from unistep.cli.recipes import recipes
+from unistep.cli.sample import sample
+from unistep.cli.teach import teach
+
+app = typer.Typer(
+    help="Turn a pretrained diffusion model into a generator that needs one network evaluation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in (recipes, teach, pairs, distill, sample, evaluate):
+    app.command()(verb)

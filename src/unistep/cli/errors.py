@@ -1,0 +1,59 @@
+"""What a user sees when something goes wrong: one line, a code, and how to go on."""
+
+import os
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import typer
+
+from unistep.errors import UserError
+
+USER_MISTAKE = 2
+INTERRUPTED = 130
+
+
+def one_line_errors(verb: Callable[..., None]) -> Callable[..., None]:
+    """Wraps a verb: mistakes and full disks end in one red line and code 2, Ctrl-C in code 130."""
+
+    @wraps(verb)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            verb(*args, **kwargs)
+        except UserError as error:
+            fail(str(error))
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader left (`| head`); say nothing at exit either
+        except OSError as error:
+            fail(describe_os_error(error))
+        except KeyboardInterrupt:
+            typer.secho("interrupted: run the same command again to go on", fg="yellow", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            if "No space left on device" not in str(error):  # libraries wrap the operating system's words
+                raise
+            fail("No space left on device; free some space and run the same command again")
+
+    return run
+
+
+def fail(message: str) -> None:
+    """Prints one red line on stderr and exits with code 2."""
+    typer.secho(f"error: {' '.join(message.split())}", fg="red", err=True)
+    raise typer.Exit(USER_MISTAKE) from None
+
+
+def describe_os_error(error: OSError) -> str:
+    """`path: what the system says; what to do`."""
+    place = error.filename2 or error.filename
+    reason = error.strerror or str(error)
+    return f"{place}: {reason}{remedy(error)}" if place else f"{reason}{remedy(error)}"
+
+
+def remedy(error: OSError) -> str:
+    """What to do about it, where we know."""
+    if isinstance(error, PermissionError):
+        return "; choose another folder with --out"
+    if error.errno in (28, 122):  # ENOSPC, EDQUOT
+        return "; free some space and run the same command again"
+    return ""

@@ -1,0 +1,19 @@
+"""The options that several verbs share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A built-in recipe's name or a YAML file.")]
+RunArgument = Annotated[
+    Path, typer.Argument(metavar="RUN_OR_EXPORT", help="A run's folder, or the generator folder inside it.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Override a value of the recipe; may be repeated."),
+]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write.  [default: runs/<recipe>]")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of the training; overrides the recipe's.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ... or auto.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]

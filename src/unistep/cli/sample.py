@@ -1,0 +1,28 @@
+"""`unistep sample`: images from seeds and labels."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unistep.cli.errors import one_line_errors
+from unistep.cli.options import Device, Quiet, RunArgument
+
+
+@one_line_errors
+def sample(
+    run: RunArgument,
+    num: Annotated[int, typer.Option("--num", "-n", min=1, help="How many.")] = 64,
+    first_seed: Annotated[int, typer.Option("--first-seed", min=0, help="Seeds count up from here.")] = 0,
+    label: Annotated[list[str] | None, typer.Option(help="A class, by name or index; may be repeated.")] = None,
+    files: Annotated[bool, typer.Option("--files", help="One file per image beside the grid.")] = False,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write.  [default: RUN/samples]")] = None,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Draw samples from a one-step generator (or a teacher): a grid, and files if asked."""
+    from unistep import api
+
+    written = api.sample(run, num=num, first_seed=first_seed, labels=label, files=files, out=out, device=device)
+    if not quiet:
+        typer.echo(written)

@@ -1,0 +1,73 @@
+"""From a recipe's name or path to a checked, frozen recipe, and back to YAML."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from unistep.errors import UserError
+from unistep.recipes.builtin import read_recipe
+from unistep.recipes.messages import explain
+from unistep.recipes.parse import parse_recipe_text
+from unistep.recipes.schema import DistillRecipe, TeachRecipe
+
+Recipe = DistillRecipe | TeachRecipe
+
+KINDS: dict[str, type[DistillRecipe] | type[TeachRecipe]] = {"distill": DistillRecipe, "teach": TeachRecipe}
+
+
+def load_recipe(recipe: str | Path | Recipe, overrides: Iterable[str] = ()) -> Recipe:
+    """A checked recipe.
+
+    Args:
+        recipe: a built-in name, the path of a YAML file, or a recipe that is already loaded.
+        overrides: `a.b=c` items, applied in order before checking.
+
+    Raises:
+        UserError: naming the path in the recipe, what was found and what is allowed.
+    """
+    if isinstance(recipe, DistillRecipe | TeachRecipe):
+        text, source = dump_recipe(recipe), recipe.name
+    else:
+        text, source = read_recipe(recipe)
+    return recipe_from_values(parse_recipe_text(text, source, overrides), source)
+
+
+def recipe_from_values(values: dict[str, Any], source: str) -> Recipe:
+    """Checks plain values; nothing is converted from one type to another, except whole numbers to numbers.
+
+    Raises:
+        UserError: see `load_recipe`.
+    """
+    kind = values.get("kind")
+    if kind not in KINDS:
+        raise UserError(f"{source}: kind: found {kind!r}, expected one of {', '.join(KINDS)}")
+    values = {"name": Path(source).stem, **values}
+    try:
+        # JSON mode is strict about types and still reads lists as tuples, which frozen models hold.
+        return KINDS[kind].model_validate_json(json.dumps(values, default=str), strict=True)
+    except ValidationError as error:
+        raise UserError(explain(error, KINDS[kind], source)) from error
+
+
+AnyRecipe = TypeVar("AnyRecipe", DistillRecipe, TeachRecipe)
+
+
+def recipe_of(model: type[AnyRecipe], recipe: str | Path | Recipe, overrides: Iterable[str] = ()) -> AnyRecipe:
+    """A checked recipe of one kind.
+
+    Raises:
+        UserError: if the recipe is of the other kind, or see `load_recipe`.
+    """
+    loaded = load_recipe(recipe, overrides)
+    if not isinstance(loaded, model):
+        raise UserError(f"recipe {loaded.name}: its kind is {loaded.kind}; use `unistep {loaded.kind} {loaded.name}`")
+    return loaded
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """A recipe as YAML with every value spelt out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, width=120)

@@ -1,0 +1,75 @@
+"""YAML text and `a.b=c` overrides to plain values, with nothing guessed and nothing dropped."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import yaml
+
+from unistep.errors import UserError
+
+
+class Loader(yaml.SafeLoader):
+    """Safe YAML that reads 1e-3 as a number and refuses a key given twice."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice}: given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1, which PyYAML follows, wants a dot in a float: without this line 1e-3 would be text.
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """The value of a YAML text.
+
+    Raises:
+        UserError: naming source and line if the text is no YAML.
+    """
+    try:
+        return yaml.load(text, Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).replace("\n", " ")
+        raise UserError(f"{source}{line}: no readable YAML ({problem})") from error
+
+
+def parse_recipe_text(text: str, source: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """A recipe's plain values with overrides applied.
+
+    Raises:
+        UserError: if the text is no mapping or an override cannot be applied.
+    """
+    values = parse_yaml(text, source)
+    if not isinstance(values, dict):
+        raise UserError(f"{source}: found {type(values).__name__}, expected a mapping such as `kind: distill`")
+    for override in overrides:
+        apply_override(values, override)
+    return values
+
+
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Sets one value in place, `method.lambda_reg=0.5`; the value is read as YAML.
+
+    Raises:
+        UserError: if there is no `=`, or the path leads through something that is no mapping.
+    """
+    path, equals, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise UserError(f"--set {override}: expected PATH=VALUE, for example --set method.lambda_reg=0.5")
+    place = values
+    for depth, key in enumerate(keys[:-1]):
+        if place.get(key) is None:
+            place[key] = {}
+        if not isinstance(place[key], dict):
+            raise UserError(f"--set {override}: {'.'.join(keys[: depth + 1])} is {place[key]!r}, it has nothing inside")
+        place = place[key]
+    place[keys[-1]] = parse_yaml(text, f"--set {override}")

@@ -1,0 +1,5 @@
+"""Noise processes: x_t = alpha_t x_0 + sigma_t eps, one file each."""
+
+from unistep.process.base import NoiseProcess as NoiseProcess
+from unistep.process.config import process_from_config as process_from_config
+from unistep.process.edm import EDMProcess as EDMProcess

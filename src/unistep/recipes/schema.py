@@ -1,0 +1,128 @@
+"""What a recipe may say: frozen models, unknown keys refused."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from unistep.data.config import DataConfig
+from unistep.methods.dmd import DMDConfig
+from unistep.methods.teach import TeachConfig
+from unistep.training.config import TrainingConfig
+
+
+class Section(BaseModel):
+    """A part of a recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SolverConfig(Section):
+    """A sampler by name; the options are those of `unistep.samplers.build_sampler`."""
+
+    name: Literal["euler", "heun", "ddim", "dpmpp_2m", "consistency"] = "heun"
+    num_steps: int = Field(18, ge=1)
+    options: dict[str, Any] = {}
+
+
+class TeacherConfig(Section):
+    """Where the teacher comes from: loaded, or taught by a recipe into the run's `teacher` folder."""
+
+    load: str | None = None
+    teach: str | None = None
+
+    @model_validator(mode="after")
+    def check(self) -> "TeacherConfig":
+        """Exactly one source."""
+        if (self.load is None) == (self.teach is None):
+            raise ValueError("found both or neither of load and teach, expected exactly one of them")
+        return self
+
+
+class FitConfig(Section):
+    """The network fitted to a teacher without weights (an analytic mixture), the start of generator and fake score."""
+
+    network: dict[str, Any] = {"type": "mlp"}
+    sigma_data: float = Field(0.5, gt=0)
+    training: TrainingConfig
+
+
+class GeneratorConfig(Section):
+    """The noise level the generator is held at; by default the process's terminal time.
+
+    `sigma_init` is in units of the data (processes with alpha = 1); `u_init` is a place on the training grid, 0..1.
+    """
+
+    sigma_init: float | None = Field(None, gt=0)
+    u_init: float | None = Field(None, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def check(self) -> "GeneratorConfig":
+        """At most one of the two."""
+        if self.sigma_init is not None and self.u_init is not None:
+            raise ValueError("found both sigma_init and u_init, expected at most one of them")
+        return self
+
+
+class PairsConfig(Section):
+    """Noise-image pairs: how many, and how the teacher's ODE is solved. Row i is a pure function of this and i."""
+
+    count: int = Field(ge=1)
+    solver: SolverConfig = SolverConfig()
+    guidance: float = 1.0
+    tile: int = Field(64, ge=1)
+    dtype: Literal["float32", "float16", "uint8"] = "float32"
+    first_seed: int = Field(0, ge=0)
+    path: str | None = None
+
+
+class EvaluationConfig(Section):
+    """How samples are judged, during training (`every`) and at the end (`samples`)."""
+
+    judge: str | None = None
+    samples: int = Field(10_000, ge=1)
+    first_seed: int = Field(1_000_000, ge=0)
+    every: int = Field(0, ge=0)
+    samples_during_training: int = Field(2_000, ge=1)
+    solver: SolverConfig = SolverConfig()
+    guidance: float = 1.0
+    batch: int = Field(100, ge=1)
+
+
+class DistillRecipe(Section):
+    """A recipe of `unistep distill`."""
+
+    name: str
+    kind: Literal["distill"]
+    about: str
+    teacher: TeacherConfig
+    fit: FitConfig | None = None
+    generator: GeneratorConfig = GeneratorConfig()
+    pairs: PairsConfig | None = None
+    method: DMDConfig
+    training: TrainingConfig
+    evaluation: EvaluationConfig
+
+    @model_validator(mode="after")
+    def check(self) -> "DistillRecipe":
+        """Sections that need each other."""
+        if self.method.needs_pairs and self.pairs is None:
+            raise ValueError(
+                f"pairs: found nothing, expected a section: method.lambda_reg is {self.method.lambda_reg} and "
+                "regression needs pairs"
+            )
+        return self
+
+
+class TeachRecipe(Section):
+    """A recipe of `unistep teach`."""
+
+    name: str
+    kind: Literal["teach"]
+    about: str
+    data: DataConfig
+    network: dict[str, Any]
+    process: dict[str, Any] = {"type": "edm"}
+    sigma_data: float = Field(0.5, gt=0)
+    loss: TeachConfig = TeachConfig()
+    training: TrainingConfig
+    evaluation: EvaluationConfig

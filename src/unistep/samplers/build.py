@@ -1,0 +1,35 @@
+"""`build_sampler`: a sampler by its name."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from unistep.errors import UserError
+from unistep.samplers.base import Sampler
+from unistep.samplers.consistency import Consistency
+from unistep.samplers.ddim import DDIM
+from unistep.samplers.dpmpp import DPMpp2M
+from unistep.samplers.euler import Euler
+from unistep.samplers.heun import Heun
+
+SAMPLERS: Mapping[str, type[Sampler]] = {kind.name: kind for kind in (Euler, Heun, DDIM, DPMpp2M, Consistency)}
+
+
+def build_sampler(name: str, num_steps: int, **options: Any) -> Sampler:
+    """A sampler by name; `build_sampler(**sampler.config())` is the sampler again.
+
+    Args:
+        name: euler, heun, ddim, dpmpp_2m or consistency.
+        num_steps: steps of the time grid, at least 1.
+        options: heun: S_churn, S_min, S_max, S_noise; ddim: eta; consistency: times.
+
+    Raises:
+        UserError: for an unknown name or option, or a value out of range.
+    """
+    if name not in SAMPLERS:
+        raise UserError(f"sampler.name: found {name!r}, expected one of {', '.join(SAMPLERS)}")
+    kind = SAMPLERS[name]
+    known = [field for field in kind.__dataclass_fields__ if field != "num_steps"]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise UserError(f"sampler.{unknown[0]}: found this option for {name}, which knows {', '.join(known) or 'none'}")
+    return kind(num_steps, **options)

@@ -1,0 +1,132 @@
+"""A run's folder: opened anew or resumed, with the recipe as resolved and a record of what it was made with."""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+import unistep
+from unistep.errors import UserError
+from unistep.recipes.load import Recipe, dump_recipe, recipe_from_values
+from unistep.recipes.parse import parse_yaml
+
+IGNORED = ("about",)  # may change between starts of one run: it changes nothing in the run
+
+
+def open_run(recipe: Recipe, out: Path | None) -> Path:
+    """The run's folder, made if need be; `recipe.yaml` and `run.json` are written on the first start.
+
+    Args:
+        recipe: as resolved, overrides included.
+        out: where; None = runs/<recipe name>.
+
+    Raises:
+        UserError: if the folder holds a run of another recipe, or something that is no run.
+    """
+    folder = out or Path("runs") / recipe.name
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: found a file, expected a folder; choose another place with --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    stored = folder / "recipe.yaml"
+    if stored.is_file():
+        require_same_recipe(stored, recipe)
+    else:
+        foreign = next((path.name for path in folder.iterdir() if not path.name.startswith(".")), None)
+        if foreign:
+            raise UserError(f"{folder}: found {foreign} but no recipe.yaml, so this is no run; choose another --out")
+        write_text(stored, dump_recipe(recipe))
+    return folder
+
+
+def load_run_recipe(folder: Path) -> Recipe:
+    """The recipe a run was made with.
+
+    Raises:
+        UserError: if the folder is no run.
+    """
+    path = folder / "recipe.yaml"
+    if not path.is_file():
+        raise UserError(f"{folder}: found no recipe.yaml, expected the folder of a run")
+    values = parse_yaml(path.read_text(), str(path))
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: found no mapping; restore the file")
+    return recipe_from_values(values, str(path))
+
+
+def require_same_recipe(stored: Path, recipe: Recipe) -> None:
+    """A run is resumed only by the recipe that started it.
+
+    Raises:
+        UserError: naming the first value that differs.
+    """
+    then = dict(flatten(load_run_recipe(stored.parent).model_dump(mode="json")))
+    now = dict(flatten(yaml.safe_load(dump_recipe(recipe))))
+    for path in sorted(then.keys() | now.keys()):
+        if path not in IGNORED and then.get(path) != now.get(path):
+            raise UserError(
+                f"{stored.parent}: this run was started with {path} = {then.get(path)!r}, the recipe now says "
+                f"{now.get(path)!r}; choose another --out, or give the old value to go on"
+            )
+
+
+def flatten(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of nested mappings by dotted path."""
+    if not isinstance(values, Mapping) or not values:
+        yield path, values
+        return
+    for key, value in values.items():
+        yield from flatten(value, f"{path}.{key}" if path else str(key))
+
+
+def record(folder: Path, **facts: Any) -> None:
+    """Adds facts to run.json; what is there under other names stays."""
+    path = folder / "run.json"
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    write_text(path, json.dumps({**known, **facts}, indent=2) + "\n")
+
+
+def record_start(folder: Path, device: torch.device) -> None:
+    """Adds this start of the command to run.json: when, with which versions, on what."""
+    path = folder / "run.json"
+    starts = json.loads(path.read_text()).get("starts", []) if path.is_file() else []
+    record(folder, starts=[*starts, environment(device)])
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Time, versions, git commit (where the package runs from a checkout) and device."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "unistep": unistep.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "git_commit": git_commit(),
+        "device": f"{device.type} ({name})",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout this package runs from, `-dirty` appended where files changed; None without one."""
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes beside the file, then moves: a reader sees the old file or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)

@@ -1,4 +1,7 @@
-"""What the package's tests ask the source tree: its files, their imports, functions and first lines."""
+"""What the package's tests ask the source tree: its files, their imports, functions and first lines.
+
+`python tests/package/source_tree.py` writes the tree into the README.
+"""
 
 import ast
 from functools import cache
@@ -37,3 +40,31 @@ def code_length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     if ast.get_docstring(function) is not None:
         length -= (first.end_lineno or first.lineno) - first.lineno + 1
     return length
+
+
+def first_line(tree: ast.Module) -> str:
+    """The sentence that says what a module is."""
+    return (ast.get_docstring(tree) or "").split("\n")[0]
+
+
+def rendered_tree() -> str:
+    """The README's tree: one line per folder and file with the first line of its docstring."""
+    lines = ["src/unistep/"]
+    paths = [path for path in modules() if path not in ("__init__.py", "__main__.py")]
+    width = max(len(path.rpartition("/")[2]) for path in paths) + 4
+    for path in sorted(paths, key=lambda path: (path.count("/") > 0, path.removesuffix("__init__.py"))):
+        folder, _, name = path.rpartition("/")
+        shown = f"  {folder}/" if name == "__init__.py" else "  " * (2 if folder else 1) + name
+        lines.append(f"{shown:<{width}}  {first_line(modules()[path])}")
+    return "\n".join(lines) + "\n"
+
+
+def with_tree(readme: str) -> str:
+    """The README with its tree as it should be."""
+    before, _, rest = readme.partition("```text\nsrc/unistep/\n")
+    return f"{before}```text\n{rendered_tree()}```{rest.partition('```')[2]}"
+
+
+if __name__ == "__main__":
+    path = ROOT / "README.md"
+    path.write_text(with_tree(path.read_text()))

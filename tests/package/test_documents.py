@@ -1,44 +1,15 @@
 """README and notation name things that exist and say of each file what the file says of itself."""
 
-import ast
 import re
 from importlib import import_module
 
 import pytest
-from source_tree import SOURCE, modules, read
-
-TREE_LINE = re.compile(r"^( *)([\w/]+(?:\.py|/)) {2,}(\S.*)$")
+from source_tree import SOURCE, read, with_tree
 
 
-def tree_lines() -> list[tuple[str, str]]:
-    """(path below src/unistep, what the README says of it)."""
-    block = read("README.md").split("```text\nsrc/unistep/\n")[1].split("```")[0]
-    found, folder = [], ""
-    for line in block.splitlines():
-        match = TREE_LINE.match(line)
-        assert match, f"README tree: {line!r} is not `name  what it is`"
-        indent, name, text = match.groups()
-        folder = folder if len(indent) > 2 else ""
-        found.append((folder + name, text))
-        folder = name if name.endswith("/") else folder
-    return found
-
-
-def first_line(tree: ast.Module) -> str:
-    return (ast.get_docstring(tree) or "").splitlines()[0]
-
-
-def test_the_tree_says_what_the_files_say() -> None:
-    for path, text in tree_lines():
-        tree = modules()[f"{path}__init__.py" if path.endswith("/") else path]
-        assert first_line(tree) == text, f"{path}: README and module disagree"
-
-
-def test_the_tree_is_complete() -> None:
-    listed = {path for path, _ in tree_lines()}
-    expected = {path for path in modules() if not path.endswith("__init__.py") and not path.startswith("assets/")}
-    expected |= {path.removesuffix("__init__.py") for path in modules() if path.endswith("/__init__.py")}
-    assert listed == expected - {"assets/"}
+def test_the_readmes_tree_says_what_the_files_say() -> None:
+    readme = read("README.md")
+    assert readme == with_tree(readme), "run `python tests/package/source_tree.py`, which writes the tree anew"
 
 
 def notation_rows() -> list[str]:

@@ -5,19 +5,16 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 import unistep
 from unistep.errors import UserError
 from unistep.recipes.load import Recipe, dump_recipe, recipe_from_values
 from unistep.recipes.parse import parse_yaml
-
-IGNORED = ("about",)  # may change between starts of one run: it changes nothing in the run
+from unistep.training.resume import binding, require_same_recipe
 
 
 def open_run(recipe: Recipe, out: Path | None) -> Path:
@@ -36,7 +33,7 @@ def open_run(recipe: Recipe, out: Path | None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     stored = folder / "recipe.yaml"
     if stored.is_file():
-        require_same_recipe(stored, recipe)
+        require_same_recipe(settings(load_run_recipe(folder)), settings(recipe), str(stored))
     else:
         foreign = next((path.name for path in folder.iterdir() if not path.name.startswith(".")), None)
         if foreign:
@@ -60,29 +57,9 @@ def load_run_recipe(folder: Path) -> Recipe:
     return recipe_from_values(values, str(path))
 
 
-def require_same_recipe(stored: Path, recipe: Recipe) -> None:
-    """A run is resumed only by the recipe that started it.
-
-    Raises:
-        UserError: naming the first value that differs.
-    """
-    then = dict(flatten(load_run_recipe(stored.parent).model_dump(mode="json")))
-    now = dict(flatten(yaml.safe_load(dump_recipe(recipe))))
-    for path in sorted(then.keys() | now.keys()):
-        if path not in IGNORED and then.get(path) != now.get(path):
-            raise UserError(
-                f"{stored.parent}: this run was started with {path} = {then.get(path)!r}, the recipe now says "
-                f"{now.get(path)!r}; choose another --out, or give the old value to go on"
-            )
-
-
-def flatten(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of nested mappings by dotted path."""
-    if not isinstance(values, Mapping) or not values:
-        yield path, values
-        return
-    for key, value in values.items():
-        yield from flatten(value, f"{path}.{key}" if path else str(key))
+def settings(recipe: Recipe) -> dict[str, Any]:
+    """The values that a resumed run must share with the one that was started."""
+    return binding(recipe.model_dump(mode="json", exclude={"about"}))
 
 
 def record(folder: Path, **facts: Any) -> None:

@@ -10,7 +10,7 @@ from unistep.errors import UserError
 def builtin_recipes() -> dict[str, str]:
     """Name -> text of every recipe in the package, in alphabetical order."""
     entries = [entry for entry in files("unistep.recipes").iterdir() if entry.name.endswith(".yaml")]
-    return {entry.name.removesuffix(".yaml"): entry.read_text() for entry in sorted(entries, key=lambda e: e.name)}
+    return dict(sorted((entry.name.removesuffix(".yaml"), entry.read_text()) for entry in entries))
 
 
 def read_recipe(name: str | Path) -> tuple[str, str]:

@@ -1,0 +1,200 @@
+"""The program as a person meets it: help, lists, and one clear line with code 2 for each mistake."""
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from unistep import api
+from unistep.cli import app
+from unistep.recipes import builtin_recipes
+
+VERBS = ("recipes", "teach", "pairs", "distill", "sample", "evaluate")
+
+
+def call(*arguments: str | Path) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of the program, in this process."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments], prog_name="unistep", catch_exceptions=False)
+    return result.exit_code, result.stdout, result.stderr
+
+
+def refuse(*arguments: str | Path) -> str:
+    """The one line of a refusal."""
+    code, out, err = call(*arguments)
+    assert code == 2, (out, err)
+    assert err.startswith("error: ") and err.count("\n") == 1 and "Traceback" not in err
+    return err
+
+
+# ------------------------------------------------------------------------------------------------------------- help
+
+
+def test_help_lists_every_verb() -> None:
+    code, out, _ = call("--help")
+    assert code == 0
+    assert all(verb in out for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_has_help(verb: str) -> None:
+    code, out, _ = call(verb, "--help")
+    assert code == 0
+    assert f"unistep {verb}" in out
+
+
+def test_help_is_quick_and_imports_no_torch() -> None:
+    code = "import sys, unistep.cli; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "unistep", "--help"], check=True, capture_output=True)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 2.0  # 0.2 s on an idle machine; the bound leaves room for a busy one
+
+
+def test_an_unknown_verb_or_option_is_code_2() -> None:
+    assert call("distil", "gaussians")[0] == 2
+    assert call("distill", "gaussians", "--stes", "3")[0] == 2
+    assert call("distill")[0] == 2
+
+
+# ---------------------------------------------------------------------------------------------------------- recipes
+
+
+def test_recipes_lists_each_with_one_line() -> None:
+    code, out, _ = call("recipes")
+    assert code == 0
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines] == sorted(builtin_recipes())
+    assert all(len(line.split()) > 3 for line in lines)
+
+
+def test_recipes_prints_one_to_copy() -> None:
+    code, out, _ = call("recipes", "gaussians")
+    assert code == 0
+    assert out == builtin_recipes()["gaussians"]
+
+
+# --------------------------------------------------------------------------------------------------------- mistakes
+
+
+def test_unknown_recipe() -> None:
+    assert "did you mean gaussians?" in refuse("recipes", "gausians")
+
+
+def test_unknown_key(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(builtin_recipes()["gaussians"] + "\ncolour: red\n")
+    assert f"{path}: colour: unknown key" in refuse("distill", path, "--out", tmp_path / "run")
+
+
+def test_wrong_type(tmp_path: Path) -> None:
+    message = refuse("distill", "gaussians", "--set", "training.steps=many", "--out", tmp_path / "run")
+    assert "training.steps: found 'many', expected a whole number" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_wrong_kind(tmp_path: Path) -> None:
+    assert "use `unistep distill gaussians`" in refuse("teach", "gaussians", "--out", tmp_path / "run")
+
+
+def test_missing_teacher(tmp_path: Path) -> None:
+    place = tmp_path / "nowhere"
+    assert str(place) in refuse("distill", "digits", "--set", f"teacher={{load: {place}}}", "--out", tmp_path / "run")
+
+
+def test_missing_run(tmp_path: Path) -> None:
+    for verb in ("sample", "evaluate"):
+        assert str(tmp_path / "no") in refuse(verb, tmp_path / "no")
+
+
+def test_missing_images(tmp_path: Path) -> None:
+    place = tmp_path / "nowhere"
+    message = refuse("teach", "digits-teacher", "--set", f"data={{source: {place}}}", "--out", tmp_path / "run")
+    assert str(place) in message
+
+
+def test_a_file_that_is_no_image(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "a.png").write_bytes(b"this is no picture")
+    message = refuse("teach", "digits-teacher", "--set", f"data={{source: {images}}}", "--out", tmp_path / "run")
+    assert "a.png" in message
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_unwritable_folder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    assert "choose another folder with --out" in refuse("distill", "gaussians", "--out", tmp_path / "run")
+
+
+def test_a_folder_where_no_folder_can_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert str(tmp_path / "file") in refuse("distill", "gaussians", "--out", tmp_path / "file" / "run")
+
+
+def test_another_recipe_does_not_resume(tmp_path: Path) -> None:
+    api.open_run(api.load_recipe("gaussians"), tmp_path)
+    message = refuse("distill", "gaussians", "--set", "training.steps=3", "--out", tmp_path)
+    assert "training.steps: found 3, expected" in message
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "runs/a/pairs"), "runs/a/pairs: No space left on device; free"),
+        (PermissionError(errno.EACCES, "Permission denied", "/runs"), "/runs: Permission denied; choose another folder"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "No space left on device; free some space"),
+    ],
+)
+def test_the_systems_refusals_are_one_line(error: Exception, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr(api, "distill", full)
+    assert words in refuse("distill", "gaussians")
+
+
+def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "distill", interrupt)
+    code, _, err = call("distill", "gaussians")
+    assert code == 130
+    assert "run the same command again to go on" in err
+
+
+def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def bug(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(api, "distill", bug)
+    with pytest.raises(RuntimeError, match="a bug"):
+        call("distill", "gaussians")
+
+
+def test_options_reach_the_api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: dict[str, object] = {}
+    monkeypatch.setattr(api, "distill", lambda recipe, **kwargs: seen.update(kwargs, recipe=recipe))
+    code, _, _ = call("distill", "digits", "--set", "a.b=1", "--set", "c=2", "--seed", "3", "--out", tmp_path, "-q")
+    assert code == 0
+    assert seen == {
+        "recipe": "digits", "overrides": ["a.b=1", "c=2"], "seed": 3, "out": tmp_path, "quiet": True,
+        "device": "auto", "recompute": False,
+    }  # fmt: skip
+
+
+def test_the_program_ends_with_code_2_and_no_traceback() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "unistep", "recipes", "nothing-like-it"], capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: recipe nothing-like-it: not found")
+    assert "Traceback" not in result.stderr

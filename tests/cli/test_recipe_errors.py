@@ -1,0 +1,96 @@
+"""A recipe's mistakes: the path, what was found, what is allowed."""
+
+from pathlib import Path
+
+import pytest
+
+from unistep.errors import UserError
+from unistep.recipes import builtin_recipes, load_recipe
+from unistep.recipes.load import dump_recipe
+from unistep.recipes.parse import parse_recipe_text, parse_yaml
+
+BUILTIN = sorted(builtin_recipes())
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_builtin_recipes_are_valid_and_begin_with_a_comment(name: str) -> None:
+    assert builtin_recipes()[name].startswith("# ")
+    assert load_recipe(name).name == name
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_a_resolved_recipe_resolves_to_itself(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(dump_recipe(recipe))
+    assert load_recipe(path) == recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("method.lambda_regg=1", r"gaussians: method\.lambda_regg: unknown key; did you mean lambda_reg\? expected one"),
+        ("metod=1", r"metod: unknown key; did you mean method\?"),
+        ("method.weighting=eq9", r"method\.weighting: found 'eq9', expected 'eq8'"),
+        ("method.lambda_reg=much", r"method\.lambda_reg: found 'much', expected a number"),
+        ("training.steps=1.5", r"training\.steps: found 1\.5, expected a whole number"),
+        ("training.steps='100'", r"training\.steps: found '100', expected a whole number"),
+        ("training.steps=0", r"training\.steps: found 0, expected greater than or equal to 1"),
+        ("method.min_fraction=0.99", r"method\.min_fraction: found 0\.99, expected less than max_fraction"),
+        ("training.optim.default.lr=-1", r"training\.optim\.default\.lr: found -1"),
+        ("kind=distil", r"kind: found 'distil', expected one of distill, teach"),
+        ("teacher=null", r"teacher: found None, expected a mapping"),
+        ("teacher.teach=digits-teacher", r"teacher: found both or neither of load and teach"),
+    ],
+)
+def test_mistakes_are_named(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        load_recipe("gaussians", [override])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["method.lambda_reg", "=1", "method..x=1", "name.x=1", "method.lambda_reg=[1"])
+def test_overrides_that_cannot_be_applied(override: str) -> None:
+    with pytest.raises(UserError, match="--set "):
+        load_recipe("gaussians", [override])
+
+
+def test_overrides_are_yaml_and_apply_in_order() -> None:
+    recipe = load_recipe("gaussians", ["training.steps=7", "training.steps=9", "method.lambda_reg=1e-3"])
+    assert recipe.training.steps == 9
+    assert recipe.model_dump()["method"]["lambda_reg"] == 1e-3
+
+
+def test_an_unknown_recipe_suggests_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"recipe gausians: not found; did you mean gaussians\? expected a file or one of"):
+        load_recipe("gausians")
+
+
+def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="found a folder, expected a recipe file"):
+        load_recipe(tmp_path)
+
+
+def test_a_binary_file_is_no_recipe(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="a file that is no text"):
+        load_recipe(tmp_path / "recipe.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: [", r"x\.yaml, line \d: no readable YAML"),
+        ("a: 1\na: 2", r"a: given twice"),
+        ("- a", "found list, expected a mapping"),
+        ("!!python/object/apply:os.system [true]", "no readable YAML"),
+    ],
+)
+def test_text_that_is_no_recipe(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_recipe_text(text, "x.yaml")
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-3", 1e-3), ("1E5", 1e5), ("-2.5e-4", -2.5e-4), ("17", 17), ("1e", "1e")])
+def test_numbers_in_scientific_notation_are_numbers(text: str, value: object) -> None:
+    assert parse_yaml(text, "x") == value

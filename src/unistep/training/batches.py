@@ -1,0 +1,173 @@
+"""Batches as a pure function of (seed, step, phase, part): label, pair and image streams on the right device."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from unistep.data.order import rows_for_step
+from unistep.errors import UserError
+from unistep.methods.base import Batch
+from unistep.teachers.teacher import Codec, Conditioner
+from unistep.training.random import Part, StepRandom, derived_seed
+from unistep.types import Cond, select, to_device
+
+
+class BatchSource(Protocol):
+    """Where the loop gets its batches."""
+
+    def batch(self, step: int, phase: str, part: Part) -> Batch:
+        """The rows of one part of the global batch that belongs to a phase of a step; no state, no order of calls."""
+        ...
+
+
+class Pairs(Protocol):
+    """Noise-image pairs by row: `len(pairs)`, `pairs.rows(index [b] int64 CPU) -> (z, x, cond)`."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self, index: Tensor) -> tuple[Tensor, Tensor, Cond]:
+        """z [b, *dims], x [b, *dims], cond of the rows."""
+        ...
+
+
+class Images(Protocol):
+    """Real images by row, in model space: `len(images)`, `images.rows(index [b] int64 CPU) -> (x, cond)`."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self, index: Tensor) -> tuple[Tensor, Cond]:
+        """x [b, *dims], cond of the rows."""
+        ...
+
+
+@dataclass(frozen=True)
+class EncodedImages:
+    """8-bit images in memory seen through a codec, an `Images`.
+
+    Attributes:
+        images: uint8 [n, c, h, w].
+        labels: int64 [n] or None.
+        codec: images -> model space.
+        conditioner: labels -> cond; None leaves the labels as they are.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    codec: Codec
+    conditioner: Conditioner | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def rows(self, index: Tensor) -> tuple[Tensor, Cond]:
+        """x [b, *dims], cond of the rows."""
+        x = self.codec.encode(self.images[index])
+        if self.labels is None:
+            return x, None
+        labels = self.labels[index].long()
+        return x, self.conditioner.from_labels(labels) if self.conditioner is not None else labels
+
+
+@dataclass(frozen=True)
+class TensorImages:
+    """Samples already in model space (points, latents, a teacher's samples), an `Images`: x [n, *dims], cond [n]."""
+
+    x: Tensor
+    cond: Cond = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def rows(self, index: Tensor) -> tuple[Tensor, Cond]:
+        """x [b, *dims], cond of the rows."""
+        return self.x[index], select(self.cond, index)
+
+
+class Streams:
+    """The batches of a run from up to three streams: conditions, pairs, real images.
+
+    Every phase of a step sees rows of its own; a phase that reuses samples gets their batch again from the loop.
+    Pairs and images are walked in a fresh random order each time through.
+
+    Args:
+        seed: the run's seed.
+        batch: rows of the unpaired stream and of real images, over all parts.
+        pair_batch: rows of the pair stream, over all parts; None = batch.
+        device: where the tensors go.
+        conditioner: makes the conditions of the unpaired stream; None = unconditional.
+        pairs, images: the other streams.
+        pair_phases: phases that are given pairs; None = all.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        batch: int,
+        pair_batch: int | None = None,
+        device: torch.device | str = "cpu",
+        conditioner: Conditioner | None = None,
+        pairs: Pairs | None = None,
+        images: Images | None = None,
+        pair_phases: Sequence[str] | None = None,
+    ):
+        for name, rows in (("pairs", pairs), ("images", images)):
+            if rows is not None and len(rows) == 0:
+                raise UserError(f"{name}: found 0 rows, expected at least one")
+        self.seed, self.size, self.pair_size = seed, batch, pair_batch or batch
+        self.device, self.conditioner, self.pairs, self.images = device, conditioner, pairs, images
+        self.pair_phases = pair_phases
+
+    def batch(self, step: int, phase: str, part: Part) -> Batch:
+        """One part of one phase's global batch.
+
+        Raises:
+            UserError: if a batch cannot be divided among the parts.
+        """
+        size = share("training.batch", self.size, part)
+        pair_z, pair_x, pair_cond = self.pair_rows(step, phase, part)
+        real, real_cond = self.image_rows(step, phase, part)
+        return Batch(
+            size=size, cond=self.condition(step, phase, part, size), real=real, real_cond=real_cond,
+            pair_z=pair_z, pair_x=pair_x, pair_cond=pair_cond,
+        )  # fmt: skip
+
+    def condition(self, step: int, phase: str, part: Part, size: int) -> Cond:
+        """Conditions of the unpaired stream, each from a seed of its own."""
+        if self.conditioner is None:
+            return None
+        seeds = StepRandom(self.seed, step, f"conditions of {phase}", part).integers(size, 0, 2**62)
+        return to_device(self.conditioner.from_seeds(seeds), self.device)
+
+    def pair_rows(self, step: int, phase: str, part: Part) -> tuple[Tensor | None, Tensor | None, Cond]:
+        """z, x and condition of this part's pairs."""
+        if self.pairs is None or (self.pair_phases is not None and phase not in self.pair_phases):
+            return None, None, None
+        share("training.pair_batch", self.pair_size, part)
+        order = derived_seed(self.seed, "pairs of", phase)
+        z, x, cond = self.pairs.rows(part.take(rows_for_step(len(self.pairs), self.pair_size, order, step)))
+        return z.to(self.device), x.to(self.device), to_device(cond, self.device)
+
+    def image_rows(self, step: int, phase: str, part: Part) -> tuple[Tensor | None, Cond]:
+        """This part's real images and their condition."""
+        if self.images is None:
+            return None, None
+        order = derived_seed(self.seed, "images of", phase)
+        x, cond = self.images.rows(part.take(rows_for_step(len(self.images), self.size, order, step)))
+        return x.to(self.device), to_device(cond, self.device)
+
+
+def share(setting: str, rows: int, part: Part) -> int:
+    """Rows of each part.
+
+    Raises:
+        UserError: if the rows cannot be divided evenly.
+    """
+    if rows % part.count:
+        raise UserError(
+            f"{setting}: found {rows}, expected a multiple of {part.count} (ranks times training.accumulate)"
+        )
+    return rows // part.count

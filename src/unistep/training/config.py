@@ -1,0 +1,97 @@
+"""Settings of the training loop, checked when they are read."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Settings(BaseModel):
+    """Frozen settings that refuse unknown keys and wrong types."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class OptimConfig(Settings):
+    """AdamW and its schedule for one network.
+
+    Attributes:
+        lr: peak learning rate.
+        betas, eps, weight_decay: AdamW's.
+        schedule: constant, or half a cosine from `lr` at step 0 to `lr * final_fraction` at the last step.
+        warmup: steps of linear warm-up, at the start and again after each of the method's milestones.
+        clip: largest L2 norm of the network's gradient; None = no clipping.
+        reset_at_milestones: forget Adam's moments when a loss term is switched on.
+    """
+
+    lr: float = Field(default=1e-4, gt=0)
+    betas: tuple[float, float] = Field(default=(0.9, 0.999), strict=False)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    final_fraction: float = Field(default=0.0, ge=0, le=1)
+    warmup: int = Field(default=0, ge=0)
+    clip: float | None = Field(default=10.0, gt=0)
+    reset_at_milestones: bool = False
+
+
+class EMAConfig(Settings):
+    """Averaging of the exported network: by half-life in steps or by decay per step, exactly one of the two.
+
+    With `ramp_up` r the half-life is at most r times the steps done, so that the start is forgotten quickly.
+    """
+
+    half_life: float | None = Field(default=None, gt=0)
+    decay: float | None = Field(default=None, ge=0, lt=1)
+    ramp_up: float | None = Field(default=0.05, gt=0)
+
+    @model_validator(mode="after")
+    def one_of_two(self) -> "EMAConfig":
+        """Exactly one of half_life and decay."""
+        if (self.half_life is None) == (self.decay is None):
+            raise ValueError(
+                f"half_life, decay: found {self.half_life} and {self.decay}, expected exactly one of the two"
+            )
+        return self
+
+
+class CheckpointConfig(Settings):
+    """When to save and what to keep; the best by evaluation is kept beside the last `keep`."""
+
+    every_steps: int | None = Field(default=None, ge=1)
+    every_minutes: float | None = Field(default=10.0, gt=0)
+    keep: int = Field(default=2, ge=1)
+
+
+class TrainingConfig(Settings):
+    """Everything the loop needs to know besides the method and its data.
+
+    Attributes:
+        steps: number of training steps; one step runs every phase of the method once.
+        batch: rows of the unpaired stream per step, over all ranks and micro-batches.
+        pair_batch: rows of the pair stream per step, likewise; None = batch.
+        accumulate: micro-batches per optimiser update.
+        seed: every random number follows from it and the step.
+        precision, device, strategy, channels_last, compile: how the arithmetic is run, see `prepare_network`.
+        optim: settings by network name; `default` serves the networks that are not named.
+        ema: None = no averaging.
+        log_every, preview_every, evaluate_every: in steps; None = only at the end.
+        deterministic: ask torch for deterministic kernels, and fail where there is none.
+    """
+
+    steps: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    pair_batch: int | None = Field(default=None, ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    seed: int = Field(default=0, ge=0)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    strategy: Literal["none", "ddp", "fsdp"] = "ddp"
+    optim: dict[str, OptimConfig] = Field(default_factory=lambda: {"default": OptimConfig()})
+    ema: EMAConfig | None = Field(default_factory=lambda: EMAConfig(half_life=500.0))
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    log_every: int = Field(default=10, ge=1)
+    preview_every: int | None = Field(default=None, ge=1)
+    evaluate_every: int | None = Field(default=None, ge=1)
+    channels_last: bool = False
+    compile: bool = False
+    deterministic: bool = False

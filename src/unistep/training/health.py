@@ -1,0 +1,240 @@
+"""A run that watches itself: alarms on a lagging fake score, drifting samples, lost diversity, exploding gradients."""
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from unistep.training.config import Settings
+
+# ------------------------------------------------------------------------------------------------ what is looked at
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleStatistics:
+    """Scalars of a set of samples.
+
+    Attributes:
+        mean, std: over all values of all samples (brightness and contrast).
+        diversity: mean Euclidean distance between two samples' features.
+    """
+
+    mean: float
+    std: float
+    diversity: float
+
+
+@torch.no_grad()
+def sample_statistics(x: Tensor, features: Callable[[Tensor], Tensor] | None = None) -> SampleStatistics:
+    """Statistics of samples x [b, *dims], b >= 2, with the values themselves as features if none are given."""
+    x = x.detach().float()
+    flat = (features(x) if features is not None else x).float().flatten(1)
+    return SampleStatistics(mean=float(x.mean()), std=float(x.std()), diversity=float(torch.pdist(flat).mean()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What the monitor sees at one log step; what a method does not have is None.
+
+    Attributes:
+        step: completed steps.
+        fake_loss: the fake score's denoising loss on fresh samples.
+        teacher_loss: the teacher's denoising loss on the same noised samples.
+        samples: statistics of the generator's samples.
+        grad_norms: network -> gradient norm before clipping.
+    """
+
+    step: int
+    fake_loss: float | None = None
+    teacher_loss: float | None = None
+    samples: SampleStatistics | None = None
+    grad_norms: Mapping[str, float] = field(default_factory=dict)
+
+
+class HealthConfig(Settings):
+    """Thresholds.
+
+    Attributes:
+        window: readings whose median is judged, so that one odd batch rings nothing.
+        grace: completed steps before samples are compared with the teacher's; None = a fifth of the run.
+        lag_ratio: fake loss against the teacher's loss, above which the fake score lags.
+        lag_rise: fake loss against its own lowest windowed median, above which it lags.
+        mean_drift: difference of the means in units of the reference's std.
+        std_ratio: the samples' std may be off the reference's by this factor either way.
+        min_diversity: diversity against the reference's, below which samples have collapsed.
+        grad_ratio: gradient norm against its running median.
+    """
+
+    window: int = Field(default=5, ge=1)
+    grace: int | None = Field(default=None, ge=0)
+    lag_ratio: float = Field(default=1.15, gt=1)
+    lag_rise: float = Field(default=3.0, gt=1)
+    mean_drift: float = Field(default=0.25, gt=0)
+    std_ratio: float = Field(default=1.35, gt=1)
+    min_diversity: float = Field(default=0.7, gt=0, lt=1)
+    grad_ratio: float = Field(default=20.0, gt=1)
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """One ringing: `name` in fake_score_lag, sample_drift, diversity_collapse, gradient_explosion."""
+
+    step: int
+    name: str
+    words: str
+
+
+REMEDY = {
+    "fake_score_lag": "raise the fake score's learning rate (2 to 10 times the generator's) or its updates per step",
+    "sample_drift": "lower the generator's learning rate, raise lambda_reg, or let the fake score learn faster",
+    "diversity_collapse": "turn regression on or raise lambda_reg, add pairs, or update the fake score more often",
+    "gradient_explosion": "lower the learning rate, lengthen the warm-up, or clip at a smaller norm",
+}
+
+HISTORY = 100  # readings that the running median of the gradient norm looks back on
+ENOUGH = 10  # readings before a series is judged against its own past
+
+# ------------------------------------------------------------------------------------------------------- the monitor
+
+
+class HealthMonitor:
+    """Collects readings and rings each alarm once until it has cleared.
+
+    Args:
+        reference: the teacher's samples in the same statistics; None leaves drift and collapse unjudged.
+        steps: length of the run, for the default grace.
+        config: thresholds.
+    """
+
+    def __init__(self, reference: SampleStatistics | None = None, steps: int = 0, config: HealthConfig | None = None):
+        self.reference, self.config = reference, config or HealthConfig()
+        self.grace = steps // 5 if self.config.grace is None else self.config.grace
+        self.series: dict[str, deque[float]] = {}
+        self.lowest_fake_loss = math.inf
+        self.ringing: set[str] = set()
+        self.alarms: list[Alarm] = []
+
+    def observe(self, reading: Reading) -> list[Alarm]:
+        """Takes a reading; the alarms that begin to ring with it."""
+        found = {
+            "fake_score_lag": self.fake_score_lag(reading),
+            "sample_drift": self.sample_drift(reading),
+            "diversity_collapse": self.diversity_collapse(reading),
+            "gradient_explosion": self.gradient_explosion(reading),
+        }
+        rung = [
+            Alarm(reading.step, name, f"{words}; {REMEDY[name]}")
+            for name, words in found.items()
+            if words is not None and name not in self.ringing
+        ]
+        self.ringing = {name for name, words in found.items() if words is not None}
+        self.alarms += rung
+        return rung
+
+    # ---------------------------------------------------------------------------------------------- the four alarms
+
+    def fake_score_lag(self, reading: Reading) -> str | None:
+        """The fake score denoises the samples worse than the teacher, exactly like it (not learning), or ever worse."""
+        if reading.fake_loss is None:
+            return self.as_before("fake_score_lag")
+        if reading.teacher_loss:
+            ratios = self.note("fake_over_teacher", reading.fake_loss / reading.teacher_loss)
+            ratio = self.windowed("fake_over_teacher")
+            if ratio is not None and ratio > self.config.lag_ratio:
+                return f"the fake score denoises fresh samples {ratio:.2f} times worse than the teacher: it lags behind"
+            if len(ratios) >= ENOUGH and all(abs(r - 1) < 1e-4 for r in list(ratios)[-ENOUGH:]):
+                return "the fake score equals the teacher: it is not learning"
+        self.note("fake_loss", reading.fake_loss)
+        level = self.windowed("fake_loss")
+        if level is None:
+            return None
+        self.lowest_fake_loss = min(self.lowest_fake_loss, level)
+        if len(self.series["fake_loss"]) >= ENOUGH and level > self.config.lag_rise * self.lowest_fake_loss:
+            return f"the fake score's loss is {level:.3g}, it was {self.lowest_fake_loss:.3g}: it lags behind"
+        return None
+
+    def sample_drift(self, reading: Reading) -> str | None:
+        """Brightness or contrast of the samples leave the teacher's."""
+        if reading.samples is None or self.reference is None:
+            return self.as_before("sample_drift")
+        self.note("mean", reading.samples.mean)
+        self.note("std", reading.samples.std)
+        mean, std, r = self.windowed("mean"), self.windowed("std"), self.reference
+        if reading.step < self.grace or mean is None or std is None:
+            return None
+        if abs(mean - r.mean) > self.config.mean_drift * r.std:
+            side = "brighter" if mean > r.mean else "darker"
+            return f"samples are {side} than the teacher's (mean {mean:.3f}, teacher {r.mean:.3f})"
+        if not 1 / self.config.std_ratio < std / r.std < self.config.std_ratio:
+            side = "stronger" if std > r.std else "weaker"
+            return f"samples have {side} contrast than the teacher's (std {std:.3f}, teacher {r.std:.3f})"
+        return None
+
+    def diversity_collapse(self, reading: Reading) -> str | None:
+        """Samples of one batch are nearer to each other than the teacher's."""
+        if reading.samples is None or self.reference is None:
+            return self.as_before("diversity_collapse")
+        self.note("diversity", reading.samples.diversity / self.reference.diversity)
+        ratio = self.windowed("diversity")
+        if reading.step < self.grace or ratio is None or ratio >= self.config.min_diversity:
+            return None
+        return f"samples are alike: their mean distance is {100 * ratio:.0f} % of the teacher's"
+
+    def gradient_explosion(self, reading: Reading) -> str | None:
+        """A gradient norm far above its running median."""
+        words = None
+        for network, norm in reading.grad_norms.items():
+            past = self.series.get(f"grad/{network}", ())
+            if len(past) >= ENOUGH and norm > self.config.grad_ratio * median(past) > 0:
+                ratio = norm / median(past)
+                words = words or f"the gradient of {network} is {ratio:.0f} times its running median"
+            self.note(f"grad/{network}", norm)
+        return words
+
+    # ------------------------------------------------------------------------------------------------------- memory
+
+    def as_before(self, name: str) -> str | None:
+        """A reading without the values neither starts nor clears an alarm."""
+        return name if name in self.ringing else None
+
+    def note(self, name: str, value: float) -> deque[float]:
+        """Appends to a series; returns it."""
+        series = self.series.setdefault(name, deque(maxlen=HISTORY))
+        series.append(value)
+        return series
+
+    def windowed(self, name: str) -> float | None:
+        """Median of the last `window` readings, None before there are as many."""
+        series = self.series[name]
+        return median(list(series)[-self.config.window :]) if len(series) >= self.config.window else None
+
+    def state(self) -> dict[str, Any]:
+        """Plain values from which `restore` goes on."""
+        lowest = self.lowest_fake_loss if math.isfinite(self.lowest_fake_loss) else None
+        return {
+            "series": {name: list(values) for name, values in self.series.items()},
+            "lowest_fake_loss": lowest,
+            "ringing": sorted(self.ringing),
+            "alarms": [asdict(alarm) for alarm in self.alarms],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes the values of `state` back."""
+        self.series = {name: deque(values, maxlen=HISTORY) for name, values in state["series"].items()}
+        self.lowest_fake_loss = math.inf if state["lowest_fake_loss"] is None else state["lowest_fake_loss"]
+        self.ringing, self.alarms = set(state["ringing"]), [Alarm(**alarm) for alarm in state["alarms"]]
+
+    def report(self) -> dict[str, Any]:
+        """What stands in health.json: alarms so far, those ringing now, the reference and the last readings."""
+        return {
+            "alarms": [asdict(alarm) for alarm in self.alarms],
+            "ringing": sorted(self.ringing),
+            "reference": asdict(self.reference) if self.reference is not None else None,
+            "last": {name: values[-1] for name, values in self.series.items() if values},
+        }

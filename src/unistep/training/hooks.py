@@ -1,0 +1,65 @@
+"""What the caller of the loop may add: evaluation, previews and references for the health monitor."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from unistep.methods.base import Method
+from unistep.training.ema import EMA
+from unistep.training.health import HealthConfig, SampleStatistics
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """The run as a hook sees it.
+
+    Attributes:
+        step: completed steps.
+        method: the method with its networks.
+        network: the averaged network with its raw weights, wrapped as the method sees it.
+        ema: its average, or None.
+        run_dir: the run's folder.
+        device: where the networks are.
+    """
+
+    step: int
+    method: Method
+    network: nn.Module
+    ema: EMA | None
+    run_dir: Path
+    device: torch.device
+
+    @contextmanager
+    def averaged(self) -> Iterator[nn.Module]:
+        """`network` with the averaged weights (the raw ones if there is no average) inside the `with` block."""
+        with self.ema.applied() if self.ema is not None else nullcontext():
+            yield self.network
+
+
+Evaluate = Callable[[View], float | Mapping[str, float]]
+Preview = Callable[[View], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hooks:
+    """Called on every rank (a sharded network needs them all), in eval spirit: they must leave the weights alone.
+
+    Attributes:
+        evaluate: a number, lower is better, or several by name with the deciding one under `score`.
+        preview: draws and writes a grid (rank 0 writes).
+        features: samples [b, *dims] -> features for the diversity alarm; None = the values themselves.
+        reference: statistics of the teacher's samples; None leaves drift and diversity unjudged.
+        health: thresholds of the alarms.
+        message: where lines for the user go besides the progress bar; None = the console.
+    """
+
+    evaluate: Evaluate | None = None
+    preview: Preview | None = None
+    features: Callable[[Tensor], Tensor] | None = None
+    reference: SampleStatistics | None = None
+    health: HealthConfig | None = None
+    message: Callable[[str], None] | None = None

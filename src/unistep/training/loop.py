@@ -1,0 +1,266 @@
+"""The loop that runs every method: resume, steps, logging, evaluation, checkpoints, a clean stop."""
+
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from unistep.methods.base import Method
+from unistep.training.batches import BatchSource
+from unistep.training.checkpoint import Checkpoints, read_record
+from unistep.training.config import TrainingConfig
+from unistep.training.distributed import any_rank, is_main, mean_over_ranks, on_main, resolve_device
+from unistep.training.ema import EMA
+from unistep.training.finite import require_finite_parameters
+from unistep.training.health import HealthMonitor, Reading, SampleStatistics, sample_statistics
+from unistep.training.hooks import Hooks, View
+from unistep.training.progress import ProgressDisplay
+from unistep.training.resume import binding, require_same_recipe
+from unistep.training.signals import StopSignals
+from unistep.training.state import TrainState
+from unistep.training.step import StepReport, train_step
+from unistep.training.tracking import Tracker
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """How a call of `train` ended.
+
+    Attributes:
+        step: completed steps.
+        stopped: `done`, or `signal` when Ctrl-C or SIGTERM ended it early (the CLI exits with 130 then).
+        best_step, best_score: the best evaluation, None without any.
+        checkpoint: the last checkpoint.
+        ema: the average of the method's averaged network, None if the settings keep none.
+    """
+
+    step: int
+    stopped: Literal["done", "signal"]
+    best_step: int | None
+    best_score: float | None
+    checkpoint: Path
+    ema: EMA | None
+
+
+def train(
+    method: Method,
+    batches: BatchSource,
+    config: TrainingConfig,
+    run_dir: Path | str,
+    hooks: Hooks | None = None,
+    recipe: Mapping[str, Any] | None = None,
+) -> TrainResult:
+    """Trains a method to the end, going on from the newest checkpoint in the run's folder if there is one.
+
+    The networks have been through `prepare_network` and are on the device already. What is learnt is a pure function
+    of the recipe and the seed: interruptions change nothing, bit for bit.
+
+    Args:
+        method: who learns what.
+        batches: a pure function of the step.
+        config: the loop's settings.
+        run_dir: metrics.jsonl, tensorboard/, health.json and checkpoints/ are written here.
+        hooks: evaluation, previews, references.
+        recipe: what must not change between two parts of a run, plain values; None = the loop's settings.
+
+    Raises:
+        UserError: settings that do not fit, a changed recipe, a damaged checkpoint, an unwritable folder.
+        NonFiniteError: a value that is not finite, before it reached the weights.
+    """
+    run = Run(method, batches, config, Path(run_dir), hooks or Hooks(), recipe)
+    devices = [run.device] if run.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), deterministic(config.deterministic), StopSignals() as signals:
+        try:
+            return run.to_the_end(signals)
+        finally:
+            run.progress.close()
+            run.tracker.close()
+
+
+class Run:
+    """One run in one process: its state and everything around it."""
+
+    def __init__(
+        self,
+        method: Method,
+        batches: BatchSource,
+        config: TrainingConfig,
+        run_dir: Path,
+        hooks: Hooks,
+        recipe: Mapping[str, Any] | None,
+    ):
+        self.batches, self.config, self.run_dir, self.hooks = batches, config, run_dir, hooks
+        self.device = resolve_device(config.device)
+        self.recipe = binding(recipe if recipe is not None else config.model_dump())
+        monitor = HealthMonitor(hooks.reference, config.steps, hooks.health)
+        self.state = TrainState.start(method, config, monitor)
+        self.checkpoints = Checkpoints(run_dir / "checkpoints", config.checkpoint.keep)
+        self.resume()
+        self.tracker = Tracker(run_dir, self.state.step, is_main())
+        self.progress = ProgressDisplay(config.steps, self.state.step, is_main(), hooks.message)
+        self.saved_at, self.timer = time.monotonic(), StepTimer(config.batch)
+
+    # ------------------------------------------------------------------------------------------------------ the loop
+
+    def to_the_end(self, signals: StopSignals) -> TrainResult:
+        """Steps until the last one or a signal."""
+        if self.state.step == 0:
+            self.preview()
+        while self.state.step < self.config.steps:
+            self.timer.start()
+            report = train_step(self.state, self.batches, self.config, self.device)
+            self.timer.stop()
+            stop, save = any_rank(signals.received is not None, is_main() and self.time_to_save())
+            self.after_step(report, save or stop)
+            if stop and self.state.step < self.config.steps:
+                return self.stop_early()
+        return self.result("done", self.checkpoints.path(self.state.step))
+
+    def after_step(self, report: StepReport, save: bool) -> None:
+        """Logging, previews, evaluation and saving, each when its step has come."""
+        self.progress.advance(self.state.step)
+        if self.due(self.config.log_every) or self.state.step == 1:
+            self.log(report)
+        if self.due(self.config.preview_every):
+            self.preview()
+        best = self.evaluate() if self.due(self.config.evaluate_every) else False
+        if save or best or self.last or self.due(self.config.checkpoint.every_steps):
+            self.save()
+
+    def due(self, every: int | None) -> bool:
+        """Whether something that happens every so many steps happens now; everything happens at the end."""
+        return self.last or (every is not None and self.state.step % every == 0)
+
+    @property
+    def last(self) -> bool:
+        """Whether the last step has been done."""
+        return self.state.step == self.config.steps
+
+    def time_to_save(self) -> bool:
+        """Whether a checkpoint is due by the clock."""
+        minutes = self.config.checkpoint.every_minutes
+        return minutes is not None and time.monotonic() - self.saved_at > 60 * minutes
+
+    def stop_early(self) -> TrainResult:
+        """Says how to go on."""
+        self.progress.say(f"stopped after step {self.state.step}, saved; the same command goes on from here")
+        return self.result("signal", self.checkpoints.path(self.state.step))
+
+    def result(self, stopped: Literal["done", "signal"], checkpoint: Path) -> TrainResult:
+        """The call's answer."""
+        best = self.state.best
+        return TrainResult(
+            step=self.state.step, stopped=stopped, best_step=self.state.best_step, best_score=best.get("score"),
+            checkpoint=checkpoint, ema=self.state.ema,
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------------------------------------- checkpoints
+
+    def resume(self) -> None:
+        """Goes on from the newest checkpoint, if the recipe is the same."""
+        newest = self.checkpoints.latest()
+        if newest is None:
+            return
+        record = on_main(lambda: read_record(newest))
+        require_same_recipe(record["recipe"], self.recipe, str(newest))
+        self.state.restore(self.checkpoints.load(newest, self.state.tensors()))
+
+    def save(self) -> None:
+        """A checkpoint of the present step, unless a weight is not finite."""
+        require_finite_parameters(self.state.optimizers, self.state.step)
+        record = self.state.record() | {"recipe": self.recipe}
+        self.checkpoints.save(self.state.step, self.state.tensors(), record, self.state.best_step)
+        self.saved_at = time.monotonic()
+
+    # --------------------------------------------------------------------------------------------------- observation
+
+    def log(self, report: StepReport) -> None:
+        """Scalars averaged over ranks to disk and bar, and a reading for the health monitor."""
+        values = mean_over_ranks(report.scalars())
+        self.watch(report, values)
+        values |= self.timer.values()
+        self.tracker.log(self.state.step, values)
+        self.progress.values(self.state.step, values)
+
+    def watch(self, report: StepReport, values: dict[str, float]) -> None:
+        """Feeds the health monitor; alarms go to the progress output."""
+        norms = {name[10:]: value for name, value in values.items() if name.startswith("grad_norm/")}
+        reading = Reading(step=self.state.step, fake_loss=self.fake_loss(values),
+                          teacher_loss=values.get("teacher_denoise"), grad_norms=norms)  # fmt: skip
+        if report.samples and sum(map(len, report.samples)) > 1:
+            samples = torch.cat(report.samples)
+            found = mean_over_ranks(dataclasses.asdict(sample_statistics(samples, self.hooks.features)))
+            values |= {f"samples/{name}": value for name, value in found.items()}
+            reading = dataclasses.replace(reading, samples=SampleStatistics(**found))
+        for alarm in self.state.health.observe(reading):
+            self.progress.say(f"health, step {alarm.step}: {alarm.words}")
+        self.tracker.health(self.state.health.report())
+
+    def fake_loss(self, values: Mapping[str, float]) -> float | None:
+        """The fake score's loss: the term `denoise` of a method that has a fake score."""
+        return values.get("loss/denoise") if "fake_score" in self.state.method.networks else None
+
+    def view(self) -> View:
+        """The run for a hook."""
+        method = self.state.method
+        return View(step=self.state.step, method=method, network=method.networks[method.averaged],
+                    ema=self.state.ema, run_dir=self.run_dir, device=self.device)  # fmt: skip
+
+    def preview(self) -> None:
+        """Calls the preview hook."""
+        if self.hooks.preview is not None:
+            with torch.no_grad():
+                self.hooks.preview(self.view())
+
+    def evaluate(self) -> bool:
+        """Calls the evaluation hook; whether this is the best so far. Rank 0's answer counts."""
+        if self.hooks.evaluate is None:
+            return False
+        with torch.no_grad():
+            answer = self.hooks.evaluate(self.view())
+        scores = on_main(lambda: dict(answer) if isinstance(answer, Mapping) else {"score": float(answer)})
+        if "score" not in scores:
+            raise ValueError(f"the evaluation hook answered {sorted(scores)}, expected a number under 'score'")
+        self.tracker.log(self.state.step, {f"evaluation/{name}": value for name, value in scores.items()})
+        self.progress.say(f"step {self.state.step}: " + "  ".join(f"{k} {v:.4g}" for k, v in scores.items()))
+        if self.state.best and scores["score"] >= self.state.best["score"]:
+            return False
+        self.state.best = {"step": self.state.step, "score": scores["score"]}
+        return True
+
+
+class StepTimer:
+    """Seconds per step since the last log line."""
+
+    def __init__(self, batch: int):
+        self.batch, self.steps, self.seconds, self.started = batch, 0, 0.0, 0.0
+
+    def start(self) -> None:
+        """A step begins."""
+        self.started = time.perf_counter()
+
+    def stop(self) -> None:
+        """A step has ended."""
+        self.steps, self.seconds = self.steps + 1, self.seconds + time.perf_counter() - self.started
+
+    def values(self) -> dict[str, float]:
+        """Step time and images per second, and a fresh start."""
+        per_step = self.seconds / max(self.steps, 1)
+        self.steps, self.seconds = 0, 0.0
+        return {"seconds_per_step": per_step, "images_per_second": self.batch / per_step}
+
+
+@contextmanager
+def deterministic(on: bool) -> Iterator[None]:
+    """torch's deterministic kernels inside the `with` block."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(on or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

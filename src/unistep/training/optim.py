@@ -1,0 +1,107 @@
+"""AdamW per network, its learning rate as a pure function of the step, and clipping by the global norm."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from unistep.errors import UserError
+from unistep.training.config import OptimConfig
+from unistep.training.distributed import full_tensor
+
+
+def learning_rate(config: OptimConfig, step: int, steps: int, milestones: Sequence[int] = ()) -> float:
+    """Learning rate of step `step` (from 0) of `steps`.
+
+    The schedule's value times min(1, (s + 1) / warmup), with s the steps since the start or the last milestone.
+    """
+    since = step - max((m for m in milestones if m <= step), default=0)
+    rise = min(1.0, (since + 1) / config.warmup) if config.warmup else 1.0
+    if config.schedule == "constant":
+        return config.lr * rise
+    fall = 0.5 * (1 + math.cos(math.pi * step / steps))
+    return config.lr * rise * (config.final_fraction + (1 - config.final_fraction) * fall)
+
+
+def config_for(optim: Mapping[str, OptimConfig], name: str) -> OptimConfig:
+    """The settings of one network, or the default.
+
+    Raises:
+        UserError: if there is neither.
+    """
+    config = optim.get(name) or optim.get("default")
+    if config is None:
+        raise UserError(f"training.optim: found {sorted(optim)}, expected an entry for {name!r} or a default")
+    return config
+
+
+def check_names(optim: Mapping[str, OptimConfig], networks: Mapping[str, nn.Module]) -> None:
+    """Refuses settings for networks that the method does not have."""
+    for name in optim:
+        if name != "default" and name not in networks:
+            raise UserError(f"training.optim.{name}: no such network; expected default or one of {sorted(networks)}")
+
+
+@dataclass(frozen=True)
+class NetworkOptimizer:
+    """One network's trainable parameters with their AdamW.
+
+    Adam's moments exist from the start (as zeros, which is what AdamW would begin with), so a checkpoint has the same
+    keys at every step.
+    """
+
+    parameters: dict[str, nn.Parameter]
+    adam: AdamW
+    config: OptimConfig
+
+    def set_step(self, step: int, steps: int, milestones: Sequence[int]) -> float:
+        """Sets the learning rate of a step, and at a milestone forgets the moments if the settings ask for it."""
+        lr = learning_rate(self.config, step, steps, milestones)
+        for group in self.adam.param_groups:
+            group["lr"] = lr
+        if self.config.reset_at_milestones and step > 0 and step in milestones:
+            for value in self.state().values():
+                value.zero_()
+        return lr
+
+    def state(self) -> dict[str, Tensor]:
+        """Adam's tensors by `parameter.key`; they are the optimiser's own, so writing into them restores it."""
+        return {f"{n}.{k}": v for n, p in self.parameters.items() for k, v in self.adam.state[p].items()}
+
+    def norm(self) -> Tensor:
+        """L2 norm of the gradient, a scalar."""
+        return total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
+
+    def clip(self, norm: Tensor) -> None:
+        """Scales the gradient, whose norm is given, down to the settings' norm."""
+        if self.config.clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(list(self.parameters.values()), self.config.clip, norm)
+
+
+def total_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """L2 norm over all tensors, a scalar; gathered where they are sharded."""
+    return full_tensor(torch.nn.utils.get_total_norm(tensors))
+
+
+def build_optimizer(network: nn.Module, config: OptimConfig, name: str) -> NetworkOptimizer:
+    """AdamW over the parameters that require gradients now; those that do not stay frozen for the whole run.
+
+    Raises:
+        UserError: if nothing requires gradients.
+    """
+    parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
+    if not parameters:
+        raise UserError(f"network {name!r}: no parameter requires gradients, so there is nothing to train")
+    fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters.values())
+    adam = AdamW(parameters.values(), lr=config.lr, betas=config.betas, eps=config.eps,
+                 weight_decay=config.weight_decay, fused=fused)  # fmt: skip
+    for p in parameters.values():
+        adam.state[p] = {
+            "step": torch.zeros((), dtype=torch.float32, device=p.device if fused else "cpu"),
+            "exp_avg": torch.zeros_like(p, memory_format=torch.preserve_format),
+            "exp_avg_sq": torch.zeros_like(p, memory_format=torch.preserve_format),
+        }
+    return NetworkOptimizer(parameters, adam, config)

@@ -1,0 +1,75 @@
+"""What the user sees while training: a progress bar in a terminal, single quiet lines elsewhere."""
+
+import time
+from collections.abc import Callable, Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+QUIET_SECONDS = 15.0  # least time between two lines where there is no terminal
+
+
+class ProgressDisplay:
+    """Progress of a run; `enabled=False` (ranks other than 0) shows nothing.
+
+    Args:
+        steps: length of the run.
+        done: completed steps at the start.
+        enabled: whether to show anything.
+        message: takes the lines instead of the console, if given.
+    """
+
+    def __init__(self, steps: int, done: int, enabled: bool = True, message: Callable[[str], None] | None = None):
+        self.steps, self.enabled, self.message = steps, enabled, message
+        self.console = Console(stderr=True)
+        self.last_line = -QUIET_SECONDS
+        self.bar: Progress | None = None
+        if enabled and message is None and self.console.is_terminal:
+            self.bar = Progress(
+                TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                TextColumn("{task.fields[values]}"), console=self.console,
+            )  # fmt: skip
+            self.task = self.bar.add_task("training", total=steps, completed=done, values="")
+            self.bar.start()
+
+    def advance(self, step: int) -> None:
+        """Moves the bar to `step` completed steps."""
+        if self.bar is not None:
+            self.bar.update(self.task, completed=step)
+
+    def values(self, step: int, values: Mapping[str, float]) -> None:
+        """Shows the logged values: loss terms, step time, rate, time left."""
+        if self.bar is not None:
+            self.bar.update(self.task, values=describe(values))
+        elif self.enabled and (time.monotonic() - self.last_line > QUIET_SECONDS or step == self.steps):
+            self.last_line = time.monotonic()
+            left = (self.steps - step) * values.get("seconds_per_step", 0.0)
+            self.say(f"step {step}/{self.steps}  {describe(values)}  {duration(left)} left")
+
+    def say(self, line: str) -> None:
+        """One line for the user, above the bar."""
+        if not self.enabled:
+            return
+        if self.message is not None:
+            self.message(line)
+        else:
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Leaves the terminal as it was."""
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def describe(values: Mapping[str, float]) -> str:
+    """The values worth a glance, on one line."""
+    shown = [f"{name[5:]} {value:.4g}" for name, value in values.items() if name.startswith("loss/")]
+    if "seconds_per_step" in values:
+        shown += [f"{1000 * values['seconds_per_step']:.0f} ms/step", f"{values['images_per_second']:.0f} images/s"]
+    return "  ".join(shown)
+
+
+def duration(seconds: float) -> str:
+    """75 -> 1:15."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

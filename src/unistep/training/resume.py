@@ -1,0 +1,54 @@
+"""Whether a checkpoint belongs to the recipe that wants to go on from it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from unistep.errors import UserError
+
+FREE = (
+    "device", "strategy", "accumulate", "log_every", "preview_every", "evaluate_every",
+    "checkpoint", "compile",
+)  # fmt: skip
+"""Settings of the loop that may change between two parts of a run: they do not change what is learnt."""
+
+
+def flatten(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as `a.b.c` -> value; lists are values."""
+    flat: dict[str, Any] = {}
+    for key, value in recipe.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def binding(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The flat settings that a resumed run must share, as JSON would read them back."""
+    free = tuple(prefix + key for key in FREE for prefix in ("", "training."))
+    flat = {k: v for k, v in flatten(recipe).items() if not any(k == f or k.startswith(f + ".") for f in free)}
+    return json.loads(json.dumps(flat))
+
+
+def recipe_hash(recipe: Mapping[str, Any]) -> str:
+    """SHA-256 of the settings that a resumed run must share."""
+    return hashlib.sha256(json.dumps(binding(recipe), sort_keys=True).encode()).hexdigest()
+
+
+def require_same_recipe(saved: Mapping[str, Any], current: Mapping[str, Any], where: str) -> None:
+    """Refuses to go on with a changed recipe.
+
+    Args:
+        saved: `binding` of the recipe that wrote the checkpoint.
+        current: `binding` of the present one.
+        where: the checkpoint, for the message.
+
+    Raises:
+        UserError: naming the first setting that differs, in alphabetical order.
+    """
+    for key in sorted(saved.keys() | current.keys()):
+        found, expected = current.get(key, "nothing"), saved.get(key, "nothing")
+        if found != expected:
+            raise UserError(
+                f"{key}: found {json.dumps(found)}, expected {json.dumps(expected)} as in {where}; "
+                "restore the setting to go on, or choose another run folder (--out) to start anew"
+            )

@@ -1,0 +1,67 @@
+"""What a run carries from step to step, and its form in a checkpoint."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from unistep.methods.base import Method
+from unistep.training.config import TrainingConfig
+from unistep.training.distributed import unwrap
+from unistep.training.ema import EMA
+from unistep.training.health import HealthMonitor
+from unistep.training.optim import NetworkOptimizer, build_optimizer, check_names, config_for
+
+
+@dataclass
+class TrainState:
+    """Networks, their optimisers, the average, the number of completed steps and the best evaluation.
+
+    No random state: every draw follows from the seed and the step.
+    """
+
+    method: Method
+    optimizers: dict[str, NetworkOptimizer]
+    ema: EMA | None
+    health: HealthMonitor
+    step: int = 0
+    best: dict[str, float] = field(default_factory=dict)  # {"step": ..., "score": ...} once evaluated
+
+    @classmethod
+    def start(cls, method: Method, config: TrainingConfig, health: HealthMonitor) -> "TrainState":
+        """The state before the first step.
+
+        Raises:
+            UserError: if optimiser settings are missing, or name a network that does not exist.
+        """
+        check_names(config.optim, method.networks)
+        optimizers = {
+            name: build_optimizer(unwrap(network), config_for(config.optim, name), name)
+            for name, network in method.networks.items()
+        }
+        ema = EMA(method.networks[method.averaged], config.ema) if config.ema else None
+        return cls(method, optimizers, ema, health)
+
+    @property
+    def best_step(self) -> int | None:
+        """Completed steps at the best evaluation."""
+        return int(self.best["step"]) if self.best else None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Flat name -> the live tensors, `networks.*`, `optim.*`, `ema.*`; writing into them restores the run."""
+        flat: dict[str, Tensor] = {}
+        for name, network in self.method.networks.items():
+            flat |= {f"networks.{name}.{key}": value for key, value in unwrap(network).state_dict().items()}
+            flat |= {f"optim.{name}.{key}": value for key, value in self.optimizers[name].state().items()}
+        if self.ema is not None:
+            flat |= {f"ema.{key}": value for key, value in self.ema.shadow.items()}
+        return flat
+
+    def record(self) -> dict[str, Any]:
+        """The plain values beside the tensors."""
+        return {"step": self.step, "best": self.best, "health": self.health.state()}
+
+    def restore(self, record: dict[str, Any]) -> None:
+        """Takes the plain values back."""
+        self.step, self.best = record["step"], dict(record["best"])
+        self.health.restore(record["health"])

@@ -1,0 +1,167 @@
+"""One training step: every phase of the method, each with accumulation, the finite check, clipping and AdamW."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from unistep.methods.base import Batch, LossOutput, Phase
+from unistep.networks.precision import autocast
+from unistep.training.batches import BatchSource
+from unistep.training.config import TrainingConfig
+from unistep.training.distributed import rank, set_gradient_sync, world_size
+from unistep.training.finite import PhaseValues, require_finite
+from unistep.training.optim import NetworkOptimizer
+from unistep.training.random import Part, StepRandom, derived_seed
+from unistep.training.state import TrainState
+
+
+@dataclass
+class StepReport:
+    """What a step produced on this rank, as tensors that nobody has waited for yet.
+
+    Attributes:
+        terms: loss term -> its means, one per micro-batch and phase in which it occurred.
+        logs: the method's scalars, likewise.
+        norms: network -> gradient norm before clipping, of its last update.
+        lrs: network -> learning rate.
+        samples: the generator's outputs of the step, by micro-batch.
+    """
+
+    terms: dict[str, list[Tensor]] = field(default_factory=dict)
+    logs: dict[str, list[Tensor]] = field(default_factory=dict)
+    norms: dict[str, Tensor] = field(default_factory=dict)
+    lrs: dict[str, float] = field(default_factory=dict)
+    samples: list[Tensor] = field(default_factory=list)
+
+    def add(self, output: LossOutput) -> None:
+        """Takes note of one micro-batch."""
+        for name, term in output.terms.items():
+            self.terms.setdefault(name, []).append(term.detach().float().mean())
+        for name, value in output.logs.items():
+            self.logs.setdefault(name, []).append(value.detach().float())
+
+    def scalars(self) -> dict[str, float]:
+        """Everything as numbers: `loss/*`, `grad_norm/*`, `lr/*` and the method's own logs; waits for the device."""
+        values = {f"loss/{name}": mean(parts) for name, parts in self.terms.items()}
+        values |= {name: mean(parts) for name, parts in self.logs.items()}
+        values |= {f"grad_norm/{name}": float(norm) for name, norm in self.norms.items()}
+        return values | {f"lr/{name}": lr for name, lr in self.lrs.items()}
+
+
+def mean(parts: list[Tensor]) -> float:
+    """Mean of scalars."""
+    return float(torch.stack(parts).mean())
+
+
+def train_step(state: TrainState, batches: BatchSource, config: TrainingConfig, device: torch.device) -> StepReport:
+    """Runs the phases of step `state.step`, updates the average and counts the step.
+
+    Raises:
+        NonFiniteError: before the optimiser step that would have used a value that is not finite.
+    """
+    report, made = StepReport(), []
+    for name, optimizer in state.optimizers.items():
+        report.lrs[name] = optimizer.set_step(state.step, config.steps, state.method.milestones())
+    for phase in state.method.phases(state.step):
+        made = run_phase(PhaseRun(state, batches, config, device, phase), made, report)
+    if state.ema is not None:
+        state.ema.update(state.step)
+    state.step += 1
+    return report
+
+
+@dataclass(frozen=True)
+class PhaseRun:
+    """One phase of one step and everything it needs."""
+
+    state: TrainState
+    batches: BatchSource
+    config: TrainingConfig
+    device: torch.device
+    phase: Phase
+
+    @property
+    def trained(self) -> dict[str, NetworkOptimizer]:
+        """The networks this phase steps."""
+        return {name: self.state.optimizers[name] for name in self.phase.trains}
+
+    def part(self, micro: int) -> Part:
+        """This rank's rows of a micro-batch."""
+        return Part(micro * world_size() + rank(), world_size() * self.config.accumulate)
+
+    def batch(self, micro: int, made: list[Batch]) -> Batch:
+        """A fresh micro-batch, or the one that carries the samples made earlier in this step."""
+        if not self.phase.reuses_samples:
+            return self.batches.batch(self.state.step, self.phase.name, self.part(micro))
+        if micro >= len(made):
+            raise ValueError(f"phase {self.phase.name!r} reuses samples, but no earlier phase of the step made any")
+        return made[micro]
+
+    def loss(self, batch: Batch, micro: int) -> LossOutput:
+        """The method's loss under autocast, with the phase's randomness; dropout draws from a seed of its own."""
+        part, seed, step = self.part(micro), self.config.seed, self.state.step
+        torch.manual_seed(derived_seed(seed, step, self.phase.name, "layers", part.index))
+        rng = StepRandom(seed, step, self.phase.name, part, self.device)
+        with autocast(self.device, self.config.precision):
+            return self.state.method.loss(self.phase, batch, rng)
+
+
+def run_phase(run: PhaseRun, made: list[Batch], report: StepReport) -> list[Batch]:
+    """Gradients over all micro-batches, then one update; returns the batches that carry samples for later phases."""
+    set_trainable(run.state.method.networks, run.state.optimizers, run.phase.trains)
+    finite: dict[str, Tensor] = {}
+    carrying: list[Batch] = []
+    for micro in range(run.config.accumulate):
+        sync_gradients(run.state.method.networks, run.phase, last=micro == run.config.accumulate - 1)
+        batch = run.batch(micro, made)
+        output = run.loss(batch, micro)
+        (output.total() / run.config.accumulate).backward()
+        note_finite(finite, output)
+        report.add(output)
+        if output.samples is not None:
+            carrying.append(dataclasses.replace(batch, samples=output.samples.detach()))
+    update(run, finite, report)
+    report.samples = [b.samples for b in carrying if b.samples is not None] or report.samples
+    return carrying or made
+
+
+def update(run: PhaseRun, finite: Mapping[str, Tensor], report: StepReport) -> None:
+    """Check, clip, step, forget the gradients."""
+    for name, network in run.trained.items():
+        if all(p.grad is None for p in network.parameters.values()):
+            raise ValueError(f"phase {run.phase.name!r} trains {name!r}, but its loss does not depend on that network")
+    norms = {name: network.norm() for name, network in run.trained.items()}
+    require_finite(PhaseValues(run.phase.name, run.state.step, finite, run.trained, norms))
+    for name, network in run.trained.items():
+        network.clip(norms[name])
+        network.adam.step()
+        network.adam.zero_grad(set_to_none=True)
+    report.norms |= norms
+
+
+def set_trainable(
+    networks: Mapping[str, nn.Module], optimizers: Mapping[str, NetworkOptimizer], trains: tuple[str, ...]
+) -> None:
+    """Lets only the phase's networks require gradients."""
+    for name in trains:
+        if name not in networks:
+            raise ValueError(f"phase trains {name!r}, expected one of {sorted(networks)}")
+    for name, optimizer in optimizers.items():
+        for p in optimizer.parameters.values():
+            p.requires_grad_(name in trains)
+
+
+def sync_gradients(networks: Mapping[str, nn.Module], phase: Phase, last: bool) -> None:
+    """Gradients are averaged over ranks once, with the last micro-batch of the networks that learn."""
+    for name, network in networks.items():
+        set_gradient_sync(network, last and name in phase.trains)
+
+
+def note_finite(finite: dict[str, Tensor], output: LossOutput) -> None:
+    """Whether each term has been finite in all micro-batches so far, without waiting for the device."""
+    for name, term in output.terms.items():
+        now = torch.isfinite(term.detach()).all()
+        finite[name] = now & finite[name] if name in finite else now

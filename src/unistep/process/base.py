@@ -9,7 +9,10 @@ from torch import Tensor
 class NoiseProcess(Protocol):
     """Owns alpha(t), sigma(t), the training grid, the sampling grid and the terminal noise. Times are [b] tensors."""
 
-    num_bins: int  # number of discrete levels of the training grid: `time(i / (num_bins - 1))` is level i
+    @property
+    def num_bins(self) -> int:
+        """Number of discrete levels of the training grid: `time(i / (num_bins - 1))` is level i."""
+        ...
 
     def alpha(self, t: Tensor) -> Tensor:
         """Signal scale, [b] -> [b], in [0, 1]."""

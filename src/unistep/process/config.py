@@ -1,14 +1,44 @@
 """`process_from_config`: plain values to a noise process, the way back from `process.config()`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from unistep.errors import UserError
 from unistep.process.base import NoiseProcess
+from unistep.process.continuous_vp import ContinuousVPProcess
+from unistep.process.discrete_vp import DiscreteVPProcess
 from unistep.process.edm import EDMProcess
+from unistep.process.flow import FlowProcess
+
+TABLES: Mapping[str, Callable[..., DiscreteVPProcess]] = {
+    "linear": DiscreteVPProcess.linear,
+    "scaled_linear": DiscreteVPProcess.scaled_linear,
+    "cosine": DiscreteVPProcess.cosine,
+}
+
+
+def discrete_vp(
+    table: str = "linear",
+    alphas_cumprod: Sequence[float] | None = None,
+    zero_terminal_snr: bool = False,
+    **arguments: Any,
+) -> DiscreteVPProcess:
+    """A discrete VP process from a named table or from its values.
+
+    Raises:
+        UserError: for an unknown table.
+    """
+    if alphas_cumprod is None and table not in TABLES:
+        raise UserError(f"process.table: found {table!r}, expected one of {', '.join(TABLES)}")
+    made = TABLES[table](**arguments) if alphas_cumprod is None else DiscreteVPProcess(alphas_cumprod, **arguments)
+    return DiscreteVPProcess.zero_terminal_snr(made) if zero_terminal_snr else made
+
 
 TYPES: Mapping[str, Callable[..., NoiseProcess]] = {
     "edm": EDMProcess,
+    "discrete_vp": discrete_vp,
+    "continuous_vp": ContinuousVPProcess,
+    "flow": FlowProcess,
 }
 
 
@@ -17,7 +47,8 @@ def process_from_config(config: Mapping[str, Any]) -> NoiseProcess:
 
     Args:
         config: `type` (edm, discrete_vp, continuous_vp or flow) and the arguments of its class; what is left out
-            takes the class's default.
+            takes the class's default. discrete_vp takes `table` (linear, scaled_linear, cosine) with that table's
+            arguments, or `alphas_cumprod`, and `zero_terminal_snr`.
 
     Raises:
         UserError: for an unknown type, an unknown argument, or a value that the class refuses.

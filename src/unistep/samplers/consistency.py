@@ -32,9 +32,10 @@ class Consistency(Sampler):
         if self.times is None:
             return
         object.__setattr__(self, "times", tuple(float(t) for t in self.times))
-        if len(self.times) != self.num_steps - 1 or list(self.times) != sorted(set(self.times), reverse=True):
+        wanted = self.num_steps - 1
+        if len(self.times) != wanted or list(self.times) != sorted(set(self.times), reverse=True):
             raise UserError(
-                f"sampler.times: found {list(self.times)}, expected num_steps - 1 = {self.num_steps - 1} decreasing times"
+                f"sampler.times: found {list(self.times)}, expected num_steps - 1 = {wanted} decreasing times"
             )
 
     def config(self) -> dict[str, Any]:

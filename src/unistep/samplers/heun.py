@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from torch import Tensor
 
@@ -39,6 +40,9 @@ class Heun(Sampler):
     def nfe(self, evaluations_per_call: int = 1) -> int:
         """2 n - 1 calls: the last step ends at sigma = 0, where the correction is undefined."""
         return (2 * self.num_steps - 1) * evaluations_per_call
+
+    def config(self) -> dict[str, Any]:
+        return {key: value for key, value in super().config().items() if value != math.inf}  # JSON has no infinity
 
     def solve(self, run: Trajectory, x: Tensor) -> Tensor:
         for step, (t, s) in enumerate(pairwise(run.levels(self.num_steps))):

@@ -1,0 +1,44 @@
+"""Classifier-free guidance as a denoiser around a denoiser (Ho and Salimans 2022, arXiv:2207.12598)."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from unistep.errors import UserError
+from unistep.types import Cond
+
+
+class GuidedDenoiser(nn.Module):
+    """mu = mu(null) + w (mu(cond) - mu(null)); w = 1 is off and asks the network once.
+
+    Some code counts w from 0 = off; add 1 to such a scale. Guiding x_0, eps or v is the same thing, because they are
+    linear in each other at a given x_t.
+
+    Args:
+        denoiser: (x_t, t, cond) -> x_0.
+        null: number of rows -> the condition that means "no condition".
+        scale: the guidance scale w.
+    """
+
+    def __init__(self, denoiser: nn.Module, null: Callable[[int], Cond], scale: float):
+        super().__init__()
+        self.denoiser, self.null, self.scale = denoiser, null, scale
+
+    @property
+    def evaluations_per_call(self) -> int:
+        """Network evaluations per sample: 1 at w = 1, otherwise 2."""
+        return (1 if self.scale == 1 else 2) * getattr(self.denoiser, "evaluations_per_call", 1)
+
+    def forward(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
+        if self.scale == 1:
+            return self.denoiser(x_t, t, cond)
+        if cond is None:
+            raise UserError(f"guidance: found scale {self.scale:g} and no condition, expected a condition or scale 1")
+        mu_null = self.denoiser(x_t, t, _on(x_t, self.null(len(x_t))))
+        return mu_null + self.scale * (self.denoiser(x_t, t, cond) - mu_null)
+
+
+def _on(x_t: Tensor, cond: Cond) -> Cond:
+    if cond is None:
+        return None
+    return cond.to(x_t.device) if isinstance(cond, Tensor) else {k: v.to(x_t.device) for k, v in cond.items()}

@@ -1,13 +1,24 @@
 """Tiny methods and runs for the tests of the loop: an MLP regression with two networks and two phases."""
 
+import os
+import signal
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from unistep.methods.base import Batch, LossOutput, Phase, Random
-from unistep.training import Streams, TensorImages, TrainingConfig, TrainResult, prepare_network, train
-from unistep.training.distributed import unwrap
+from unistep.training import (
+    Hooks,
+    Streams,
+    TensorImages,
+    TrainingConfig,
+    TrainResult,
+    View,
+    distributed,
+    prepare_network,
+    train,
+)
 
 CONFIG = {
     "steps": 10,
@@ -83,18 +94,17 @@ def method(settings: TrainingConfig, dropout: float = 0.0, wide: int = 2) -> Two
     return TwoPhases(*[prepare_network(n, settings, torch.device("cpu")) for n in networks])
 
 
-def run(folder: Path, *, dropout: float = 0.0, stop_at: int | None = None, **changes: object) -> TrainResult:
-    """Trains the stand-in; with `stop_at` Ctrl-C arrives at that step."""
+def run(folder: Path, *, dropout: float = 0.0, hooks: Hooks | None = None, **changes: object) -> TrainResult:
+    """Trains the stand-in."""
     settings = config(**changes)
-    return train(method(settings, dropout), streams(settings), settings, folder)
+    return train(method(settings, dropout), streams(settings), settings, folder, hooks)
 
 
-def weights(networks: dict[str, nn.Module]) -> dict[str, Tensor]:
-    """All full parameters by name."""
-    from unistep.training.distributed import full_tensor
+def stop_after(step: int, rank: int = 0) -> Hooks:
+    """Ctrl-C on one rank during the preview after `step`, with `preview_every=1`; the loop ends one step later."""
 
-    return {
-        f"{name}.{key}": full_tensor(p.detach()).clone()
-        for name, network in networks.items()
-        for key, p in unwrap(network).named_parameters()
-    }
+    def preview(view: View) -> None:
+        if view.step == step and distributed.rank() == rank:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return Hooks(preview=preview)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
@@ -189,7 +190,7 @@ def guarded(folder: Path, action: Callable[[], Any]) -> Any:
     """Runs an action that writes; a failure of the file system becomes a UserError."""
     try:
         return action()
-    except Exception as error:
+    except (Exception, CheckpointException) as error:  # the latter is no Exception
         cause = storage_cause(error)
         if cause is None:
             raise
@@ -203,12 +204,10 @@ def storage_cause(error: BaseException) -> str | None:
     """What the file system said, or None if the error is of another kind."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    failures = getattr(error, "failures", None)  # dcp's CheckpointException: rank -> (error, traceback)
-    for failure in failures.values() if isinstance(failures, dict) else ():
-        inner = failure[0] if isinstance(failure, tuple) else failure
-        if isinstance(inner, BaseException) and storage_cause(inner) is not None:
-            return storage_cause(inner)
-    return "No space left on device" if "No space left" in str(error) or "os error 28" in str(error) else None
+    if isinstance(error, CheckpointException):
+        causes = [storage_cause(failure) for failure, _ in error.failures.values()]
+        return next((cause for cause in causes if cause is not None), None)
+    return None
 
 
 @contextmanager

@@ -1,0 +1,78 @@
+"""Two gloo ranks, replicated and sharded, against one rank; checkpoints travel both ways."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from stand_ins import config, method, run, stop_after
+from torch import Tensor
+
+from unistep.training.checkpoint import Checkpoints
+from unistep.training.health import HealthMonitor
+from unistep.training.state import TrainState
+
+
+def final_state(folder: Path, step: int = 10) -> dict[str, Tensor]:
+    """The checkpoint of any number of ranks, loaded on one."""
+    settings = config()
+    state = TrainState.start(method(settings), settings, HealthMonitor())
+    store = Checkpoints(folder / "checkpoints")
+    store.load(store.path(step), state.tensors())
+    return state.tensors()
+
+
+def start_ranks(folder: Path) -> list[subprocess.Popen[str]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1",
+                        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}  # fmt: skip
+    command = [sys.executable, str(Path(__file__).with_name("two_ranks.py")), str(folder)]
+    return [
+        subprocess.Popen(command, env=env | {"RANK": rank, "LOCAL_RANK": rank}, stderr=subprocess.PIPE, text=True)
+        for rank in ("0", "1")
+    ]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder after one rank and two ranks have run in it."""
+    folder = tmp_path_factory.mktemp("ranks")
+    run(folder / "one")
+    run(folder / "half", hooks=stop_after(4), preview_every=1)
+    for strategy in ("ddp", "fsdp"):
+        shutil.copytree(folder / "half", folder / f"{strategy}-from-one")
+    ranks = start_ranks(folder)
+    for process in ranks:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    return folder
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("kind", ["", "-accumulated", "-from-one"])
+def test_two_ranks_learn_what_one_learns(out: Path, strategy: str, kind: str) -> None:
+    found, expected = final_state(out / f"{strategy}{kind}"), final_state(out / "one")
+    for name, value in expected.items():  # weights, moments and average after ten steps
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_ranks_resume_on_one(out: Path, strategy: str) -> None:
+    folder = out / f"{strategy}-to-one"
+    assert Checkpoints(folder / "checkpoints").steps() == [5]
+    run(folder, preview_every=1)
+    expected = final_state(out / "one")
+    for name, value in final_state(folder).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-5)
+
+
+def test_all_ranks_stop_together_and_name_the_culprit(out: Path) -> None:
+    for rank in (0, 1):
+        message = (out / f"broken-{rank}.txt").read_text()
+        assert message.startswith("loss term critic is not finite: network critic, phase critic, step 0, rank 1")

@@ -1,0 +1,54 @@
+"""What each of the two ranks of test_two_ranks.py does: argument 1 is the folder that the test looks into."""
+
+import sys
+from pathlib import Path
+
+import torch
+from stand_ins import TwoPhases, config, method, run, stop_after, streams
+from torch import Tensor
+
+from unistep.methods.base import Batch, LossOutput, Phase, Random
+from unistep.training import NonFiniteError, distributed, train
+
+
+class BrokenOnRankOne(TwoPhases):
+    """A loss term is nan on rank 1 from the first critic phase on."""
+
+    def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
+        output = super().loss(phase, batch, rng)
+        if phase.name == "critic" and distributed.rank() == 1:
+            output.terms["critic"][0] = float("nan")  # type: ignore[index]
+        return output
+
+
+def broken(folder: Path) -> str:
+    settings = config(strategy="ddp")
+    networks = method(settings).networks
+    try:
+        train(BrokenOnRankOne(*networks.values()), streams(settings), settings, folder)
+    except NonFiniteError as error:
+        return str(error)
+    return "no error"
+
+
+def agreed(values: Tensor) -> Tensor:
+    """All ranks' rows, for the test of the helpers."""
+    return torch.tensor(distributed.gather_objects(values.tolist()))
+
+
+def main(out: Path) -> None:
+    for strategy in ("ddp", "fsdp"):
+        run(out / strategy, strategy=strategy)
+        run(out / f"{strategy}-accumulated", strategy=strategy, accumulate=4)
+        run(out / f"{strategy}-from-one", strategy=strategy)
+        run(out / f"{strategy}-to-one", strategy=strategy, hooks=stop_after(4, rank=1), preview_every=1)
+    message = broken(out / "broken")
+    (out / f"broken-{distributed.rank()}.txt").write_text(message)
+    assert distributed.any_rank(distributed.rank() == 1, False) == (True, False)
+    assert distributed.mean_over_ranks({"a": float(distributed.rank())}) == {"a": 0.5}
+    assert agreed(torch.tensor([distributed.rank()])).tolist() == [[0], [1]]
+
+
+if __name__ == "__main__":
+    with distributed.process_group(torch.device("cpu")):
+        main(Path(sys.argv[1]))

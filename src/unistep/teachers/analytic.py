@@ -75,7 +75,7 @@ class GaussianMixture(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
         """mu(x_t, t) = E[x_0 | x_t], [b, *dims] in x_t's dtype."""
-        alpha, _, difference, variance, log_joint = self._parts(x_t, t, cond)
+        alpha, difference, variance, log_joint = self._parts(x_t, t, cond)
         # E[x_0 | x_t, k] = m_k + alpha s_k^2 / v_k (x_t - alpha m_k)
         gain = alpha[:, None] * self.std**2 / variance
         posterior = self.means.flatten(1) + gain[..., None] * difference
@@ -84,7 +84,7 @@ class GaussianMixture(nn.Module):
 
     def score(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
         """The gradient of `log_density` by x_t, [b, *dims] in x_t's dtype; finite at sigma = 0 too."""
-        _, _, difference, variance, log_joint = self._parts(x_t, t, cond)
+        _, difference, variance, log_joint = self._parts(x_t, t, cond)
         score = -((log_joint.softmax(1) / variance)[..., None] * difference).sum(1)
         return score.reshape(x_t.shape).to(x_t.dtype)
 
@@ -103,15 +103,15 @@ class GaussianMixture(nn.Module):
         x = self.means.cpu().flatten(1)[component] + self.std.cpu()[component, None] * noise
         return x.reshape(-1, *self.dims).float()
 
-    def _parts(self, x_t: Tensor, t: Tensor, cond: Cond) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """alpha [b], sigma [b], x_t - alpha m_k [b, k, d], its variance [b, k] and log w_k N(x_t; k) [b, k]."""
+    def _parts(self, x_t: Tensor, t: Tensor, cond: Cond) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """alpha [b], x_t - alpha m_k [b, k, d], its variance [b, k] and log w_k N(x_t; k) [b, k]."""
         t = t.double()
         alpha, sigma = self.process.alpha(t), self.process.sigma(t)
         difference = x_t.double().flatten(1)[:, None] - alpha[:, None, None] * self.means.flatten(1)
         variance = (alpha[:, None] * self.std) ** 2 + sigma[:, None] ** 2
         size = difference.shape[-1]
         log_normal = -0.5 * (difference.square().sum(-1) / variance + size * (2 * math.pi * variance).log())
-        return alpha, sigma, difference, variance, self._log_prior(cond) + log_normal
+        return alpha, difference, variance, self._log_prior(cond) + log_normal
 
     def _log_prior(self, cond: Cond) -> Tensor:
         """log p(k | cond), [1, k] or [b, k]: a named component has all the mass."""

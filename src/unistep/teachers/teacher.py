@@ -15,7 +15,10 @@ from unistep.types import Cond
 class Conditioner(Protocol):
     """Turns labels (or, for other teachers, prompts) into conditions."""
 
-    names: tuple[str, ...]  # readable name of each class
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Readable name of each class."""
+        ...
 
     def from_seeds(self, seeds: Tensor) -> Cond:
         """The condition of each seed, [b] int64 -> cond: a pure function of the seed, uniform over classes."""

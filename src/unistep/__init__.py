@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from unistep.api import teach as teach
     from unistep.errors import UserError as UserError
     from unistep.recipes import load_recipe as load_recipe
-    from unistep.teachers import Teacher as Teacher
-    from unistep.teachers import load_teacher as load_teacher
+    from unistep.teachers.load import load_teacher as load_teacher
+    from unistep.teachers.teacher import Teacher as Teacher
 
 __version__ = "0.1.0"
 
@@ -26,8 +26,8 @@ _HOMES = {
     "teach": "unistep.api",
     "UserError": "unistep.errors",
     "load_recipe": "unistep.recipes",
-    "Teacher": "unistep.teachers",
-    "load_teacher": "unistep.teachers",
+    "Teacher": "unistep.teachers.teacher",
+    "load_teacher": "unistep.teachers.load",
 }
 
 __all__ = ["__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -148,8 +148,14 @@ def test_another_recipe_does_not_resume(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (OSError(errno.ENOSPC, "No space left on device", "runs/a/pairs"), "runs/a/pairs: No space left on device; free"),
-        (PermissionError(errno.EACCES, "Permission denied", "/runs"), "/runs: Permission denied; choose another folder"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "runs/a/pairs"),
+            "runs/a/pairs: No space left on device; free",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/runs"),
+            "/runs: Permission denied; choose another folder",
+        ),
         (RuntimeError("I/O error: No space left on device (os error 28)"), "No space left on device; free some space"),
     ],
 )

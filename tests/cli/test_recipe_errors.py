@@ -29,7 +29,10 @@ def test_a_resolved_recipe_resolves_to_itself(name: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("method.lambda_regg=1", r"gaussians: method\.lambda_regg: unknown key; did you mean lambda_reg\? expected one"),
+        (
+            "method.lambda_regg=1",
+            r"gaussians: method\.lambda_regg: unknown key; did you mean lambda_reg\? expected one",
+        ),
         ("metod=1", r"metod: unknown key; did you mean method\?"),
         ("method.weighting=eq9", r"method\.weighting: found 'eq9', expected 'eq8'"),
         ("method.lambda_reg=much", r"method\.lambda_reg: found 'much', expected a number"),
@@ -62,7 +65,9 @@ def test_overrides_are_yaml_and_apply_in_order() -> None:
 
 
 def test_an_unknown_recipe_suggests_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"recipe gausians: not found; did you mean gaussians\? expected a file or one of"):
+    with pytest.raises(
+        UserError, match=r"recipe gausians: not found; did you mean gaussians\? expected a file or one of"
+    ):
         load_recipe("gausians")
 
 
@@ -91,6 +96,8 @@ def test_text_that_is_no_recipe(text: str, message: str) -> None:
         parse_recipe_text(text, "x.yaml")
 
 
-@pytest.mark.parametrize(("text", "value"), [("1e-3", 1e-3), ("1E5", 1e5), ("-2.5e-4", -2.5e-4), ("17", 17), ("1e", "1e")])
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-3", 1e-3), ("1E5", 1e5), ("-2.5e-4", -2.5e-4), ("17", 17), ("1e", "1e")]
+)
 def test_numbers_in_scientific_notation_are_numbers(text: str, value: object) -> None:
     assert parse_yaml(text, "x") == value

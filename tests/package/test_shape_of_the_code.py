@@ -41,7 +41,9 @@ def test_each_module_says_what_it_is_in_one_sentence(path: str) -> None:
 def test_source_is_ascii_and_holds_no_leftovers(path: str) -> None:
     text = read(f"src/unistep/{path}")
     assert text.isascii()
-    leftover = re.search(r"nan_to_num|\bTODO\b|\bFIXME\b|\bXXX\b|NotImplementedError|from __future__ import annot", text)
+    leftover = re.search(
+        r"nan_to_num|\bTODO\b|\bFIXME\b|\bXXX\b|NotImplementedError|from __future__ import annot", text
+    )
     assert leftover is None, f"{path}: {leftover}"
 
 

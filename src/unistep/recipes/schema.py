@@ -39,11 +39,15 @@ class TeacherConfig(Section):
 
 
 class FitConfig(Section):
-    """The network fitted to a teacher without weights (an analytic mixture), the start of generator and fake score."""
+    """The network fitted to a teacher without weights (an analytic mixture), the start of generator and fake score.
+
+    It learns from `samples` exact samples and is refused when its error (see `api.fitting`) exceeds `max_error`.
+    """
 
     network: dict[str, Any] = {"type": "mlp"}
-    sigma_data: float = Field(0.5, gt=0)
     training: TrainingConfig
+    samples: int = Field(65_536, ge=1)
+    max_error: float = Field(0.1, gt=0)
 
 
 class GeneratorConfig(Section):
@@ -70,22 +74,26 @@ class PairsConfig(Section):
     solver: SolverConfig = SolverConfig()
     guidance: float = 1.0
     tile: int = Field(64, ge=1)
-    dtype: Literal["float32", "float16", "uint8"] = "float32"
+    dtype: Literal["float32", "float16"] = "float32"
     first_seed: int = Field(0, ge=0)
     path: str | None = None
 
 
 class EvaluationConfig(Section):
-    """How samples are judged, during training (`every`) and at the end (`samples`)."""
+    """How samples are judged: briefly during training, fully at the end.
+
+    `judge` is `embedded:NAME`, a folder, or `train`: a classifier trained on the images of the teach recipe. Without
+    a judge (points) distances to exact samples are measured. `solver` and `guidance` are the teacher's.
+    """
 
     judge: str | None = None
     samples: int = Field(10_000, ge=1)
     first_seed: int = Field(1_000_000, ge=0)
-    every: int = Field(0, ge=0)
     samples_during_training: int = Field(2_000, ge=1)
     solver: SolverConfig = SolverConfig()
     guidance: float = 1.0
     batch: int = Field(100, ge=1)
+    judge_steps: int = Field(1_500, ge=1)
 
 
 class DistillRecipe(Section):

@@ -1,0 +1,143 @@
+"""`distill`: teacher in, one-step generator out, stage by stage; every stage looks for what is done and goes on."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unistep.api.draws import one_step, solved_teacher, teacher_draws
+from unistep.api.evaluating import evaluate_run
+from unistep.api.hooks import looking_hooks
+from unistep.api.judges import find_quick_judge
+from unistep.api.pairing import pairs_of_run
+from unistep.api.runs import open_run, record, record_start
+from unistep.api.talk import Talk, talker, with_flags
+from unistep.api.teachers import Starting, starting_point
+from unistep.errors import UserError
+from unistep.evaluation.features import load_perceptual
+from unistep.losses.regression import build_regression
+from unistep.methods import DMD
+from unistep.networks import Generator
+from unistep.recipes.load import Recipe, recipe_of
+from unistep.recipes.schema import DistillRecipe, GeneratorConfig
+from unistep.teachers.teacher import Teacher
+from unistep.training.batches import Streams
+from unistep.training.distributed import on_main, process_group, resolve_device, unwrap
+from unistep.training.loop import train
+from unistep.training.prepare import prepare_network
+
+PAIR_PHASES = ("generator", "regression")
+
+
+def distill(
+    recipe: str | Path | Recipe,
+    *,
+    out: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    teacher: Teacher | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+    recompute: bool = False,
+    quiet: bool = False,
+) -> Path:
+    """Distils a teacher into a one-step generator, going on where an earlier call stopped.
+
+    Args:
+        recipe: a distill recipe: built-in name, path or loaded.
+        out: the run's folder; None = runs/<recipe name>.
+        overrides: `a.b=c` items.
+        teacher: your own teacher, instead of the recipe's.
+        seed: overrides training.seed.
+        device: auto, cpu or cuda.
+        recompute: measure the teacher anew instead of using stored features.
+        quiet: print nothing.
+
+    Returns:
+        The run's folder; `load_generator` opens it.
+
+    Raises:
+        UserError: for mistakes in recipe, teacher, pairs or folder.
+        KeyboardInterrupt: after Ctrl-C, with everything saved.
+    """
+    resolved = recipe_of(DistillRecipe, recipe, with_flags(overrides, seed, device))
+    where, say = resolve_device(resolved.training.device), talker(quiet)
+    with process_group(where):
+        folder = on_main(lambda: open_run(resolved, Path(out) if out else None))
+        on_main(lambda: record_start(folder, where))
+        start = starting_point(resolved, folder, where, say, quiet, teacher)
+        on_main(lambda: record(folder, teacher=facts(start.teacher), seeds=seeds(resolved)))
+        train_generator(resolved, start, folder, where, say, quiet)
+        evaluate_run(resolved, start.teacher, folder, where, say, recompute, quiet)
+    return folder
+
+
+def facts(teacher: Teacher) -> dict[str, str]:
+    """What run.json says of the teacher."""
+    return {"source": teacher.source, "sha256": teacher.sha256}
+
+
+def seeds(recipe: DistillRecipe) -> dict[str, int]:
+    """What run.json says of the seeds."""
+    first_pair = {} if recipe.pairs is None else {"first_pair": recipe.pairs.first_seed}
+    return {"training": recipe.training.seed, "first_evaluated": recipe.evaluation.first_seed, **first_pair}
+
+
+def train_generator(
+    recipe: DistillRecipe, start: Starting, folder: Path, device: torch.device, say: Talk, quiet: bool
+) -> None:
+    """Pairs if needed, the loop, the export to `generator/`."""
+    teacher, config = start.teacher, recipe.training
+    pairs = pairs_of_run(recipe, teacher, folder, device, say, quiet) if recipe.method.needs_pairs else None
+    initial = Generator(start.copy(), teacher.process, initial_time(recipe.generator, teacher))
+    generator = prepare_network(initial, config, device)
+    fake_score = prepare_network(start.copy(), config, device)
+    method = DMD(teacher, generator, fake_score, recipe.method, regression(recipe, device))
+    streams = Streams(
+        seed=config.seed, batch=config.batch, pair_batch=config.pair_batch, device=device,
+        conditioner=teacher.conditioner, pairs=pairs, pair_phases=PAIR_PHASES,
+    )  # fmt: skip
+    above, _ = solved_teacher(teacher, recipe.evaluation.solver, recipe.evaluation.guidance, device)
+    quick = find_quick_judge(recipe, teacher, folder, device) if config.evaluate_every else None
+    hooks = looking_hooks(lambda network: teacher_draws(teacher, one_step(network), device), quick, say, above)
+    result = train(method, streams, config, folder, hooks, bound_to(recipe, teacher))
+    if result.stopped == "signal":
+        raise KeyboardInterrupt
+    weights = result.ema.state_dict() if result.ema is not None else None
+    plain = unwrap(generator)
+    on_main(lambda: start.save_generator(folder / "generator", plain, weights, initial.t_init))
+
+
+def bound_to(recipe: DistillRecipe, teacher: Teacher) -> dict[str, Any]:
+    """What must not change between two parts of a training: the recipe's training side, and the teacher itself."""
+    free = {"about", "evaluation", "name"}
+    return {**recipe.model_dump(mode="json", exclude=free), "teacher_sha256": teacher.sha256}
+
+
+def initial_time(config: GeneratorConfig, teacher: Teacher) -> float | None:
+    """The time the generator is held at, None for the terminal one.
+
+    Raises:
+        UserError: if sigma_init is given for a process whose time is not sigma.
+    """
+    if config.u_init is not None:
+        return float(teacher.process.time(torch.tensor([config.u_init])))
+    if config.sigma_init is not None and teacher.process.config()["type"] != "edm":
+        raise UserError(
+            f"generator.sigma_init: found {config.sigma_init} with process {teacher.process.config()['type']}, "
+            "expected an EDM process; use generator.u_init, a place on the training grid"
+        )
+    return config.sigma_init
+
+
+def regression(recipe: DistillRecipe, device: torch.device) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """The distance of Eq. 9 that the recipe names, or None."""
+    method = recipe.method
+    if not method.needs_pairs:
+        return None
+    features = None
+    if method.perceptual_network is not None:
+        features = load_perceptual(method.perceptual_network).to(device)
+    distance = build_regression(method.regression, features)
+    return distance.to(device) if isinstance(distance, nn.Module) else distance

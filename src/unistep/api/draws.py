@@ -1,0 +1,88 @@
+"""From seeds to what is looked at: the same for a generator and for a teacher under a solver."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unistep.guidance import GuidedDenoiser
+from unistep.process.base import NoiseProcess
+from unistep.recipes.schema import SolverConfig
+from unistep.samplers import build_sampler, seeded_normal
+from unistep.teachers.teacher import Codec, Conditioner, Teacher
+from unistep.types import Cond, to_device
+
+Model = Callable[[Tensor, Cond, Tensor], Tensor]
+"""(z [b, *dims], cond, seeds [b]) -> x [b, *dims]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """Samples of a model, each a pure function of its seed: noise and class come from the seed alone.
+
+    Attributes:
+        model: from noise to model space.
+        shape: dims of one sample.
+        codec: model space to what is looked at.
+        conditioner: labels to conditions, or None.
+        device: where the model is.
+    """
+
+    model: Model
+    shape: tuple[int, ...]
+    codec: Codec
+    conditioner: Conditioner | None
+    device: torch.device
+
+    @torch.no_grad()
+    def __call__(self, seeds: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Seeds int64 [b] -> decoded samples [b, ...] on the CPU, and the classes asked for int64 [b] or None."""
+        cond = self.conditioner.from_seeds(seeds) if self.conditioner is not None else None
+        return self.decoded(seeds, cond), cond if isinstance(cond, Tensor) else None
+
+    def decoded(self, seeds: Tensor, cond: Cond) -> Tensor:
+        """Decoded samples of seeds under conditions of your own."""
+        return self.codec.decode(self.raw(seeds, cond)).cpu()
+
+    @torch.no_grad()
+    def raw(self, seeds: Tensor, cond: Cond) -> Tensor:
+        """Samples in model space, on the device."""
+        z = seeded_normal(seeds, self.shape).to(self.device)
+        return self.model(z, to_device(cond, self.device), seeds)
+
+    def batch(self, size: int) -> Tensor:
+        """`size` finished samples, for timing."""
+        return self(torch.arange(size))[0]
+
+
+def one_step(generator: nn.Module) -> Model:
+    """A generator as a model: one evaluation."""
+    return lambda z, cond, seeds: generator(z, cond)
+
+
+def solved(
+    denoiser: nn.Module,
+    process: NoiseProcess,
+    conditioner: Conditioner | None,
+    solver: SolverConfig,
+    guidance: float,
+) -> tuple[Model, int]:
+    """A denoiser under a solver as a model, and its network evaluations per sample (doubled by guidance)."""
+    sampler = build_sampler(solver.name, solver.num_steps, **solver.options)
+    guided = denoiser if conditioner is None else GuidedDenoiser(denoiser, conditioner.null, guidance)
+    nfe = sampler.nfe(getattr(guided, "evaluations_per_call", 1))
+    return lambda z, cond, seeds: sampler(guided, process, z, cond, seeds).x, nfe
+
+
+def teacher_draws(teacher: Teacher, model: Model, device: torch.device) -> Draws:
+    """Draws in a teacher's space."""
+    return Draws(
+        model=model, shape=teacher.shape, codec=teacher.codec, conditioner=teacher.conditioner, device=device
+    )  # fmt: skip
+
+
+def solved_teacher(teacher: Teacher, solver: SolverConfig, guidance: float, device: torch.device) -> tuple[Draws, int]:
+    """Draws of a teacher under a solver, and their network evaluations per sample."""
+    model, nfe = solved(teacher.denoiser, teacher.process, teacher.conditioner, solver, guidance)
+    return teacher_draws(teacher, model, device), nfe

@@ -1,0 +1,168 @@
+"""`evaluate`: floor, teacher, teacher at one step and generator, judged alike; then the report."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from unistep.api.draws import Draws, one_step, solved_teacher, teacher_draws
+from unistep.api.judges import find_judge, point_reference
+from unistep.api.runs import load_run_recipe
+from unistep.api.talk import Talk, talker, with_flags
+from unistep.api.teachers import find_teacher
+from unistep.assets import embedded_folder
+from unistep.errors import UserError
+from unistep.evaluation import Candidate, Evaluation, Identity, Judge, evaluate_models, evaluate_points
+from unistep.evaluation.evaluate import slug
+from unistep.networks import Generator
+from unistep.recipes.load import recipe_of
+from unistep.recipes.schema import DistillRecipe
+from unistep.reports import print_table, write_report, write_samples
+from unistep.teachers.checkpoint import load_generator
+from unistep.teachers.teacher import Teacher
+from unistep.training.distributed import on_main, process_group, resolve_device
+
+TEACHER, ONE_STEP, STUDENT = "teacher", "teacher at one step", "one-step generator"
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    overrides: Iterable[str] = (),
+    teacher: Teacher | None = None,
+    device: str = "auto",
+    recompute: bool = False,
+    quiet: bool = False,
+) -> Evaluation:
+    """Judges a finished run anew and writes evaluation.json and report.html into it.
+
+    Args:
+        run: the folder of a run of `distill`.
+        overrides: `a.b=c` items; only those under `evaluation` matter.
+        teacher: your own teacher, if the run was made with one.
+        device: auto, cpu or cuda.
+        recompute: measure the teacher anew instead of using stored features.
+        quiet: print nothing.
+
+    Raises:
+        UserError: if there is no finished run, or for mistakes in the overrides.
+    """
+    folder = Path(run)
+    recipe = recipe_of(DistillRecipe, load_run_recipe(folder), with_flags(overrides, None, device))
+    where, say = resolve_device(recipe.training.device), talker(quiet)
+    with process_group(where):
+        found = teacher or find_teacher(recipe, folder, where, say, quiet)
+        found.denoiser.to(where)
+        return evaluate_run(recipe, found, folder, where, say, recompute, quiet)
+
+
+def evaluate_run(
+    recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device, say: Talk, recompute: bool, quiet: bool
+) -> Evaluation:
+    """Judges the generator in a run's folder beside its teacher, on the first rank; all ranks get the result."""
+
+    def judged() -> Evaluation:
+        generator, _, _ = load_generator(folder)
+        judge = find_judge(recipe.evaluation.judge, folder)
+        if judge is not None:
+            judge.network.to(device)
+        rows = candidates(recipe, teacher, generator.to(device), judge, folder, device)
+        if judge is None:
+            result = judge_points(recipe, teacher, rows, folder, say)
+        else:
+            result = judge_images(recipe, teacher, rows, judge, folder, say, recompute)
+        result.save(folder / "evaluation.json")
+        report = write_report(folder)
+        if not quiet:
+            print_table(result)
+        say(f"report: {report}")
+        return result
+
+    return on_main(judged)
+
+
+def candidates(
+    recipe: DistillRecipe,
+    teacher: Teacher,
+    generator: Generator,
+    judge: Judge | None,
+    folder: Path,
+    device: torch.device,
+) -> list[Candidate]:
+    """Teacher under its full solver, teacher cut to one step, generator."""
+    evaluation = recipe.evaluation
+    full, nfe = solved_teacher(teacher, evaluation.solver, evaluation.guidance, device)
+    cut = teacher_draws(teacher, one_step(Generator(teacher.denoiser, teacher.process)), device)
+    student = teacher_draws(teacher, one_step(generator), device)
+
+    def stored(name: str, draws: Draws, nfe: int, how: dict[str, object]) -> Candidate:
+        identity = cached = None
+        if judge is not None:
+            identity = Identity(
+                teacher=teacher.sha256, judge=judge.sha256, first_seed=evaluation.first_seed, sampler=how
+            )
+            cached = stored_features(recipe, name, folder)
+        role = "teacher" if name == TEACHER else "teacher_one_step"
+        return Candidate(
+            name=name, sample=draws, nfe=nfe, role=role, latency=draws.batch, identity=identity, cached=cached
+        )  # fmt: skip
+
+    return [
+        stored(TEACHER, full, nfe, {**evaluation.solver.model_dump(), "guidance": evaluation.guidance}),
+        stored(ONE_STEP, cut, 1, {"name": "one step"}),
+        Candidate(name=STUDENT, sample=student, nfe=1, role="student", latency=student.batch),
+    ]
+
+
+def stored_features(recipe: DistillRecipe, name: str, folder: Path) -> Path | None:
+    """The file of a row's features: kept by an earlier evaluation of this run, or packaged with an embedded teacher."""
+    places = [folder / "features"]
+    kind, _, asset = (recipe.teacher.load or "").partition(":")
+    if kind == "embedded":
+        places.append(embedded_folder(asset) / "features")
+    files = [place / f"{slug(name)}.safetensors" for place in places]
+    return next((file for file in files if file.is_file()), None)
+
+
+def judge_images(
+    recipe: DistillRecipe,
+    teacher: Teacher,
+    rows: list[Candidate],
+    judge: Judge,
+    folder: Path,
+    say: Talk,
+    recompute: bool,
+) -> Evaluation:
+    """Every metric in the judge's features."""
+    evaluation, told = recipe.evaluation, set[str]()
+
+    def progress(name: str, done: int, wanted: int) -> None:
+        if name not in told:
+            say(f"judging {wanted:,} samples: {name}")
+            told.add(name)
+
+    write_samples(folder, rows, first_seed=evaluation.first_seed)
+    return evaluate_models(
+        rows, judge, num_samples=evaluation.samples, first_seed=evaluation.first_seed, batch=evaluation.batch,
+        recompute=recompute, keep_features=folder / "features", teacher=teacher.sha256, on_progress=progress,
+    )  # fmt: skip
+
+
+def judge_points(recipe: DistillRecipe, teacher: Teacher, rows: list[Candidate], folder: Path, say: Talk) -> Evaluation:
+    """Distances to exact samples.
+
+    Raises:
+        UserError: for a teacher of which no exact samples can be drawn.
+    """
+    evaluation = recipe.evaluation
+    reference = point_reference(teacher, evaluation.samples)
+    if reference is None:
+        raise UserError(
+            "evaluation.judge: found nothing, expected embedded:NAME or a folder: the samples are no points"
+        )
+    say(f"judging {evaluation.samples:,} points each")
+    write_samples(folder, rows, first_seed=evaluation.first_seed, real=reference.real, is_points=True)
+    return evaluate_points(
+        rows, reference.real, reference.held_out, reference.modes, evaluation.samples, evaluation.first_seed,
+        teacher=teacher.sha256,
+    )  # fmt: skip

@@ -1,0 +1,140 @@
+"""A network of the student's class fitted to a teacher without weights: trained, timed and certified."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unistep.api.draws import Draws, solved
+from unistep.api.finishing import export_average
+from unistep.api.hooks import looking_hooks
+from unistep.api.talk import Talk
+from unistep.errors import UserError
+from unistep.methods import Fit
+from unistep.networks import build_denoiser
+from unistep.recipes.schema import DistillRecipe, FitConfig
+from unistep.teachers.analytic import GaussianMixture
+from unistep.teachers.load import load_teacher
+from unistep.teachers.teacher import Teacher
+from unistep.training.batches import Streams, TensorImages
+from unistep.training.distributed import unwrap
+from unistep.training.loop import train
+from unistep.training.prepare import prepare_network
+from unistep.training.random import derived_seed
+from unistep.types import bcast
+
+CERTIFICATE_SEEDS = torch.arange(20_000_000, 20_010_000)
+
+
+def mixture_of(teacher: Teacher) -> GaussianMixture:
+    """The mixture behind an analytic teacher.
+
+    Raises:
+        UserError: for another teacher without weights, of which no samples can be drawn.
+    """
+    if not isinstance(teacher.denoiser, GaussianMixture):
+        raise UserError(
+            f"teacher: {teacher.source} has neither weights nor exact samples, so nothing can be fitted to it"
+        )
+    return teacher.denoiser
+
+
+def fitted(recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device, say: Talk) -> Teacher:
+    """The fitted network as a teacher; what is in `folder` already is gone on from.
+
+    Raises:
+        UserError: if the recipe has no `fit`, or the fit is worse than `fit.max_error`.
+        KeyboardInterrupt: after Ctrl-C, with everything saved.
+    """
+    fit, mixture = recipe.fit, mixture_of(teacher)
+    if fit is None:
+        raise UserError(
+            f"fit: found nothing, expected a section: {teacher.source} has no weights, so a network is fitted to it"
+        )
+    config = fit_config(fit, teacher, mixture)
+    with torch.random.fork_rng():
+        torch.manual_seed(derived_seed(fit.training.seed, "initial weights"))
+        denoiser = prepare_network(build_denoiser(config), fit.training, device)
+
+    def draws(network: torch.nn.Module) -> Draws:
+        model, _ = solved(network, teacher.process, None, recipe.evaluation.solver, 1.0)
+        return Draws(model=model, shape=teacher.shape, codec=teacher.codec, conditioner=None, device=device)
+
+    say(f"fitting a network to {teacher.source}, which has no weights")
+    result = train(
+        Fit(teacher, denoiser),
+        samples_of(fit, teacher, mixture, device),
+        fit.training,
+        folder,
+        looking_hooks(draws, None, say),
+        {**fit.model_dump(mode="json"), "teacher_sha256": teacher.sha256},
+    )
+    export_average(result, unwrap(denoiser), folder / "teacher", config)
+    return load_teacher(folder / "teacher")
+
+
+def fit_config(fit: FitConfig, teacher: Teacher, mixture: GaussianMixture) -> dict[str, Any]:
+    """What `save_denoiser` stores beside the weights."""
+    return {
+        "network": fit.network,
+        "process": teacher.process.config(),
+        "sigma_data": mixture.sigma_data,
+        "shape": list(teacher.shape),
+        "conditioner": teacher.conditioner.config() if teacher.conditioner is not None else None,
+        "codec": teacher.codec.config(),
+    }
+
+
+def samples_of(fit: FitConfig, teacher: Teacher, mixture: GaussianMixture, device: torch.device) -> Streams:
+    """Exact samples as the stream of real ones."""
+    seeds = torch.arange(fit.samples)
+    cond = teacher.conditioner.from_seeds(seeds) if teacher.conditioner is not None else None
+    images = TensorImages(mixture.sample(seeds, cond), cond)
+    return Streams(seed=fit.training.seed, batch=fit.training.batch, device=device, images=images)
+
+
+@torch.no_grad()
+def fit_error(network: Teacher, teacher: Teacher, device: torch.device) -> float:
+    """How far the fitted network is from mu_base on noised fresh samples, over all levels of the training grid alike.
+
+    The root of E[w(t) |mu - mu_base|^2] over E[w(t) |mu_linear - mu_base|^2], w the training weight and mu_linear the
+    answer of a single Gaussian with the data's spread: 0 is exact, 1 is a network that knows the spread only.
+    """
+    process, mixture = teacher.process, mixture_of(teacher)
+    cond = teacher.conditioner.from_seeds(CERTIFICATE_SEEDS) if teacher.conditioner is not None else None
+    x = mixture.sample(CERTIFICATE_SEEDS, cond).to(device)
+    draws = torch.Generator().manual_seed(int(CERTIFICATE_SEEDS[0]))
+    t = process.time(torch.arange(len(x)) % process.num_bins / (process.num_bins - 1)).to(device)
+    eps = torch.randn(x.shape, generator=draws).to(device)
+    x_t = bcast(process.alpha(t), x) * x + bcast(process.sigma(t), x) * eps
+    alpha, sigma, exact = process.alpha(t), process.sigma(t), teacher(x_t, t, cond)
+    variance = mixture.sigma_data**2
+    linear = bcast(alpha * variance / (alpha**2 * variance + sigma**2), x) * x_t
+    error, unit = (
+        (teacher.weighting(t) * (mu - exact).square().flatten(1).mean(1)).mean()
+        for mu in (network(x_t, t, cond), linear)
+    )
+    return float((error / unit).sqrt())
+
+
+def certified(
+    recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device, say: Talk
+) -> tuple[Teacher, dict[str, float]]:
+    """The fitted network and its certificate: the error and the seconds this call took.
+
+    Raises:
+        UserError: if the error exceeds `fit.max_error`.
+    """
+    started = time.perf_counter()
+    network = fitted(recipe, teacher, folder, device, say)
+    network.denoiser.to(device)
+    seconds, error = time.perf_counter() - started, fit_error(network, teacher, device)
+    say(f"the fitted network's error is {error:.4f} (0 = exact, 1 = a single Gaussian), {seconds:.0f} s")
+    limit = recipe.fit.max_error if recipe.fit is not None else 0.0
+    if error > limit:
+        raise UserError(
+            f"fit.max_error: found an error of {error:.4f}, expected at most {limit}; "
+            "raise fit.training.steps or fit.network.width, and choose another --out"
+        )
+    return network, {"error": error, "seconds": seconds}

@@ -1,0 +1,73 @@
+"""What the loop is given to look at a run with: previews from fixed seeds and a quick evaluation."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from unistep.api.draws import Draws
+from unistep.api.talk import Talk
+from unistep.reports import draw_points, grid_png, render
+from unistep.training.distributed import is_main
+from unistep.training.health import SampleStatistics, sample_statistics
+from unistep.training.hooks import Hooks, View
+
+IMAGE_SEEDS, POINT_SEEDS = torch.arange(10), torch.arange(2000)
+STATISTICS_SEEDS = torch.arange(10_000_000, 10_000_256)
+
+QuickJudge = Callable[[Draws], Mapping[str, float]]
+"""Draws -> figures, the deciding one under `score`, lower is better."""
+
+
+def looking_hooks(
+    draws: Callable[[nn.Module], Draws], quick: QuickJudge | None, say: Talk, teacher: Draws | None = None
+) -> Hooks:
+    """Previews and quick figures of the averaged network.
+
+    Args:
+        draws: the network of a run, as what draws samples.
+        quick: judges them; None = never.
+        say: where lines go.
+        teacher: shown above in previews, and the reference of the health monitor; None while teaching one.
+    """
+    above: dict[str, Tensor] = {}  # the teacher's samples, made once, when first needed
+
+    def preview(view: View) -> None:
+        with view.averaged() as network:
+            drawn = draws(network)
+            seeds = IMAGE_SEEDS if len(drawn.shape) > 1 else POINT_SEEDS
+            below = {f"step {view.step}": drawn(seeds)[0]}
+        if teacher is not None and not above:
+            above["teacher"] = teacher(seeds)[0]
+        if is_main():
+            write_picture(view.run_dir / "previews" / f"step-{view.step:07d}.png", above | below)
+
+    def evaluate(view: View) -> Mapping[str, float]:
+        assert quick is not None
+        with view.averaged() as network:
+            return quick(draws(network))
+
+    return Hooks(
+        evaluate=None if quick is None else evaluate,
+        preview=preview,
+        reference=None if teacher is None else statistics(teacher),
+        message=say,
+    )
+
+
+def statistics(draws: Draws) -> SampleStatistics:
+    """Mean, spread and diversity of some samples."""
+    seeds = STATISTICS_SEEDS
+    cond = draws.conditioner.from_seeds(seeds) if draws.conditioner is not None else None
+    return sample_statistics(draws.raw(seeds, cond))
+
+
+def write_picture(path: Path, samples: Mapping[str, Tensor]) -> None:
+    """Samples of one kind as a PNG, written atomically: images in rows, points in scatters side by side."""
+    images = next(iter(samples.values())).ndim == 4
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_bytes(grid_png(samples) if images else render(draw_points(dict(samples)), "png", path.stem))
+    os.replace(draft, path)

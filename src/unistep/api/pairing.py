@@ -1,0 +1,93 @@
+"""`make_pairs`: the noise-image pairs of a recipe, made if they are not there yet."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from unistep.api.runs import open_run, record, record_start
+from unistep.api.talk import Talk, talker, with_flags
+from unistep.api.teachers import find_teacher
+from unistep.errors import UserError
+from unistep.pairs import PairStore, generate_pairs
+from unistep.recipes.load import Recipe, recipe_of
+from unistep.recipes.schema import DistillRecipe
+from unistep.samplers import build_sampler
+from unistep.teachers.teacher import Teacher
+from unistep.training.distributed import barrier, on_main, process_group, rank, resolve_device, world_size
+from unistep.types import Cond
+
+
+@dataclass(frozen=True)
+class PairRows:
+    """A pair store as the training streams read it."""
+
+    store: PairStore
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def rows(self, index: Tensor) -> tuple[Tensor, Tensor, Cond]:
+        """z [b, *dims], x [b, *dims] and the condition of the rows."""
+        found = self.store[index]
+        return found.z, found.x, found.cond
+
+
+def make_pairs(
+    recipe: str | Path | Recipe,
+    *,
+    out: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    teacher: Teacher | None = None,
+    device: str = "auto",
+    quiet: bool = False,
+) -> Path:
+    """Makes a distill recipe's pairs, going on where an earlier call stopped, as `distill` does when it needs them.
+
+    Args:
+        recipe: a distill recipe: built-in name, path or loaded.
+        out: the run's folder; None = runs/<recipe name>.
+        overrides: `a.b=c` items.
+        teacher: your own teacher, instead of the recipe's.
+        device: auto, cpu or cuda.
+        quiet: print nothing.
+
+    Returns:
+        The folder of the pairs; `unistep.pairs.open_pairs` opens it.
+
+    Raises:
+        UserError: for mistakes in recipe, teacher or folder.
+        KeyboardInterrupt: on Ctrl-C; finished shards stay.
+    """
+    resolved = recipe_of(DistillRecipe, recipe, with_flags(overrides, None, device))
+    where, say = resolve_device(resolved.training.device), talker(quiet)
+    with process_group(where):
+        folder = on_main(lambda: open_run(resolved, Path(out) if out else None))
+        on_main(lambda: record_start(folder, where))
+        found = teacher or find_teacher(resolved, folder, where, say, quiet)
+        on_main(lambda: record(folder, teacher={"source": found.source, "sha256": found.sha256}))
+        return pairs_of_run(resolved, found, folder, where, say, quiet).store.folder
+
+
+def pairs_of_run(
+    recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device, say: Talk, quiet: bool = False
+) -> PairRows:
+    """The pairs in the run's folder (or where the recipe says); missing ones are made, each rank its share.
+
+    Raises:
+        UserError: if the recipe has no pairs section, or the folder holds other pairs.
+    """
+    config = recipe.pairs
+    if config is None:
+        raise UserError(f"pairs: found nothing in recipe {recipe.name}, expected a section with at least a count")
+    place = folder / "pairs" if config.path is None else Path(config.path)
+    say(f"pairs: {config.count:,} of {teacher.source} in {place}")
+    sampler = build_sampler(config.solver.name, config.solver.num_steps, **config.solver.options)
+    store = generate_pairs(
+        teacher, sampler, place, count=config.count, first_seed=config.first_seed, guidance=config.guidance,
+        tile=config.tile, dtype=config.dtype, rank=rank(), world=world_size(), device=device, progress=not quiet,
+    )  # fmt: skip
+    barrier()  # the other ranks' shards are there from here on
+    return PairRows(store)

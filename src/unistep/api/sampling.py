@@ -1,0 +1,143 @@
+"""`sample`: a grid, and files if asked, from a one-step generator or a teacher."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unistep.api.draws import Draws, one_step, solved_teacher
+from unistep.api.hooks import write_picture
+from unistep.errors import UserError
+from unistep.recipes.schema import SolverConfig
+from unistep.teachers.checkpoint import load_generator
+from unistep.teachers.codecs import codec_from_config
+from unistep.teachers.conditioners import conditioner_from_config
+from unistep.teachers.load import load_teacher
+from unistep.teachers.teacher import Conditioner
+from unistep.training.distributed import resolve_device
+from unistep.types import Cond
+
+COLUMNS, BATCH = 10, 100
+
+
+def sample(
+    run: str | Path,
+    *,
+    num: int = 64,
+    first_seed: int = 0,
+    labels: Iterable[str | int] | None = None,
+    files: bool = False,
+    out: str | Path | None = None,
+    device: str = "auto",
+) -> Path:
+    """Draws samples of seeds first_seed, first_seed + 1, ... and writes them.
+
+    Args:
+        run: a distilled run or its generator folder; a teacher's folder or spec (`embedded:fashion-mnist`) works too,
+            under an 18-step Heun solver.
+        num: how many.
+        first_seed: the first seed.
+        labels: classes by name or index, dealt out in turn; None = each seed's own.
+        files: write one PNG per image too (points: samples.npy).
+        out: folder; None = RUN/samples.
+        device: auto, cpu or cuda.
+
+    Returns:
+        The picture's path.
+
+    Raises:
+        UserError: if there is nothing to sample there, or for an unknown label.
+    """
+    draws = draws_from(run, resolve_device(device))
+    folder = Path(out) if out is not None else default_folder(run)
+    seeds = torch.arange(first_seed, first_seed + num)
+    cond = condition(draws.conditioner, seeds, labels)
+    parts = zip(seeds.split(BATCH), cond.split(BATCH) if isinstance(cond, Tensor) else [None] * num, strict=False)
+    made = torch.cat([draws.decoded(part, own) for part, own in parts])
+    picture = folder / f"seeds-{first_seed}-{first_seed + num - 1}.png"
+    rows = {"": made} if made.ndim == 2 else {f"{first_seed + i * COLUMNS}": r for i, r in enumerate(in_rows(made))}
+    write_picture(picture, rows)
+    if files:
+        write_files(folder, made, first_seed)
+    return picture
+
+
+def draws_from(run: str | Path, device: torch.device) -> Draws:
+    """Whatever can be sampled at a place: a generator first, a teacher else."""
+    folder = Path(run)
+    if (folder / "generator").is_dir() or is_generator(folder):
+        generator, config, _ = load_generator(folder)
+        return Draws(
+            model=one_step(generator.to(device)),
+            shape=tuple(config["shape"]),
+            codec=codec_from_config(config["codec"]),
+            conditioner=conditioner_from_config(config.get("conditioner")),
+            device=device,
+        )
+    if (folder / "recipe.yaml").is_file() and not (folder / "teacher" / "config.json").is_file():
+        raise UserError(f"{folder}: found a run without a finished model; run its command again to go on")
+    teacher = load_teacher(run)
+    teacher.denoiser.to(device)
+    return solved_teacher(teacher, SolverConfig(), 1.0, device)[0]
+
+
+def is_generator(folder: Path) -> bool:
+    """Whether a folder is an exported generator."""
+    path = folder / "config.json"
+    return path.is_file() and '"t_init"' in path.read_text()
+
+
+def default_folder(run: str | Path) -> Path:
+    """`samples` in the run; in the present folder for a packaged teacher."""
+    folder = Path(run)
+    return (folder.parent if folder.name == "generator" else folder) / "samples" if folder.is_dir() else Path("samples")
+
+
+def condition(conditioner: Conditioner | None, seeds: Tensor, labels: Iterable[str | int] | None) -> Cond:
+    """The condition of each seed: its own, or the labels asked for in turn.
+
+    Raises:
+        UserError: for labels where there are no classes, or an unknown one.
+    """
+    wanted = list(labels or [])
+    if conditioner is None:
+        if wanted:
+            raise UserError(f"label: found {wanted[0]}, expected none: this model has no classes")
+        return None
+    if not wanted:
+        return conditioner.from_seeds(seeds)
+    indices = torch.tensor([index_of(conditioner, label) for label in wanted])
+    return conditioner.from_labels(indices[torch.arange(len(seeds)) % len(indices)])
+
+
+def index_of(conditioner: Conditioner, label: str | int) -> int:
+    """A class by name (any case) or index."""
+    names = [name.lower() for name in conditioner.names]
+    if str(label).lower() in names:
+        return names.index(str(label).lower())
+    if str(label).isdigit() and int(label) < len(names):
+        return int(label)
+    raise UserError(f"label: found {label}, expected 0..{len(names) - 1} or one of {', '.join(conditioner.names)}")
+
+
+def in_rows(images: Tensor) -> list[Tensor]:
+    """Images [n, ...] in rows of ten, the last one filled up with white."""
+    missing = -len(images) % min(COLUMNS, len(images))
+    white = torch.full((missing, *images.shape[1:]), 255, dtype=images.dtype)
+    return list(torch.cat([images, white]).split(min(COLUMNS, len(images))))
+
+
+def write_files(folder: Path, made: Tensor, first_seed: int) -> None:
+    """One PNG per image named by its seed, or all points in one .npy."""
+    if made.ndim == 2:
+        np.save(folder / "samples.npy", made.numpy())
+        return
+    for seed, image in enumerate(made, start=first_seed):
+        pixels = image.permute(1, 2, 0).numpy()
+        draft = folder / f".{seed}.draft"
+        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(draft, format="PNG")
+        os.replace(draft, folder / f"{seed:08d}.png")

@@ -1,0 +1,72 @@
+"""The teacher stage of a distillation: loaded, taught by a recipe, or analytic and fitted with a network."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from unistep.api.fitting import certified
+from unistep.api.runs import record
+from unistep.api.talk import Talk
+from unistep.api.teaching import teach
+from unistep.recipes.schema import DistillRecipe
+from unistep.teachers.checkpoint import save_denoiser
+from unistep.teachers.load import load_teacher
+from unistep.teachers.teacher import Teacher
+from unistep.training.distributed import on_main
+
+
+@dataclass(frozen=True)
+class Starting:
+    """Where a distillation starts.
+
+    Attributes:
+        teacher: mu_base; exact for an analytic teacher.
+        network: the teacher whose network is copied for generator and fake score; the fitted one for an analytic
+            teacher, else the same.
+    """
+
+    teacher: Teacher
+    network: Teacher
+
+    def copy(self) -> nn.Module:
+        """A trainable copy of the network."""
+        return self.network.trainable_copy()
+
+    def save_generator(
+        self, folder: Path, generator: nn.Module, weights: Mapping[str, Tensor] | None, t_init: float | None
+    ) -> None:
+        """Writes the generator's folder, with averaged weights where there are some."""
+        exported = self.copy()
+        state = generator.state_dict() if weights is None else weights
+        exported.load_state_dict({name.removeprefix("denoiser."): value for name, value in state.items()})
+        save_denoiser(folder, exported, {**self.network.config, "t_init": t_init})
+
+
+def starting_point(
+    recipe: DistillRecipe, folder: Path, device: torch.device, say: Talk, quiet: bool, own: Teacher | None = None
+) -> Starting:
+    """The recipe's teacher (or the caller's own) on the device, and the network to start from.
+
+    Raises:
+        UserError: if there is no such teacher, or a network cannot be fitted to one without weights.
+    """
+    teacher = own or find_teacher(recipe, folder, device, say, quiet)
+    teacher.denoiser.to(device)
+    if any(True for _ in teacher.denoiser.parameters()):
+        return Starting(teacher, teacher)
+    network, certificate = certified(recipe, teacher, folder / "teacher", device, say)
+    on_main(lambda: record(folder, fit=certificate))
+    return Starting(teacher, network)
+
+
+def find_teacher(recipe: DistillRecipe, folder: Path, device: torch.device, say: Talk, quiet: bool) -> Teacher:
+    """Loads the teacher, or teaches it in the run's `teacher` folder first."""
+    if recipe.teacher.teach is None:
+        assert recipe.teacher.load is not None
+        return load_teacher(recipe.teacher.load)
+    say(f"teacher: recipe {recipe.teacher.teach}")
+    run = teach(recipe.teacher.teach, out=folder / "teacher", device=device.type, quiet=quiet)
+    return load_teacher(run)

@@ -1,0 +1,128 @@
+"""`teach`: images in, a class-conditional or unconditional EDM teacher out."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from unistep.api.draws import Draws, solved
+from unistep.api.finishing import export_average
+from unistep.api.hooks import looking_hooks
+from unistep.api.judges import quick_image_judge, trained_judge
+from unistep.api.runs import open_run, record_start
+from unistep.api.talk import Talk, talker, with_flags
+from unistep.data import ImageDataset, load_images
+from unistep.errors import UserError
+from unistep.evaluation.features import load_judge
+from unistep.methods import Teach
+from unistep.networks import build_denoiser
+from unistep.process import process_from_config
+from unistep.recipes.load import Recipe, recipe_of
+from unistep.recipes.schema import TeachRecipe
+from unistep.teachers.codecs import PixelCodec
+from unistep.teachers.conditioners import LabelConditioner, conditioner_from_config
+from unistep.training.batches import EncodedImages, Streams
+from unistep.training.distributed import on_main, process_group, resolve_device, unwrap
+from unistep.training.hooks import Hooks
+from unistep.training.loop import train
+from unistep.training.prepare import prepare_network
+from unistep.training.random import derived_seed
+
+
+def teach(
+    recipe: str | Path | Recipe,
+    *,
+    out: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    seed: int | None = None,
+    device: str = "auto",
+    quiet: bool = False,
+) -> Path:
+    """Trains a teacher, going on where an earlier call stopped.
+
+    Args:
+        recipe: a teach recipe: built-in name, path or loaded.
+        out: the run's folder; None = runs/<recipe name>.
+        overrides: `a.b=c` items.
+        seed: overrides training.seed.
+        device: auto, cpu or cuda.
+        quiet: print nothing.
+
+    Returns:
+        The run's folder; `load_teacher` opens it.
+
+    Raises:
+        UserError: for mistakes in recipe, data or folder.
+        KeyboardInterrupt: after Ctrl-C, with everything saved.
+    """
+    resolved, say = recipe_of(TeachRecipe, recipe, with_flags(overrides, seed, device)), talker(quiet)
+    data = load_images(resolved.data)
+    config = teacher_config(resolved, data)
+    where = resolve_device(resolved.training.device)
+    with process_group(where):
+        folder = on_main(lambda: open_run(resolved, Path(out) if out else None))
+        on_main(lambda: record_start(folder, where))
+        with torch.random.fork_rng():
+            torch.manual_seed(derived_seed(resolved.training.seed, "initial weights"))
+            design = build_denoiser(config)
+        denoiser = prepare_network(design, resolved.training, where)
+        conditioner = conditioner_from_config(config["conditioner"])
+        images = EncodedImages(data.images, data.labels if conditioner else None, PixelCodec(), conditioner)
+        result = train(
+            Teach(denoiser, design, resolved.loss),
+            Streams(seed=resolved.training.seed, batch=resolved.training.batch, device=where, images=images),
+            resolved.training,
+            folder,
+            teaching_hooks(resolved, data, folder, where, say),
+            resolved.model_dump(mode="json", exclude={"about", "evaluation", "name"}),
+        )
+        export_average(result, unwrap(denoiser), folder / "teacher", config)
+    return folder
+
+
+def teacher_config(recipe: TeachRecipe, data: ImageDataset) -> dict[str, Any]:
+    """What `save_denoiser` stores beside the weights.
+
+    Raises:
+        UserError: if the network does not fit the images.
+    """
+    network, (channels, height, width) = recipe.network, data.shape
+    for key, found, wanted in (
+        ("img_resolution", network.get("img_resolution"), height),
+        ("img_channels", network.get("img_channels"), channels),
+        ("label_dim", network.get("label_dim", 0), data.num_classes),
+    ):
+        if found != wanted and not (key == "label_dim" and found == 0):
+            raise UserError(f"network.{key}: found {found}, expected {wanted}, as the images of data.source have it")
+    if height != width:
+        raise UserError(f"data.source: found images of {height} x {width}, expected square ones; crop or pad them")
+    conditional = network.get("label_dim", 0) > 0
+    return {
+        "network": network,
+        "process": recipe.process,
+        "sigma_data": recipe.sigma_data,
+        "shape": list(data.shape),
+        "conditioner": LabelConditioner(data.num_classes, data.names).config() if conditional else None,
+        "codec": PixelCodec().config(),
+    }
+
+
+def teaching_hooks(recipe: TeachRecipe, data: ImageDataset, folder: Path, device: torch.device, say: Talk) -> Hooks:
+    """Previews and quality of the teacher in the making, under the recipe's solver; the judge is trained first."""
+    evaluation, process = recipe.evaluation, process_from_config(recipe.process)
+    names = data.names if recipe.network.get("label_dim", 0) > 0 else ()
+    conditioner = LabelConditioner(len(names), names) if names else None
+
+    def draws(network: nn.Module) -> Draws:
+        model, _ = solved(network, process, conditioner, evaluation.solver, evaluation.guidance)
+        return Draws(model=model, shape=data.shape, codec=PixelCodec(), conditioner=conditioner, device=device)
+
+    if evaluation.judge is None:
+        return looking_hooks(draws, None, say)
+    if evaluation.judge == "train":
+        judge = trained_judge(folder / "judge", data, evaluation.judge_steps, say)
+    else:
+        judge = load_judge(evaluation.judge)
+    return looking_hooks(draws, quick_image_judge(judge, evaluation), say)

@@ -83,12 +83,12 @@ moments = random.Random(kills)
 for _ in range(kills):
     child = os.fork()
     if child == 0:
-        run(folder, steps=60, checkpoint={"every_steps": 1, "every_minutes": None})
+        run(folder, steps=30, checkpoint={"every_steps": 1, "every_minutes": None})
         os._exit(0)
     time.sleep(moments.uniform(0.02, 1.0))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-run(folder, steps=60, checkpoint={"every_steps": 1, "every_minutes": None})
+run(folder, steps=30, checkpoint={"every_steps": 1, "every_minutes": None})
 """
 
 
@@ -98,5 +98,5 @@ def test_kill_nine_at_random_moments_changes_nothing(tmp_path: Path, kills: int)
     command = [sys.executable, "-c", KILLER, str(tmp_path / "killed"), str(kills)]
     ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
-    run(tmp_path / "whole", steps=60, checkpoint={"every_steps": 1, "every_minutes": None})
-    assert_equal_states(tmp_path / "killed", tmp_path / "whole", 60)
+    run(tmp_path / "whole", steps=30, checkpoint={"every_steps": 1, "every_minutes": None})
+    assert_equal_states(tmp_path / "killed", tmp_path / "whole", 30)

@@ -1,6 +1,5 @@
 """A run that watches itself: alarms on a lagging fake score, drifting samples, lost diversity, exploding gradients."""
 
-import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -62,9 +61,9 @@ class HealthConfig(Settings):
 
     Attributes:
         window: readings whose median is judged, so that one odd batch rings nothing.
-        grace: completed steps before samples are compared with the teacher's; None = a fifth of the run.
+        grace: completed steps before samples and the fake loss's trend are judged; None = a fifth of the run.
         lag_ratio: fake loss against the teacher's loss, above which the fake score lags.
-        lag_rise: fake loss against its own lowest windowed median, above which it lags.
+        lag_rise: without the teacher's loss: fake loss against its own running median, above which it lags.
         mean_drift: difference of the means in units of the reference's std.
         std_ratio: the samples' std may be off the reference's by this factor either way.
         min_diversity: diversity against the reference's, below which samples have collapsed.
@@ -97,14 +96,14 @@ REMEDY = {
     "gradient_explosion": "lower the learning rate, lengthen the warm-up, or clip at a smaller norm",
 }
 
-HISTORY = 100  # readings that the running median of the gradient norm looks back on
+HISTORY = 100  # readings that running medians look back on
 ENOUGH = 10  # readings before a series is judged against its own past
 
 # ------------------------------------------------------------------------------------------------------- the monitor
 
 
 class HealthMonitor:
-    """Collects readings and rings each alarm once until it has cleared.
+    """Collects readings and rings each alarm once until it has cleared: a window of readings without a reason.
 
     Args:
         reference: the teacher's samples in the same statistics; None leaves drift and collapse unjudged.
@@ -116,8 +115,7 @@ class HealthMonitor:
         self.reference, self.config = reference, config or HealthConfig()
         self.grace = steps // 5 if self.config.grace is None else self.config.grace
         self.series: dict[str, deque[float]] = {}
-        self.lowest_fake_loss = math.inf
-        self.ringing: set[str] = set()
+        self.quiet: dict[str, int] = {}  # readings since each alarm last had a reason
         self.alarms: list[Alarm] = []
 
     def observe(self, reading: Reading) -> list[Alarm]:
@@ -133,31 +131,43 @@ class HealthMonitor:
             for name, words in found.items()
             if words is not None and name not in self.ringing
         ]
-        self.ringing = {name for name, words in found.items() if words is not None}
+        for name, words in found.items():
+            self.quiet[name] = self.quiet.get(name, 0) + 1 if words is None else 0
         self.alarms += rung
         return rung
+
+    @property
+    def ringing(self) -> set[str]:
+        """Alarms that have not been quiet for a whole window."""
+        return {name for name in {a.name for a in self.alarms} if self.quiet[name] < self.config.window}
 
     # ---------------------------------------------------------------------------------------------- the four alarms
 
     def fake_score_lag(self, reading: Reading) -> str | None:
-        """The fake score denoises the samples worse than the teacher, exactly like it (not learning), or ever worse."""
+        """The fake score denoises fresh samples worse than the teacher, exactly like it, or ever worse."""
         if reading.fake_loss is None:
             return self.as_before("fake_score_lag")
-        if reading.teacher_loss:
-            ratios = self.note("fake_over_teacher", reading.fake_loss / reading.teacher_loss)
-            ratio = self.windowed("fake_over_teacher")
-            if ratio is not None and ratio > self.config.lag_ratio:
-                return f"the fake score denoises fresh samples {ratio:.2f} times worse than the teacher: it lags behind"
-            if len(ratios) >= ENOUGH and all(abs(r - 1) < 1e-4 for r in list(ratios)[-ENOUGH:]):
-                return "the fake score equals the teacher: it is not learning"
         self.note("fake_loss", reading.fake_loss)
-        level = self.windowed("fake_loss")
-        if level is None:
-            return None
-        self.lowest_fake_loss = min(self.lowest_fake_loss, level)
-        if len(self.series["fake_loss"]) >= ENOUGH and level > self.config.lag_rise * self.lowest_fake_loss:
-            return f"the fake score's loss is {level:.3g}, it was {self.lowest_fake_loss:.3g}: it lags behind"
+        if reading.teacher_loss:
+            self.note("fake_over_teacher", reading.fake_loss / reading.teacher_loss)
+            return self.behind_the_teacher()
+        return self.above_its_trend() if reading.step >= self.grace else None
+
+    def behind_the_teacher(self) -> str | None:
+        """Having seen the samples, the fake score should denoise them at least as well as the teacher."""
+        ratio, recent = self.windowed("fake_over_teacher"), list(self.series["fake_over_teacher"])[-ENOUGH:]
+        if ratio is not None and ratio > self.config.lag_ratio:
+            return f"the fake score denoises fresh samples {ratio:.2f} times worse than the teacher: it lags behind"
+        if len(recent) == ENOUGH and all(abs(r - 1) < 1e-4 for r in recent):
+            return "the fake score equals the teacher: it is not learning"
         return None
+
+    def above_its_trend(self) -> str | None:
+        """The loss may grow slowly as samples sharpen, not suddenly."""
+        level, past = self.windowed("fake_loss"), list(self.series["fake_loss"])[: -self.config.window]
+        if level is None or len(past) < ENOUGH or level <= self.config.lag_rise * median(past):
+            return None
+        return f"the fake score's loss is {level:.3g}, it was {median(past):.3g}: it lags behind"
 
     def sample_drift(self, reading: Reading) -> str | None:
         """Brightness or contrast of the samples leave the teacher's."""
@@ -216,19 +226,16 @@ class HealthMonitor:
 
     def state(self) -> dict[str, Any]:
         """Plain values from which `restore` goes on."""
-        lowest = self.lowest_fake_loss if math.isfinite(self.lowest_fake_loss) else None
         return {
             "series": {name: list(values) for name, values in self.series.items()},
-            "lowest_fake_loss": lowest,
-            "ringing": sorted(self.ringing),
+            "quiet": dict(self.quiet),
             "alarms": [asdict(alarm) for alarm in self.alarms],
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Takes the values of `state` back."""
         self.series = {name: deque(values, maxlen=HISTORY) for name, values in state["series"].items()}
-        self.lowest_fake_loss = math.inf if state["lowest_fake_loss"] is None else state["lowest_fake_loss"]
-        self.ringing, self.alarms = set(state["ringing"]), [Alarm(**alarm) for alarm in state["alarms"]]
+        self.quiet, self.alarms = dict(state["quiet"]), [Alarm(**alarm) for alarm in state["alarms"]]
 
     def report(self) -> dict[str, Any]:
         """What stands in health.json: alarms so far, those ringing now, the reference and the last readings."""

@@ -190,8 +190,8 @@ class Run:
     def watch(self, report: StepReport, values: dict[str, float]) -> None:
         """Feeds the health monitor; alarms go to the progress output."""
         norms = {name[10:]: value for name, value in values.items() if name.startswith("grad_norm/")}
-        reading = Reading(step=self.state.step, fake_loss=self.fake_loss(values),
-                          teacher_loss=values.get("teacher_denoise"), grad_norms=norms)  # fmt: skip
+        fake_loss, teacher_loss = self.fake_losses(values)
+        reading = Reading(step=self.state.step, fake_loss=fake_loss, teacher_loss=teacher_loss, grad_norms=norms)
         if report.samples and sum(map(len, report.samples)) > 1:
             samples = torch.cat(report.samples)
             found = mean_over_ranks(dataclasses.asdict(sample_statistics(samples, self.hooks.features)))
@@ -201,9 +201,11 @@ class Run:
             self.progress.say(f"health, step {alarm.step}: {alarm.words}")
         self.tracker.health(self.state.health.report())
 
-    def fake_loss(self, values: Mapping[str, float]) -> float | None:
-        """The fake score's loss: the term `denoise` of a method that has a fake score."""
-        return values.get("loss/denoise") if "fake_score" in self.state.method.networks else None
+    def fake_losses(self, values: Mapping[str, float]) -> tuple[float | None, float | None]:
+        """What the method logs as `fake_denoise` and `teacher_denoise`, else the term `denoise` of its fake score."""
+        if "fake_denoise" in values and "teacher_denoise" in values:
+            return values["fake_denoise"], values["teacher_denoise"]
+        return values.get("loss/denoise") if "fake_score" in self.state.method.networks else None, None
 
     def view(self) -> View:
         """The run for a hook."""

@@ -1,0 +1,116 @@
+"""Reader of parquet files whose rows hold encoded pictures (extra `parquet`)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unistep.data.config import DataConfig
+from unistep.data.dataset import ImageDataset
+from unistep.data.images import decode_images, drawn_rows
+from unistep.errors import UserError
+
+
+def load_parquet(config: DataConfig) -> ImageDataset:
+    """Pictures of a parquet file, or of all in a folder (those whose name begins with `split`, if given).
+
+    Raises:
+        UserError: without pyarrow, for files that are no parquet, columns that are missing or of another type, rows
+            without a picture or label, and pictures that are none.
+    """
+    paths = parquet_paths(config)
+    labels = [label for path in paths for label in column(path, config.label_column)] if config.label_column else None
+    n = len(labels) if labels is not None else sum(num_rows(path) for path in paths)
+    if n == 0:
+        raise UserError(f"{paths[0]}: found no rows, expected one per image")
+    rows = drawn_rows(n, config.limit)
+    images = decode_images(pictures(paths, config.image_column, set(rows.tolist())), config)
+    if labels is None:
+        return ImageDataset(images=images)
+    indices, names = class_indices(labels, config)
+    return ImageDataset(images=images, labels=indices[rows], names=names)
+
+
+def parquet_paths(config: DataConfig) -> list[Path]:
+    """The files that a configuration means, sorted by name."""
+    root = Path(config.path or "")
+    if root.is_file() and config.split is None:
+        return [root]
+    if root.is_file():
+        raise UserError(f"data.split: found {config.split}, expected nothing: {root} is one file, not a folder")
+    pattern = f"{config.split or ''}*.parquet"
+    if not (found := sorted(root.glob(pattern))):
+        raise UserError(f"{root}: found no parquet file, expected one, or a folder with {pattern}")
+    return found
+
+
+def open_parquet(path: Path) -> Any:
+    """pyarrow's reader of a file."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise UserError("data.kind: found 'parquet', but pyarrow is missing; pip install 'unistep[parquet]'") from error
+    try:
+        return pyarrow.parquet.ParquetFile(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path}: no readable parquet file ({str(error).splitlines()[0]})") from error
+
+
+def num_rows(path: Path) -> int:
+    """Number of rows of a file."""
+    return open_parquet(path).metadata.num_rows
+
+
+def column(path: Path, name: str) -> Iterator[Any]:
+    """The values of one column, in order, none of them missing."""
+    file = open_parquet(path)
+    if name not in file.schema_arrow.names:
+        raise UserError(f"{path}: found no column {name!r}, expected one of {', '.join(file.schema_arrow.names)}")
+    row = 0
+    for batch in file.iter_batches(batch_size=256, columns=[name]):
+        for value in batch.column(0).to_pylist():
+            if value is None:
+                raise UserError(f"{path}: row {row} of column {name!r} is empty; remove the row")
+            yield value
+            row += 1
+
+
+def pictures(paths: list[Path], name: str, wanted: set[int]) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of the wanted rows, counted over all files."""
+    row = 0
+    for path in paths:
+        for index, value in enumerate(column(path, name)):
+            if row in wanted:
+                yield f"{path}, row {index}", picture_bytes(value, path, name)
+            row += 1
+
+
+def picture_bytes(value: object, path: Path, name: str) -> bytes:
+    """Bytes of a binary value or of a struct {bytes, path}."""
+    content = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(content, bytes):
+        raise UserError(f"{path}: column {name!r} holds no picture bytes, expected binary or a struct with `bytes`")
+    return content
+
+
+def class_indices(labels: list[Any], config: DataConfig) -> tuple[Tensor, tuple[str, ...]]:
+    """Labels as indices with the classes' names: whole numbers stay, text is numbered in the order of names."""
+    if all(isinstance(label, int) and not isinstance(label, bool) for label in labels):
+        if min(labels) < 0:
+            raise UserError(
+                f"data.label_column: found label {min(labels)} in {config.label_column!r}, expected 0 or more"
+            )
+        return torch.tensor(labels), config.names or tuple(str(k) for k in range(max(labels) + 1))
+    if not all(isinstance(label, str) for label in labels):
+        found = type(labels[0]).__name__
+        raise UserError(f"data.label_column: {config.label_column!r} holds {found}, expected whole numbers or text")
+    names = config.names or tuple(sorted(set(labels)))
+    if unknown := set(labels) - set(names):
+        raise UserError(
+            f"data.names: label {min(unknown)!r} of {config.label_column!r} is not among {', '.join(names)}"
+        )
+    index = {name: k for k, name in enumerate(names)}
+    return torch.tensor([index[label] for label in labels]), names

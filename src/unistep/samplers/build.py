@@ -1,6 +1,7 @@
 """`build_sampler`: a sampler by its name."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from unistep.errors import UserError
@@ -28,7 +29,7 @@ def build_sampler(name: str, num_steps: int, **options: Any) -> Sampler:
     if name not in SAMPLERS:
         raise UserError(f"sampler.name: found {name!r}, expected one of {', '.join(SAMPLERS)}")
     kind = SAMPLERS[name]
-    known = [field for field in kind.__dataclass_fields__ if field != "num_steps"]
+    known = [field.name for field in fields(kind) if field.name != "num_steps"]
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise UserError(f"sampler.{unknown[0]}: found this option for {name}, which knows {', '.join(known) or 'none'}")

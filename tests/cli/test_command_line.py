@@ -116,7 +116,9 @@ def test_missing_run(tmp_path: Path) -> None:
 
 def test_missing_images(tmp_path: Path) -> None:
     place = tmp_path / "nowhere"
-    message = refuse("teach", "digits-teacher", "--set", f"data={{source: {place}}}", "--out", tmp_path / "run")
+    message = refuse(
+        "teach", "digits-teacher", "--set", f"data={{kind: folder, path: {place}}}", "--out", tmp_path / "run"
+    )
     assert str(place) in message
 
 
@@ -124,7 +126,9 @@ def test_a_file_that_is_no_image(tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
     (images / "a.png").write_bytes(b"this is no picture")
-    message = refuse("teach", "digits-teacher", "--set", f"data={{source: {images}}}", "--out", tmp_path / "run")
+    message = refuse(
+        "teach", "digits-teacher", "--set", f"data={{kind: folder, path: {images}}}", "--out", tmp_path / "run"
+    )
     assert "a.png" in message
 
 

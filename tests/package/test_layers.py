@@ -2,7 +2,6 @@
 
 import ast
 
-import pytest
 from source_tree import modules
 
 LAYERS = (
@@ -46,34 +45,41 @@ def all_imports(tree: ast.Module) -> list[str]:
     return [name for node in ast.walk(tree) for name in imported(node)]
 
 
-@pytest.mark.parametrize("path", [path for path in modules() if layer(path) not in ("__init__", "__main__")])
-def test_imports_go_down_the_list_only(path: str) -> None:
-    own = layer(path)
-    for name in all_imports(modules()[path]):
-        parts = name.split(".")
-        if parts[0] == "unistep" and len(parts) > 1 and parts[1] != own:
-            assert RANK[parts[1]] <= RANK[own], f"{path} imports {name}, which stands above it"
+def files_of(*layers: str) -> list[str]:
+    return [path for path in modules() if layer(path) in layers]
 
 
 def test_every_file_has_a_layer() -> None:
     assert {layer(path) for path in modules()} - {"__init__", "__main__"} <= RANK.keys()
 
 
-@pytest.mark.parametrize("path", [path for path in modules() if layer(path) in MATHEMATICS])
-def test_the_mathematics_does_no_logging_and_knows_no_ranks(path: str) -> None:
-    forbidden = {"logging", "pathlib", "json", "torch.distributed", "rich", "typer"}
-    assert not forbidden & set(all_imports(modules()[path]))
+def test_imports_go_down_the_list_only() -> None:
+    upward = [
+        f"{path} imports {name}"
+        for path in files_of(*RANK)
+        for name in all_imports(modules()[path])
+        if name.startswith("unistep.") and RANK[name.split(".")[1]] > RANK[layer(path)]
+    ]
+    assert not upward
 
 
-@pytest.mark.parametrize("path", modules())
-def test_heavy_and_optional_libraries_are_imported_where_they_are_used(path: str) -> None:
-    assert not {name.split(".")[0] for name in top_level_imports(modules()[path])} & LAZY
+def test_the_mathematics_does_no_logging_and_knows_no_ranks() -> None:
+    forbidden = {"logging", "pathlib", "torch.distributed", "rich", "typer"}
+    found = [(path, forbidden & set(all_imports(modules()[path]))) for path in files_of(*MATHEMATICS)]
+    assert not [item for item in found if item[1]]
 
 
-@pytest.mark.parametrize("path", [path for path in modules() if layer(path) in ("cli", "__init__", "__main__")])
-def test_the_command_line_imports_torch_only_inside_verbs(path: str) -> None:
-    light = {"unistep.cli", "unistep.recipes", "unistep.errors", "typer", "importlib", "typing"}
-    for name in top_level_imports(modules()[path]):
-        assert not name.startswith(("torch", "unistep.api")), f"{path} imports {name} when it starts"
-        if name.startswith("unistep"):
-            assert any(name.startswith(prefix) for prefix in light), name
+def test_heavy_and_optional_libraries_are_imported_where_they_are_used() -> None:
+    found = [(path, {n.split(".")[0] for n in top_level_imports(tree)} & LAZY) for path, tree in modules().items()]
+    assert not [item for item in found if item[1]]
+
+
+def test_the_command_line_imports_torch_only_inside_verbs() -> None:
+    light = ("unistep.cli", "unistep.recipes", "unistep.errors", "typer")
+    heavy = [
+        f"{path} imports {name} when it starts"
+        for path in files_of("cli", "__init__", "__main__")
+        for name in top_level_imports(modules()[path])
+        if name.startswith(("torch", "numpy")) or (name.startswith("unistep.") and not name.startswith(light))
+    ]
+    assert not heavy

@@ -17,10 +17,11 @@ from unistep.data import ImageDataset, load_images
 from unistep.errors import UserError
 from unistep.evaluation.features import load_judge
 from unistep.methods import Teach
-from unistep.networks import build_denoiser
+from unistep.networks import EDMDenoiser, build_denoiser
 from unistep.process import process_from_config
 from unistep.recipes.load import Recipe, recipe_of
 from unistep.recipes.schema import TeachRecipe
+from unistep.teachers.checkpoint import load_denoiser, require_same_keys
 from unistep.teachers.codecs import PixelCodec
 from unistep.teachers.conditioners import LabelConditioner, conditioner_from_config
 from unistep.training.batches import EncodedImages, Streams
@@ -66,7 +67,7 @@ def teach(
         on_main(lambda: record_start(folder, where))
         with torch.random.fork_rng():
             torch.manual_seed(derived_seed(resolved.training.seed, "initial weights"))
-            design = build_denoiser(config)
+            design = initial_denoiser(resolved, config)
         denoiser = prepare_network(design, resolved.training, where)
         conditioner = conditioner_from_config(config["conditioner"])
         images = EncodedImages(data.images, data.labels if conditioner else None, PixelCodec(), conditioner)
@@ -80,6 +81,20 @@ def teach(
         )
         export_average(result, unwrap(denoiser), folder / "teacher", config)
     return folder
+
+
+def initial_denoiser(recipe: TeachRecipe, config: dict[str, Any]) -> EDMDenoiser:
+    """Random weights, or those of the checkpoint folder `recipe.init`.
+
+    Raises:
+        UserError: if that folder cannot be read or holds another network.
+    """
+    design = build_denoiser(config)
+    if recipe.init is not None:
+        state = load_denoiser(Path(recipe.init))[0].state_dict()
+        require_same_keys(design, state, Path(recipe.init))
+        design.load_state_dict(state)
+    return design
 
 
 def teacher_config(recipe: TeachRecipe, data: ImageDataset) -> dict[str, Any]:

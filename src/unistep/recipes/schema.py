@@ -122,12 +122,13 @@ class DistillRecipe(Section):
 
 
 class TeachRecipe(Section):
-    """A recipe of `unistep teach`."""
+    """A recipe of `unistep teach`; `init` names a checkpoint folder whose weights the network starts from."""
 
     name: str
     kind: Literal["teach"]
     about: str
     data: DataConfig
+    init: str | None = None
     network: dict[str, Any]
     process: dict[str, Any] = {"type": "edm"}
     sigma_data: float = Field(0.5, gt=0)

@@ -103,10 +103,17 @@ class PhaseRun:
     def loss(self, batch: Batch, micro: int) -> LossOutput:
         """The method's loss under autocast, with the phase's randomness; dropout draws from a seed of its own."""
         part, seed, step = self.part(micro), self.config.seed, self.state.step
-        torch.manual_seed(derived_seed(seed, step, self.phase.name, "layers", part.index))
+        seed_layers(derived_seed(seed, step, self.phase.name, "layers", part.index), self.device)
         rng = StepRandom(seed, step, self.phase.name, part, self.device)
         with autocast(self.device, self.config.precision):
             return self.state.method.loss(self.phase, batch, rng)
+
+
+def seed_layers(seed: int, device: torch.device) -> None:
+    """Seeds what layers such as dropout draw from; torch.manual_seed would visit every kind of device each time."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def run_phase(run: PhaseRun, made: list[Batch], report: StepReport) -> list[Batch]:

@@ -1,0 +1,135 @@
+"""The contracts of judging: what is seen of samples, what a judge offers, what a metric does with it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unistep.errors import UserError
+
+
+class Reference(Protocol):
+    """Real images as a judge sees them: some features one by one, and moments over all images."""
+
+    @property
+    def features(self) -> Tensor:
+        """float32 [m, d]."""
+        ...
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 [m]."""
+        ...
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """float64 [d] over all `count` images."""
+        ...
+
+    @property
+    def cov(self) -> NDArray[np.float64]:
+        """float64 [d, d], unbiased, over all `count` images."""
+        ...
+
+    @property
+    def count(self) -> int:  # type: ignore[override]
+        """Number of images behind mean and cov; at least m."""
+        ...
+
+
+class ImageJudge(Protocol):
+    """What `evaluation.features.Judge` offers to the metrics."""
+
+    @property
+    def sha256(self) -> str:
+        """Names the judge beside a number."""
+        ...
+
+    @property
+    def accuracy(self) -> float:
+        """Share of held-out real images that it classifies rightly: the ceiling of class agreement."""
+        ...
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 [n, c, h, w] -> features [n, d], logits [n, k]."""
+        ...
+
+    def reference(self, split: Literal["train", "test"]) -> Reference:
+        """Real images: what generators learnt from, or held out."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """n samples as the metrics see them.
+
+    Attributes:
+        features: float32 [n, d], holding values of float16: what is stored and what is computed are judged alike.
+        labels: int64 [n], the class asked for; -1 = none.
+        predicted: int64 [n], the class that the judge sees.
+        images: uint8 [n, c, h, w], or None where features come from a file.
+    """
+
+    features: Tensor
+    labels: Tensor
+    predicted: Tensor
+    images: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def head(self, count: int) -> "Observed":
+        """The first `count` samples, without their images."""
+        return Observed(features=self.features[:count], labels=self.labels[:count], predicted=self.predicted[:count])
+
+    @classmethod
+    def join(cls, parts: "list[Observed]") -> "Observed":
+        """Several in their order, without their images."""
+        return cls(
+            features=torch.cat([p.features for p in parts]),
+            labels=torch.cat([p.labels for p in parts]),
+            predicted=torch.cat([p.predicted for p in parts]),
+        )
+
+
+class Metric(Protocol):
+    """Sees samples batch by batch; metrics of several ranks merge into one (in the order of the seeds)."""
+
+    name: str
+
+    def update(self, seen: Observed) -> None:
+        """Takes in a batch."""
+        ...
+
+    def merge(self, other: Self) -> None:
+        """Takes in what another metric of the same kind has seen."""
+        ...
+
+    def compute(self) -> dict[str, float]:
+        """Figures by name.
+
+        Raises:
+            UserError: for too few samples; names the metric, the number found and the number needed.
+        """
+        ...
+
+    def settings(self) -> Mapping[str, Any]:
+        """What the figures depend on besides the samples: seeds, neighbours, sizes."""
+        ...
+
+
+def require_samples(metric: str, found: int, needed: int, why: str) -> None:
+    """Refuses to make a number of too few samples.
+
+    Raises:
+        UserError: when fewer were found than needed.
+    """
+    if found < needed:
+        raise UserError(
+            f"{metric}: found {found} samples, needed at least {needed} ({why}); "
+            "ask for more samples or leave the metric out"
+        )

@@ -1,0 +1,54 @@
+"""Diversity: the mean distance between samples of one class, over that of real images of the class."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unistep.evaluation.base import Observed, Reference, require_samples
+
+
+def mean_pairwise_distance(features: Tensor) -> float:
+    """Mean Euclidean distance over all pairs of different rows, [n, d]; n >= 2."""
+    return float(torch.nn.functional.pdist(features.double()).mean())
+
+
+class Diversity:
+    """Mean over classes of (pairwise feature distance of samples / of reference images); 1 = as diverse as real.
+
+    Frechet distance can reward a half-collapsed generator; this shows it. At most `per_class` rows of a class are
+    used, the first ones. Samples without a class are compared with the reference as a whole.
+    """
+
+    name = "diversity"
+
+    def __init__(self, reference: Reference, per_class: int = 500) -> None:
+        self.reference = reference
+        self.per_class = per_class
+        self.parts: list[Observed] = []
+
+    def update(self, seen: Observed) -> None:
+        self.parts.append(seen.head(len(seen)))
+
+    def merge(self, other: "Diversity") -> None:
+        self.parts += other.parts
+
+    def compute(self) -> dict[str, float]:
+        require_samples(self.name, sum(map(len, self.parts)), 2, "a pair")
+        samples = Observed.join(self.parts)
+        real_labels = self.reference.labels if bool((samples.labels >= 0).any()) else None
+        ratios = [
+            self.spread(samples.features, samples.labels, c) / self.spread(self.reference.features, real_labels, c)
+            for c in samples.labels.unique().tolist()
+        ]
+        return {"diversity": sum(ratios) / len(ratios)}
+
+    def spread(self, features: Tensor, labels: Tensor | None, label: int) -> float:
+        """Mean pairwise distance within one class; the whole set for label -1 or without labels."""
+        rows = features if labels is None or label < 0 else features[labels == label]
+        require_samples(f"{self.name}, class {label}", len(rows), 2, "a pair")
+        return mean_pairwise_distance(rows[: self.per_class])
+
+    def settings(self) -> Mapping[str, Any]:
+        return {"per_class": self.per_class}

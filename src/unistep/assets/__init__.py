@@ -12,7 +12,7 @@ def embedded_folder(name: str) -> Path:
     Raises:
         UserError: if no such asset is packaged.
     """
-    root = Path(str(files("unistep"))) / "assets"
+    root = Path(str(files("unistep.assets")))
     known = {p.name.replace("_", "-"): p for p in sorted(root.iterdir()) if p.is_dir() and p.name[0] != "_"}
     if name not in known:
         raise UserError(f"embedded:{name}: found no such asset, expected one of {', '.join(known)}")

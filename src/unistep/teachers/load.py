@@ -1,26 +1,12 @@
 """`load_teacher(spec)`: the one door through which teachers come in."""
 
-from importlib.resources import files
 from pathlib import Path
 
+from unistep.assets import embedded_folder
 from unistep.errors import UserError
 from unistep.teachers.analytic import MIXTURES, mixture_teacher
 from unistep.teachers.checkpoint import teacher_from_folder
 from unistep.teachers.teacher import Teacher
-
-
-def embedded_folder(name: str) -> Path:
-    """Folder of an embedded asset, for example `fashion-mnist`.
-
-    Raises:
-        UserError: if no such asset is packaged.
-    """
-    root = Path(str(files("unistep"))) / "assets"
-    folder = root / name.replace("-", "_")
-    if not folder.is_dir():
-        known = sorted(p.name.replace("_", "-") for p in root.iterdir() if p.is_dir() and p.name[0] != "_")
-        raise UserError(f"embedded:{name}: found no such asset, expected one of {', '.join(known)}")
-    return folder
 
 
 def load_teacher(spec: str | Path) -> Teacher:
@@ -42,5 +28,5 @@ def load_teacher(spec: str | Path) -> Teacher:
         return mixture_teacher(name)
     folder = Path(spec)
     if not folder.is_dir():
-        raise UserError(f"teacher: found no folder {spec}, expected embedded:NAME, gaussians:NAME or a checkpoint folder")
+        raise UserError(f"teacher: found no folder {spec}, expected embedded:NAME, gaussians:NAME or a checkpoint")
     return teacher_from_folder(folder / "teacher" if (folder / "teacher").is_dir() else folder)

@@ -1,0 +1,73 @@
+"""The embedded network for perceptual losses: smooth feature maps of images in model space."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from unistep.errors import UserError
+from unistep.evaluation.features import load_judge, load_perceptual, read_file, save_perceptual
+from unistep.evaluation.perceptual_network import PerceptualNetwork
+from unistep.losses.regression import build_regression
+
+
+def test_the_embedded_one_is_frozen_and_differentiable() -> None:
+    network = load_perceptual("embedded:fashion-mnist")
+    x = (torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(0)) * 2 - 1).requires_grad_()
+    maps = network(x)
+    assert [tuple(m.shape) for m in maps] == [(2, 12, 28, 28), (2, 32, 14, 14), (2, 64, 7, 7)]
+    torch.stack([m.square().mean() for m in maps]).sum().backward()
+    assert (
+        x.grad is not None and bool(x.grad.abs().sum() > 0) and not any(p.requires_grad for p in network.parameters())
+    )
+
+
+def test_the_embedded_one_measured_at_least_91_5_percent() -> None:
+    from unistep.assets import embedded_folder
+
+    config, _, _ = read_file(embedded_folder("fashion-mnist") / "perceptual.safetensors", "unistep-perceptual/1")
+    assert config["accuracy"] >= 0.915
+
+
+def test_it_is_another_architecture_and_another_seed_than_the_judge() -> None:
+    perceptual, judge = load_perceptual(), load_judge()
+    kinds = [{type(m).__name__ for m in network.modules()} for network in (perceptual, judge.network)]
+    assert {"GroupNorm", "SiLU"} <= kinds[0] and not kinds[0] & {"BatchNorm2d", "ReLU", "ResidualBlock"}
+    assert {"BatchNorm2d", "ReLU", "ResidualBlock"} <= kinds[1]
+
+
+def test_it_serves_the_regression_loss() -> None:
+    distance = build_regression("perceptual", load_perceptual())
+    x = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert distance(x, x).tolist() == [0, 0, 0]
+    near, far = distance(x, x * 0.9), distance(x, -x)
+    assert near.shape == (3,) and bool((near < far).all())
+
+
+def test_its_maps_are_smooth_in_the_image() -> None:
+    """Central differences in float64 agree with the gradient, which needs activations without kinks."""
+    network = load_perceptual().double()
+    x = torch.rand(1, 1, 28, 28, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+    def value(x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([m.square().mean() for m in network(x)]).sum()
+
+    direction = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(1))
+    slope = torch.autograd.functional.jvp(value, x, direction)[1]
+    h = 1e-4
+    assert float((value(x + h * direction) - value(x - h * direction)) / (2 * h)) == pytest.approx(
+        float(slope), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 32)])
+def test_saving_and_loading(channels: int, size: int, tmp_path: Path) -> None:
+    network = PerceptualNetwork(channels, size, 4)
+    save_perceptual(tmp_path, network, {"accuracy": 0.5})
+    loaded = load_perceptual(tmp_path)
+    assert loaded.config == network.config
+    assert loaded.logits(torch.zeros(2, channels, size, size, dtype=torch.uint8)).shape == (2, 4)
+    with pytest.raises(UserError, match=r"perceptual\.safetensors: not found"):
+        load_perceptual(tmp_path.parent)
+    with pytest.raises(UserError, match="perceptual network: found no folder"):
+        load_perceptual(tmp_path / "nowhere")

@@ -1,0 +1,75 @@
+"""Solving the teacher's ODE for one tile of seeds, always with the same shapes so that the kernels do the same sums."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from unistep.errors import UserError
+from unistep.guidance import GuidedDenoiser
+from unistep.pairs.facts import DTYPES
+from unistep.samplers import Sampler, seeded_normal
+from unistep.teachers.teacher import Teacher
+from unistep.types import Cond, to_device
+
+
+class TileSolver:
+    """Rows of consecutive seeds from a teacher.
+
+    Args:
+        teacher: the teacher; its denoiser is moved to `device`.
+        sampler: the solver.
+        guidance: guidance scale, 1 = off.
+        dtype: storage type of x, a name in `DTYPES`.
+        device: where to solve.
+
+    Raises:
+        UserError: for guidance of a teacher without conditions.
+    """
+
+    def __init__(self, teacher: Teacher, sampler: Sampler, guidance: float, dtype: str, device: torch.device):
+        self.teacher, self.sampler, self.dtype, self.device = teacher, sampler, dtype, device
+        self.denoiser: nn.Module = teacher.denoiser.to(device)
+        if guidance != 1:
+            if teacher.conditioner is None:
+                raise UserError(f"pairs.guidance: found {guidance:g}, expected 1: the teacher takes no conditions")
+            self.denoiser = GuidedDenoiser(self.denoiser, teacher.conditioner.null, guidance)
+
+    def __call__(self, first_seed: int, rows: int) -> dict[str, Tensor]:
+        """The tensors to store, on the CPU: seeds, x and the condition.
+
+        Raises:
+            UserError: if the teacher's answer is not finite in the storage type.
+        """
+        seeds = torch.arange(first_seed, first_seed + rows)
+        z = seeded_normal(seeds, self.teacher.shape).to(self.device)
+        cond = self.teacher.conditioner.from_seeds(seeds) if self.teacher.conditioner else None
+        on_device = to_device(cond, self.device)
+        x = self.sampler(self.denoiser, self.teacher.process, z, on_device, seeds).x.to(DTYPES[self.dtype]).cpu()
+        finite = x.isfinite().reshape(rows, -1).all(dim=1)
+        if not finite.all():
+            raise UserError(
+                f"pairs: seed {int(seeds[~finite][0])}: found an x that is not finite in {self.dtype}, expected finite "
+                "values; check the teacher and the solver's steps, or store float32 where it is float16"
+            )
+        return {"seeds": seeds, "x": x, **condition_tensors(cond)}
+
+
+def condition_tensors(cond: Cond) -> dict[str, Tensor]:
+    """A condition as tensors to store: labels as `label`, named tensors as `cond.*`."""
+    if cond is None:
+        return {}
+    return {f"cond.{k}": v.cpu() for k, v in cond.items()} if isinstance(cond, Mapping) else {"label": cond.cpu()}
+
+
+@contextmanager
+def fixed_kernels(threads: int) -> Iterator[None]:
+    """The thread count the store was begun with, and cuDNN's deterministic kernels; both as before afterwards."""
+    before, cudnn = torch.get_num_threads(), torch.backends.cudnn
+    torch.set_num_threads(threads)
+    try:
+        with cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=cudnn.allow_tf32):
+            yield
+    finally:
+        torch.set_num_threads(before)

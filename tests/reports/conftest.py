@@ -81,25 +81,35 @@ method:
 """
 
 
-@pytest.fixture
-def run_dir(tmp_path: Path, image_evaluation: Evaluation) -> Path:
-    folder = tmp_path / "fashion-mnist"
+def fill_run(folder: Path, evaluation: Evaluation, lines: list[dict]) -> Path:
+    """Everything a run leaves behind."""
     (folder / "previews").mkdir(parents=True)
     (folder / "recipe.yaml").write_text(RECIPE)
     record = {"unistep": "0.1.0", "torch": "2.13.0", "commit": "9478aa5", "seed": 0,
               "teacher": {"source": "embedded:fashion-mnist", "sha256": "cd34" * 16}}  # fmt: skip
     (folder / "run.json").write_text(json.dumps(record))
-    lines = metric_lines()
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     words = "the fake score denoises fresh samples 1.21 times worse than the teacher: it lags behind"
     alarm = {"step": 420, "name": "fake_score_lag", "words": words}
     (folder / "health.json").write_text(json.dumps({"alarms": [alarm], "ringing": []}))
-    image_evaluation.save(folder / "evaluation.json")
-    rows = [Candidate(name=row.name, sample=drawing(i), nfe=1) for i, row in enumerate(image_evaluation.rows[1:])]
+    evaluation.save(folder / "evaluation.json")
+    rows = [Candidate(name=row.name, sample=drawing(i), nfe=1) for i, row in enumerate(evaluation.rows[1:])]
     preview = write_samples(folder, rows[1:])
     preview.rename(preview.with_name("step-0001000.png"))
     write_samples(folder, rows)
     return folder
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path, image_evaluation: Evaluation) -> Path:
+    """A run with few metrics: drawing them takes the time."""
+    return fill_run(tmp_path / "fashion-mnist", image_evaluation, [{"step": 1, "loss/dm": 0.5}])
+
+
+@pytest.fixture(scope="session")
+def full_run_dir(tmp_path_factory, image_evaluation: Evaluation) -> Path:
+    """A run with every metric over a thousand steps."""
+    return fill_run(tmp_path_factory.mktemp("runs") / "fashion-mnist", image_evaluation, metric_lines())
 
 
 def drawing(kind: int):

@@ -90,11 +90,11 @@ def denoising(every: Series) -> Series:
 
 
 def panel(title: str, unit: str, series: Series, log: bool = False) -> Panel | None:
-    """A panel, or None without values; logarithmic only if every value is above zero."""
+    """A panel, or None without values; logarithmic only where it helps and every value is above zero."""
     if not series:
         return None
-    positive = all(value > 0 for _, values in series.values() for value in values)
-    return Panel(title=title, unit=unit, series=series, log=log and positive)
+    every = [value for _, values in series.values() for value in values]
+    return Panel(title=title, unit=unit, series=series, log=log and 0 < min(every) < max(every) / 5)
 
 
 def distance_panel(every: Series, name: str, title: str, evaluation: Evaluation | None) -> Panel | None:

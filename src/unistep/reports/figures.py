@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 INK = "#010203"  # becomes the page's text colour in SVG
 GREY = "#80848c"  # legible on white and on black: the ink for PNG
 COLOURS = ("#4477cc", "#d9822b", "#3a9e6e", "#9b6bd1", "#cf4f4b", "#6f8a2b")
-MAX_POINTS = 300  # drawn per series; longer ones are averaged over bins, with the range of each bin behind
+MAX_POINTS = 300  # drawn per series; longer ones as the mean of each bin over its range
 
 
 def draw_panel(panel: Panel, ink: str = INK) -> "Figure":
     """One panel: its series over steps, levels as dashed lines; `ink=GREY` for PNG."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.6, 3.1), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(5.6, 3.1))
+    axes = figure.subplots(gridspec_kw={"left": 0.14, "right": 0.98, "bottom": 0.16, "top": 0.96})
     for colour, (name, (steps, values)) in zip(COLOURS * 4, panel.series.items(), strict=False):
         draw_series(axes, np.asarray(steps), np.asarray(values, dtype=float), name, colour)
     for colour, (name, level) in zip(("#3a9e6e", GREY), panel.levels.items(), strict=False):
         axes.axhline(level, color=colour, linestyle=(0, (5, 4)), linewidth=1.1, label=name)
     if panel.log:
-        axes.set_yscale("log")
+        logarithmic(axes)
     style(axes, ink)
     axes.set_xlabel("step")
     axes.set_ylabel(panel.unit)
@@ -41,14 +41,26 @@ def draw_panel(panel: Panel, ink: str = INK) -> "Figure":
 
 
 def draw_series(axes: "Axes", steps: np.ndarray, values: np.ndarray, name: str, colour: str) -> None:
-    """A line; a long series as the means of bins over the range from their 10th to their 90th percentile."""
+    """A line; a long series as the mean of each bin, before the range from its lowest to its highest value."""
     if len(steps) > MAX_POINTS:
-        bins = np.array_split(np.arange(len(steps)), MAX_POINTS)
-        low, high = (np.array([np.percentile(values[b], q) for b in bins]) for q in (10, 90))
-        steps, values = (np.array([array[b].mean() for b in bins]) for array in (steps, values))
+        starts = np.linspace(0, len(steps), MAX_POINTS, endpoint=False).astype(int)
+        low, high = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
+        sizes = np.diff(starts, append=len(steps))
+        steps, values = (np.add.reduceat(array, starts) / sizes for array in (steps, values))
         axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
     marker = "o" if len(steps) <= 40 else ""
     axes.plot(steps, values, color=colour, linewidth=1.5, marker=marker, markersize=3.2, label=name)
+
+
+def logarithmic(axes: "Axes") -> None:
+    """A logarithmic vertical axis with plain numbers at 1, 2 and 5 of each decade (1 only over many decades)."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def style(axes: "Axes", ink: str) -> None:

@@ -62,7 +62,7 @@ def note(evaluation: Evaluation) -> str:
 def to_rich(evaluation: Evaluation) -> Table:
     """A table for `rich.print`; the student's row stands out."""
     text = cells(evaluation)
-    table = Table(caption=text.note, caption_justify="left", header_style="bold", pad_edge=False)
+    table = Table(header_style="bold", pad_edge=False)
     for i, title in enumerate(text.titles):
         table.add_column(title, justify="left" if i == 0 else "right", no_wrap=i > 0)
     for row, role in zip(text.rows, text.roles, strict=True):
@@ -74,15 +74,20 @@ def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
     """Prints the table; where the terminal is too narrow for it, one block of figures per row."""
     console = console or Console()
     table = to_rich(evaluation)
-    if console.measure(table).minimum <= console.width:
+    if console.measure(table, options=console.options.update(max_width=10_000)).maximum <= console.width:
         console.print(table)
-        return
+    else:
+        print_blocks(evaluation, console)
+    console.print(note(evaluation), style="dim", highlight=False)
+
+
+def print_blocks(evaluation: Evaluation, console: Console) -> None:
+    """Each row as a paragraph: its name, then its figures by title."""
     text = cells(evaluation)
     for row in text.rows:
         figures = [f"{title} {cell}" for title, cell in zip(text.titles[1:], row[1:], strict=True) if cell != NOTHING]
-        console.print(f"[bold]{row[0]}[/bold]", highlight=False)
+        console.print(row[0], style="bold", highlight=False, markup=False)
         console.print("  " + ", ".join(figures), highlight=False)
-    console.print(text.note, style="dim", highlight=False)
 
 
 def to_markdown(evaluation: Evaluation) -> str:

@@ -87,8 +87,15 @@ class Random(Protocol):
 class Method(Protocol):
     """A training method as the loop sees it."""
 
-    networks: Mapping[str, nn.Module]  # the trainable ones by name, sharded or replicated before the method sees them
-    averaged: str  # the network whose EMA is kept, evaluated and exported
+    @property
+    def networks(self) -> Mapping[str, nn.Module]:
+        """The trainable ones by name, sharded or replicated before the method sees them."""
+        ...
+
+    @property
+    def averaged(self) -> str:
+        """The network whose EMA is kept, evaluated and exported."""
+        ...
 
     def phases(self, step: int) -> tuple[Phase, ...]:
         """Who learns at this step, in which order."""

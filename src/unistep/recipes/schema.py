@@ -20,7 +20,7 @@ class SolverConfig(Section):
     """A sampler by name; the options are those of `unistep.samplers.build_sampler`."""
 
     name: Literal["euler", "heun", "ddim", "dpmpp_2m", "consistency"] = "heun"
-    num_steps: int = Field(18, ge=1)
+    num_steps: int = Field(default=18, ge=1)
     options: dict[str, Any] = {}
 
 
@@ -46,8 +46,8 @@ class FitConfig(Section):
 
     network: dict[str, Any] = {"type": "mlp"}
     training: TrainingConfig
-    samples: int = Field(65_536, ge=1)
-    max_error: float = Field(0.1, gt=0)
+    samples: int = Field(default=65_536, ge=1)
+    max_error: float = Field(default=0.1, gt=0)
 
 
 class GeneratorConfig(Section):
@@ -56,8 +56,8 @@ class GeneratorConfig(Section):
     `sigma_init` is in units of the data (processes with alpha = 1); `u_init` is a place on the training grid, 0..1.
     """
 
-    sigma_init: float | None = Field(None, gt=0)
-    u_init: float | None = Field(None, gt=0, le=1)
+    sigma_init: float | None = Field(default=None, gt=0)
+    u_init: float | None = Field(default=None, gt=0, le=1)
 
     @model_validator(mode="after")
     def check(self) -> "GeneratorConfig":
@@ -71,11 +71,11 @@ class PairsConfig(Section):
     """Noise-image pairs: how many, and how the teacher's ODE is solved. Row i is a pure function of this and i."""
 
     count: int = Field(ge=1)
-    solver: SolverConfig = SolverConfig()
+    solver: SolverConfig = Field(default_factory=SolverConfig)
     guidance: float = 1.0
-    tile: int = Field(64, ge=1)
+    tile: int = Field(default=64, ge=1)
     dtype: Literal["float32", "float16"] = "float32"
-    first_seed: int = Field(0, ge=0)
+    first_seed: int = Field(default=0, ge=0)
     path: str | None = None
 
 
@@ -87,13 +87,13 @@ class EvaluationConfig(Section):
     """
 
     judge: str | None = None
-    samples: int = Field(10_000, ge=1)
-    first_seed: int = Field(1_000_000, ge=0)
-    samples_during_training: int = Field(2_000, ge=1)
-    solver: SolverConfig = SolverConfig()
+    samples: int = Field(default=10_000, ge=1)
+    first_seed: int = Field(default=1_000_000, ge=0)
+    samples_during_training: int = Field(default=2_000, ge=1)
+    solver: SolverConfig = Field(default_factory=SolverConfig)
     guidance: float = 1.0
-    batch: int = Field(100, ge=1)
-    judge_steps: int = Field(1_500, ge=1)
+    batch: int = Field(default=100, ge=1)
+    judge_steps: int = Field(default=1_500, ge=1)
 
 
 class DistillRecipe(Section):
@@ -104,7 +104,7 @@ class DistillRecipe(Section):
     about: str
     teacher: TeacherConfig
     fit: FitConfig | None = None
-    generator: GeneratorConfig = GeneratorConfig()
+    generator: GeneratorConfig = Field(default_factory=GeneratorConfig)
     pairs: PairsConfig | None = None
     method: DMDConfig
     training: TrainingConfig
@@ -131,7 +131,7 @@ class TeachRecipe(Section):
     init: str | None = None
     network: dict[str, Any]
     process: dict[str, Any] = {"type": "edm"}
-    sigma_data: float = Field(0.5, gt=0)
-    loss: TeachConfig = TeachConfig()
+    sigma_data: float = Field(default=0.5, gt=0)
+    loss: TeachConfig = Field(default_factory=TeachConfig)
     training: TrainingConfig
     evaluation: EvaluationConfig

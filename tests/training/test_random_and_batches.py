@@ -9,6 +9,7 @@ from torch import Tensor
 from unistep.data.order import rows_for_step
 from unistep.errors import UserError
 from unistep.methods.base import Random
+from unistep.pairs import Pairs
 from unistep.teachers.codecs import PixelCodec
 from unistep.training import EncodedImages, Part, StepRandom, Streams, TensorImages
 from unistep.types import Cond
@@ -41,8 +42,8 @@ class FakePairs:
     def __len__(self) -> int:
         return 7
 
-    def rows(self, index: Tensor) -> tuple[Tensor, Tensor, Cond]:
-        return index[:, None].float(), -index[:, None].float(), index
+    def __getitem__(self, index: Tensor) -> Pairs:
+        return Pairs(z=index[:, None].float(), x=-index[:, None].float(), cond=index, seeds=index)
 
 
 @pytest.mark.parametrize("count", [2, 4])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from stand_ins import TwoPhases, config, method, run, stop_after, streams
+from tiny_dmd import run_dmd
 from torch import Tensor
 
 from unistep.methods.base import Batch, LossOutput, Phase, Random
@@ -37,11 +38,12 @@ def agreed(values: Tensor) -> Tensor:
 
 
 def main(out: Path) -> None:
+    run(out / "ddp", strategy="ddp")
     for strategy in ("ddp", "fsdp"):
-        run(out / strategy, strategy=strategy)
         run(out / f"{strategy}-accumulated", strategy=strategy, accumulate=4)
         run(out / f"{strategy}-from-one", strategy=strategy)
         run(out / f"{strategy}-to-one", strategy=strategy, hooks=stop_after(4, rank=1), preview_every=1)
+        run_dmd(out / f"{strategy}-dmd", strategy)
     message = broken(out / "broken")
     (out / f"broken-{distributed.rank()}.txt").write_text(message)
     assert distributed.any_rank(distributed.rank() == 1, False) == (True, False)

@@ -23,14 +23,25 @@ class BatchSource(Protocol):
         ...
 
 
+class PairRows(Protocol):
+    """Some rows of a store: z [b, *dims], x [b, *dims] and their condition."""
+
+    @property
+    def z(self) -> Tensor: ...
+
+    @property
+    def x(self) -> Tensor: ...
+
+    @property
+    def cond(self) -> Cond: ...
+
+
 class Pairs(Protocol):
-    """Noise-image pairs by row: `len(pairs)`, `pairs.rows(index [b] int64 CPU) -> (z, x, cond)`."""
+    """Noise-image pairs by row, what a `PairStore` is: `pairs[index]` with index [b] int64 on the CPU."""
 
     def __len__(self) -> int: ...
 
-    def rows(self, index: Tensor) -> tuple[Tensor, Tensor, Cond]:
-        """z [b, *dims], x [b, *dims], cond of the rows."""
-        ...
+    def __getitem__(self, index: Tensor, /) -> PairRows: ...
 
 
 class Images(Protocol):
@@ -148,8 +159,8 @@ class Streams:
             return None, None, None
         share("training.pair_batch", self.pair_size, part)
         order = derived_seed(self.seed, "pairs of", phase)
-        z, x, cond = self.pairs.rows(part.take(rows_for_step(len(self.pairs), self.pair_size, order, step)))
-        return z.to(self.device), x.to(self.device), to_device(cond, self.device)
+        rows = self.pairs[part.take(rows_for_step(len(self.pairs), self.pair_size, order, step))]
+        return rows.z.to(self.device), rows.x.to(self.device), to_device(rows.cond, self.device)
 
     def image_rows(self, step: int, phase: str, part: Part) -> tuple[Tensor | None, Cond]:
         """This part's real images and their condition."""

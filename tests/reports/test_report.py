@@ -124,7 +124,7 @@ def test_alarms_in_the_metrics_are_shown_once(run_dir: Path) -> None:
             file.write(json.dumps({"step": 1000, "health/diversity_collapse": "samples are <alike>"}) + "\n")
     page = write_report(run_dir).read_text()
     assert page.count("samples are &lt;alike&gt;") == 1
-    assert "diversity collapse" in page
+    assert "Diversity collapse:" in page
 
 
 def test_points_get_scatters(run_dir: Path, point_evaluation: Evaluation) -> None:

@@ -39,12 +39,13 @@ def test_the_same_cells_in_three_forms(image_evaluation: Evaluation) -> None:
     assert "10,000 samples per row; against 60,000 real images" in printed
 
 
-def test_a_narrow_terminal_gets_blocks(image_evaluation: Evaluation) -> None:
-    console = Console(file=io.StringIO(), width=60)
+def test_a_narrow_terminal_gets_the_table_turned(image_evaluation: Evaluation) -> None:
+    console = Console(file=io.StringIO(), width=80)
     print_table(image_evaluation, console)
     printed = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "FD \u2193 8.93" in printed
-    assert max(map(len, printed.splitlines())) <= 60
+    row = next(line for line in printed.splitlines() if "FD" in line)
+    assert row.split() == ["FD", "\u2193", "1.31", "4.62", "1,322", "14.7", "8.93"]
+    assert max(map(len, printed.splitlines())) <= 80
 
 
 def test_points_have_their_own_columns(point_evaluation: Evaluation) -> None:

@@ -68,7 +68,8 @@ def count(value: float) -> str:
 
 def kid_text(value: float, row: Row) -> str:
     """KID times 1000 with the deviation over subsets."""
-    return f"{1e3 * value:.2f} {PLUS_MINUS} {1e3 * row.figures.get('kid_sd', 0.0):.2f}"
+    decimals = 2 if abs(value) < 0.1 else 0
+    return f"{1e3 * value:.{decimals}f} {PLUS_MINUS} {1e3 * row.figures.get('kid_sd', 0.0):.{decimals}f}"
 
 
 IMAGES = (

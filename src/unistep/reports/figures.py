@@ -30,6 +30,7 @@ def draw_panel(panel: Panel, ink: str = INK) -> "Figure":
         draw_series(axes, np.asarray(steps), np.asarray(values, dtype=float), name, colour)
     for colour, (name, level) in zip(("#3a9e6e", GREY), panel.levels.items(), strict=False):
         axes.axhline(level, color=colour, linestyle=(0, (5, 4)), linewidth=1.1, label=name)
+    axes.yaxis.set_major_formatter(plain_number)
     if panel.log:
         logarithmic(axes)
     style(axes, ink)
@@ -54,12 +55,12 @@ def draw_series(axes: "Axes", steps: np.ndarray, values: np.ndarray, name: str, 
 
 def logarithmic(axes: "Axes") -> None:
     """A logarithmic vertical axis with plain numbers at 1, 2 and 5 of each decade (1 only over many decades)."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    from matplotlib.ticker import LogLocator, NullLocator
 
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_major_formatter(plain_number)
     axes.yaxis.set_minor_locator(NullLocator())
 
 
@@ -72,6 +73,11 @@ def style(axes: "Axes", ink: str) -> None:
     axes.xaxis.label.set(color=ink, size=9)
     axes.yaxis.label.set(color=ink, size=9)
     axes.patch.set_alpha(0)
+
+
+def plain_number(value: float, position: int | None = None) -> str:
+    """A tick's label: 0.0002 and 20 as they are, 2e-05 shortened."""
+    return f"{value:.6g}"
 
 
 def draw_points(rows: Mapping[str, Tensor], real: Tensor | None = None, limit: int = 2000, ink: str = INK) -> "Figure":

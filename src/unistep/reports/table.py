@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from html import escape
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from unistep.evaluation.result import Evaluation
-from unistep.reports.columns import NOTHING, columns_of
+from unistep.reports.columns import columns_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,35 +60,39 @@ def note(evaluation: Evaluation) -> str:
     return "; ".join(parts + sorted(devices))
 
 
+STYLES = {"student": "bold", "floor": "dim"}
+
+
 def to_rich(evaluation: Evaluation) -> Table:
-    """A table for `rich.print`; the student's row stands out."""
+    """A table for `rich.print`, one row per model; the student's row stands out."""
     text = cells(evaluation)
     table = Table(header_style="bold", pad_edge=False)
     for i, title in enumerate(text.titles):
         table.add_column(title, justify="left" if i == 0 else "right", no_wrap=i > 0)
     for row, role in zip(text.rows, text.roles, strict=True):
-        table.add_row(*row, style={"student": "bold", "floor": "dim"}.get(role))
+        table.add_row(*row, style=STYLES.get(role))
+    return table
+
+
+def to_rich_upright(evaluation: Evaluation) -> Table:
+    """The same table turned, one column per model, for narrow terminals."""
+    text = cells(evaluation)
+    table = Table(header_style="bold", pad_edge=False, padding=(0, 1, 0, 0), box=SIMPLE_HEAD)
+    table.add_column("")
+    for row, role in zip(text.rows, text.roles, strict=True):
+        table.add_column(row[0], justify="right", style=STYLES.get(role, ""))
+    for i, title in enumerate(text.titles[1:], start=1):
+        table.add_row(title, *(row[i] for row in text.rows))
     return table
 
 
 def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
-    """Prints the table; where the terminal is too narrow for it, one block of figures per row."""
+    """Prints the table and its note; turned where the terminal is too narrow."""
     console = console or Console()
     table = to_rich(evaluation)
-    if console.measure(table, options=console.options.update(max_width=10_000)).maximum <= console.width:
-        console.print(table)
-    else:
-        print_blocks(evaluation, console)
+    wanted = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+    console.print(table if wanted <= console.width else to_rich_upright(evaluation))
     console.print(note(evaluation), style="dim", highlight=False)
-
-
-def print_blocks(evaluation: Evaluation, console: Console) -> None:
-    """Each row as a paragraph: its name, then its figures by title."""
-    text = cells(evaluation)
-    for row in text.rows:
-        figures = [f"{title} {cell}" for title, cell in zip(text.titles[1:], row[1:], strict=True) if cell != NOTHING]
-        console.print(row[0], style="bold", highlight=False, markup=False)
-        console.print("  " + ", ".join(figures), highlight=False)
 
 
 def to_markdown(evaluation: Evaluation) -> str:

@@ -68,7 +68,7 @@ def wrap(network: nn.Module, strategy: Strategy, device: torch.device) -> nn.Mod
 
     Every rank starts from rank 0's weights. Under FSDP each entry of a ModuleList or ModuleDict becomes a group of
     its own and everything else one more; parameters are re-sharded after each forward pass, so that what
-    `parameters()` lists is always the shards.
+    `parameters()` lists is always the shards; channels-last weights are laid out plainly, for FSDP takes no others.
 
     Raises:
         UserError: if there are several ranks and the strategy is `none`.
@@ -80,7 +80,8 @@ def wrap(network: nn.Module, strategy: Strategy, device: torch.device) -> nn.Mod
     if strategy == "ddp":
         ids = [device] if device.type == "cuda" else None
         # Buffers are constants here, and writing them before every forward would break two forwards per backward.
-        return DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
+        return DistributedDataParallel(network, device_ids=ids, forward_sync_buffers=False)
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # all that sharding supports
     for tensor in [*network.parameters(), *network.buffers()]:
         dist.broadcast(tensor.detach(), src=0)
     mesh = init_device_mesh(device.type, (world_size(),))

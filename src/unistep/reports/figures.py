@@ -75,7 +75,7 @@ def style(axes: "Axes", ink: str) -> None:
     axes.patch.set_alpha(0)
 
 
-def plain_number(value: float, position: int | None = None) -> str:
+def plain_number(value: float, position: float | None = None) -> str:
     """A tick's label: 0.0002 and 20 as they are, 2e-05 shortened."""
     return f"{value:.6g}"
 

@@ -53,7 +53,7 @@ def parameter_gradient(process: NoiseProcess, rule: GradientRule, weighting: str
 
 
 def analytic_kl_gradient(process: NoiseProcess) -> Tensor:
-    """d/d(a, b) of the mean over TIMES of KL(N(alpha b, alpha^2 a^2 + sigma^2) || N(alpha m, alpha^2 s^2 + sigma^2))."""
+    """d/d(a, b) of the mean over TIMES of KL(fake || real), both Gaussians of mean alpha b, alpha m."""
     m, s = 0.4, 0.6
     theta = torch.tensor([1.3, -0.7], dtype=torch.float64, requires_grad=True)
     total = torch.zeros((), dtype=torch.float64)

@@ -5,11 +5,13 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from unistep.errors import UserError
 from unistep.losses.regression import l2
 from unistep.methods import DMD, Batch, DMDConfig, Phase
 from unistep.networks import MLP, EDMDenoiser, Generator
 from unistep.process import EDMProcess
 from unistep.teachers.codecs import PointCodec
+from unistep.teachers.conditioners import LabelConditioner
 from unistep.teachers.teacher import Teacher
 from unistep.weighting import default_weighting
 
@@ -31,12 +33,13 @@ class FixedRandom:
         return torch.rand(rows, generator=self.generator)
 
 
-def make(**settings: object) -> DMD:
+def make(conditional: bool = False, **settings: object) -> DMD:
     torch.manual_seed(0)
-    process = EDMProcess()
+    process, classes = EDMProcess(), 3 if conditional else 0
     teacher = Teacher(
-        denoiser=EDMDenoiser(MLP(2, 16, 1), process), process=process, weighting=default_weighting(process), shape=(2,),
-        codec=PointCodec(), source="test", sha256="0",
+        denoiser=EDMDenoiser(MLP(2, 16, 1, classes), process, label_dim=classes), process=process, shape=(2,),
+        weighting=default_weighting(process), codec=PointCodec(), source="test", sha256="0",
+        conditioner=LabelConditioner(classes) if classes else None,
     )  # fmt: skip
     generator = Generator(teacher.trainable_copy(), process)
     config = DMDConfig(regression="l2", **settings)  # type: ignore[arg-type]
@@ -114,6 +117,18 @@ def test_loss_terms_are_per_sample_and_weighted() -> None:
     torch.testing.assert_close(output.total(), expected)
 
 
+def test_the_real_score_is_guided_and_the_fake_score_is_not() -> None:
+    method = make(conditional=True)
+    x, t, cond = torch.randn(4, 2), torch.ones(4), torch.tensor([0, 1, 2, 0])
+    null = method.teacher(x, t, torch.full((4,), -1))
+    expected = null + 2.5 * (method.teacher(x, t, cond) - null)
+    guided = DMD(method.teacher, method.generator, method.fake_score, method.config, l2, guidance=2.5)
+    torch.testing.assert_close(guided.mu_base(x, t, cond), expected)
+    torch.testing.assert_close(guided.fake_score(x, t, cond), method.teacher(x, t, cond))
+    with pytest.raises(UserError, match="takes no conditions"):
+        DMD(make().teacher, method.generator, method.fake_score, method.config, l2, guidance=2.5)
+
+
 def test_generator_and_fake_score_start_from_the_teacher() -> None:
     method = make()
     z = torch.randn(5, 2)
@@ -124,8 +139,8 @@ def test_generator_and_fake_score_start_from_the_teacher() -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [{"lambda_dm": 0, "lambda_reg": 0}, {"min_fraction": 0.9, "max_fraction": 0.5}, {"lambda_reg": 0, "dm_from_step": 5},
-     {"fake_score_from_step": 5}, {"lamda_reg": 1}],
+    [{"lambda_dm": 0, "lambda_reg": 0}, {"min_fraction": 0.9, "max_fraction": 0.5},
+     {"lambda_reg": 0, "dm_from_step": 5}, {"fake_score_from_step": 5}, {"lamda_reg": 1}],
 )  # fmt: skip
 def test_contradictory_settings_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ValidationError):

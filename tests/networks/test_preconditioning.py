@@ -34,7 +34,9 @@ def test_published_coefficients_at_sigma_80() -> None:
     assert zero.c_noise.item() == pytest.approx(1.0955, rel=1e-4)
 
 
-@pytest.mark.parametrize("process", [EDMProcess(), ContinuousVPProcess(), FlowProcess()], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize(
+    "process", [EDMProcess(), ContinuousVPProcess(), FlowProcess()], ids=lambda p: type(p).__name__
+)
 def test_input_and_target_have_unit_variance(process: EDMProcess | ContinuousVPProcess | FlowProcess) -> None:
     torch.manual_seed(0)
     sigma_data, recorder = 0.7, Recorder()
@@ -50,7 +52,9 @@ def test_input_and_target_have_unit_variance(process: EDMProcess | ContinuousVPP
         recorder.output = 0.0
         assert recorder.seen.std().item() == pytest.approx(1.0, abs=0.03)
         assert ((x - skip) / c_out).std().item() == pytest.approx(1.0, abs=0.03)
-        torch.testing.assert_close(edm_weighting(process, sigma_data, t).float(), 1 / c_out[:, 0] ** 2, rtol=1e-3, atol=0)
+        torch.testing.assert_close(
+            edm_weighting(process, sigma_data, t).float(), 1 / c_out[:, 0] ** 2, rtol=1e-3, atol=0
+        )
 
 
 def test_generator_asks_the_denoiser_at_the_terminal_time() -> None:

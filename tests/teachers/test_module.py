@@ -1,5 +1,7 @@
 """A user's own network as a teacher, conditioners and codecs."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
@@ -8,9 +10,11 @@ from torch import Tensor, nn
 
 from unistep.errors import UserError
 from unistep.process import DiscreteVPProcess, EDMProcess
+from unistep.teachers.checkpoint import load_generator, save_denoiser
 from unistep.teachers.codecs import PixelCodec
 from unistep.teachers.conditioners import LabelConditioner
 from unistep.teachers.module import teacher_from_module
+from unistep.teachers.teacher import Teacher
 
 
 class EpsNetwork(nn.Module):
@@ -36,6 +40,23 @@ def test_hash_follows_the_weights() -> None:
     process = DiscreteVPProcess.linear()
     a, b, c = (teacher_from_module(EpsNetwork(process, v), process, "eps", (4,)).sha256 for v in (0.3, 0.3, 0.4))
     assert a == b != c
+
+
+def test_hash_tells_how_the_same_weights_are_read() -> None:
+    process = DiscreteVPProcess.linear()
+    network = EpsNetwork(process, 0.3)
+    readings = {Teacher.from_module(network, process, kind, (4,)).sha256 for kind in ("eps", "v", "x0")}
+    assert len(readings) == 3
+
+
+def test_a_generator_of_a_foreign_network_opens_with_its_teacher(tmp_path: Path) -> None:
+    process = DiscreteVPProcess.linear()
+    teacher = Teacher.from_module(EpsNetwork(process, 0.3), process, "eps", (4,))
+    save_denoiser(tmp_path / "generator", teacher.denoiser, {"t_init": None})
+    generator, _, _ = load_generator(tmp_path, teacher)
+    torch.testing.assert_close(generator(torch.zeros(2, 4)), torch.full((2, 4), 0.3), atol=0.1, rtol=0)
+    with pytest.raises(UserError, match="a module of your own"):
+        load_generator(tmp_path)
 
 
 def test_labels_reach_the_network() -> None:

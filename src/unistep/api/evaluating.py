@@ -91,7 +91,7 @@ def candidates(
 ) -> list[Candidate]:
     """Teacher under its full solver, teacher cut to one step, generator."""
     evaluation = recipe.evaluation
-    full, nfe = solved_teacher(teacher, evaluation.solver, evaluation.guidance, device)
+    full, nfe = solved_teacher(teacher, evaluation.solver, recipe.teacher.guidance, device)
     cut = teacher_draws(teacher, one_step(Generator(teacher.denoiser, teacher.process)), device)
     student = teacher_draws(teacher, one_step(generator), device)
 
@@ -108,7 +108,7 @@ def candidates(
         )  # fmt: skip
 
     return [
-        stored(TEACHER, full, nfe, {**evaluation.solver.model_dump(), "guidance": evaluation.guidance}),
+        stored(TEACHER, full, nfe, {**evaluation.solver.model_dump(), "guidance": recipe.teacher.guidance}),
         stored(ONE_STEP, cut, 1, {"name": "one step"}),
         Candidate(name=STUDENT, sample=student, nfe=1, role="student", latency=student.batch),
     ]

@@ -86,7 +86,7 @@ def pairs_of_run(
     say(f"pairs: {config.count:,} of {teacher.source} in {place}")
     sampler = build_sampler(config.solver.name, config.solver.num_steps, **config.solver.options)
     store = generate_pairs(
-        teacher, sampler, place, count=config.count, first_seed=config.first_seed, guidance=config.guidance,
+        teacher, sampler, place, count=config.count, first_seed=config.first_seed, guidance=recipe.teacher.guidance,
         tile=config.tile, dtype=config.dtype, rank=rank(), world=world_size(), device=device, progress=not quiet,
     )  # fmt: skip
     barrier()  # the other ranks' shards are there from here on

@@ -131,7 +131,7 @@ def teaching_hooks(recipe: TeachRecipe, data: ImageDataset, folder: Path, device
     conditioner = LabelConditioner(len(names), names) if names else None
 
     def draws(network: nn.Module) -> Draws:
-        model, _ = solved(network, process, conditioner, evaluation.solver, evaluation.guidance)
+        model, _ = solved(network, process, conditioner, evaluation.solver, recipe.guidance)
         return Draws(model=model, shape=data.shape, codec=PixelCodec(), conditioner=conditioner, device=device)
 
     if evaluation.judge is None:

@@ -7,6 +7,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from unistep.errors import UserError
+from unistep.guidance import GuidedDenoiser
 from unistep.losses.denoising import denoising_loss
 from unistep.losses.distribution_matching import (
     Weighting,
@@ -47,13 +49,13 @@ class DMDConfig(BaseModel):
     def check(self) -> "DMDConfig":
         """Settings that contradict each other are refused."""
         if self.lambda_dm == 0 and self.lambda_reg == 0:
-            raise ValueError("lambda_dm and lambda_reg: found 0 and 0, expected at least one positive; nothing to learn")
+            raise ValueError("lambda_dm and lambda_reg: found 0 and 0, expected at least one positive")
         if self.min_fraction >= self.max_fraction:
             raise ValueError(
                 f"min_fraction: found {self.min_fraction}, expected less than max_fraction {self.max_fraction}"
             )
         if self.lambda_reg == 0 and self.dm_from_step > 0:
-            raise ValueError("dm_from_step: found a positive step but lambda_reg is 0; nothing would be learnt before it")
+            raise ValueError("dm_from_step: found a positive step but lambda_reg is 0, expected pairs before it")
         if self.fake_score_from_step > self.dm_from_step:
             raise ValueError(
                 f"fake_score_from_step: found {self.fake_score_from_step}, expected at most dm_from_step "
@@ -70,8 +72,19 @@ class DMDConfig(BaseModel):
 # -------------------------------------------------------------------------------------------------------- the method
 
 
+def guided(teacher: Teacher, scale: float) -> Callable[..., Tensor]:
+    """mu_base as distribution matching asks it: the teacher, or the teacher guided by `scale`."""
+    if scale == 1:
+        return teacher
+    if teacher.conditioner is None:
+        raise UserError(f"guidance: found {scale:g}, expected 1: the teacher takes no conditions")
+    return GuidedDenoiser(teacher.denoiser, teacher.conditioner.null, scale)
+
+
 class DMD:
     """Generator and fake score, both started from the teacher, learning in turns.
+
+    The real score is the guided teacher's, the fake score is never guided (section 3.4): the scale is baked into G.
 
     Args:
         teacher: mu_base, frozen.
@@ -79,6 +92,10 @@ class DMD:
         fake_score: mu_fake(x_t, t, cond), started from the teacher.
         config: settings.
         regression: distance of Eq. 9, (x, y) -> [b]; needed when `config.needs_pairs`.
+        guidance: scale of the teacher's guidance, 1 = off; the pairs must have been made with the same.
+
+    Raises:
+        UserError: for guidance of a teacher without conditions.
     """
 
     averaged = "generator"
@@ -90,7 +107,9 @@ class DMD:
         fake_score: nn.Module,
         config: DMDConfig,
         regression: Callable[[Tensor, Tensor], Tensor] | None = None,
+        guidance: float = 1.0,
     ):
+        self.mu_base = guided(teacher, guidance)
         self.teacher, self.config, self.regression = teacher, config, regression
         self.generator, self.fake_score = generator, fake_score
         self.networks = {"generator": generator, "fake_score": fake_score}
@@ -122,17 +141,16 @@ class DMD:
     def generator_loss(self, batch: Batch, rng: Random) -> LossOutput:
         """L_KL + lambda_reg L_reg (Algorithm 1, lines 5-9)."""
         x = self.generator(rng.normal(batch.size, *self.teacher.shape), batch.cond)
-        low, high = (round(f * self.teacher.process.num_bins) for f in (self.config.min_fraction, self.config.max_fraction))
-        t, x_t = self.noise(x.detach(), rng, low, min(high, self.teacher.process.num_bins - 1))
+        t, x_t = self.noise(x.detach(), rng, *self.levels())
         with torch.no_grad():
-            mu_base, mu_fake = self.teacher(x_t, t, batch.cond), self.fake_score(x_t, t, batch.cond)
+            mu_base, mu_fake = self.mu_base(x_t, t, batch.cond), self.fake_score(x_t, t, batch.cond)
         alpha, sigma = self.teacher.process.alpha(t), self.teacher.process.sigma(t)
         gradient = distribution_matching_gradient(x, mu_base, mu_fake, alpha, sigma, self.config.weighting)
         terms, weights = {"dm": distribution_matching_loss(x, gradient)}, {"dm": self.config.lambda_dm}
         if self.config.needs_pairs:
             terms["reg"], weights["reg"] = self.regress(batch), self.config.lambda_reg
         samples = x.detach()
-        logs = {"sample_mean": samples.mean(), "sample_std": samples.std(), "score_gap": (mu_fake - mu_base).abs().mean()}
+        logs = {"score_gap": (mu_fake - mu_base).abs().mean()}
         return LossOutput(terms=terms, weights=weights, samples=samples, logs=logs)
 
     def fake_score_loss(self, batch: Batch, rng: Random) -> LossOutput:
@@ -154,9 +172,14 @@ class DMD:
             raise ValueError("DMD: lambda_reg > 0 needs a regression loss and a stream of pairs")
         return self.regression(self.generator(batch.pair_z, batch.pair_cond), batch.pair_x)
 
+    def levels(self) -> tuple[int, int]:
+        """First and last level of distribution matching: 20 and 980 of 0..999 at the paper's 2 % and 98 %."""
+        bins = self.teacher.process.num_bins
+        return round(self.config.min_fraction * bins), min(round(self.config.max_fraction * bins), bins - 1)
+
     def noise(self, x: Tensor, rng: Random, low: int, high: int) -> tuple[Tensor, Tensor]:
         """t uniform over the training grid's levels low..high, and x_t = alpha_t x + sigma_t eps (Eq. 3)."""
         process = self.teacher.process
         t = process.time(rng.integers(len(x), low, high) / (process.num_bins - 1)).to(x.device)
-        eps = rng.normal(*x.shape)
+        eps = rng.normal(*x.shape).to(x.device)
         return t, bcast(process.alpha(t), x) * x + bcast(process.sigma(t), x) * eps

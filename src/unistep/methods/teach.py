@@ -1,4 +1,4 @@
-"""Teaching a teacher: denoising score matching with EDM's noise distribution and weighting (arXiv:2206.00364, Table 1)."""
+"""Teaching a teacher: denoising score matching as EDM does it (arXiv:2206.00364, Table 1)."""
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn

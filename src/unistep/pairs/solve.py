@@ -33,7 +33,7 @@ class TileSolver:
         self.denoiser: nn.Module = teacher.denoiser.to(device)
         if guidance != 1:
             if teacher.conditioner is None:
-                raise UserError(f"pairs.guidance: found {guidance:g}, expected 1: the teacher takes no conditions")
+                raise UserError(f"guidance: found {guidance:g}, expected 1: the teacher takes no conditions")
             self.denoiser = GuidedDenoiser(self.denoiser, teacher.conditioner.null, guidance)
 
     def __call__(self, first_seed: int, rows: int) -> dict[str, Tensor]:

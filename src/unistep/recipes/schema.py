@@ -25,10 +25,15 @@ class SolverConfig(Section):
 
 
 class TeacherConfig(Section):
-    """Where the teacher comes from: loaded, or taught by a recipe into the run's `teacher` folder."""
+    """Where the teacher comes from: loaded, or taught by a recipe into the run's `teacher` folder.
+
+    `guidance` w (1 = off) is one number for the pairs, the real score and the teacher that the generator is compared
+    with: the generator learns the guided teacher and needs no guidance itself.
+    """
 
     load: str | None = None
     teach: str | None = None
+    guidance: float = Field(default=1.0, ge=0)
 
     @model_validator(mode="after")
     def check(self) -> "TeacherConfig":
@@ -72,7 +77,6 @@ class PairsConfig(Section):
 
     count: int = Field(ge=1)
     solver: SolverConfig = Field(default_factory=SolverConfig)
-    guidance: float = 1.0
     tile: int = Field(default=64, ge=1)
     dtype: Literal["float32", "float16"] = "float32"
     first_seed: int = Field(default=0, ge=0)
@@ -83,7 +87,7 @@ class EvaluationConfig(Section):
     """How samples are judged: briefly during training, fully at the end.
 
     `judge` is `embedded:NAME`, a folder, or `train`: a classifier trained on the images of the teach recipe. Without
-    a judge (points) distances to exact samples are measured. `solver` and `guidance` are the teacher's.
+    a judge (points) distances to exact samples are measured. `solver` is the teacher's.
     """
 
     judge: str | None = None
@@ -91,7 +95,6 @@ class EvaluationConfig(Section):
     first_seed: int = Field(default=1_000_000, ge=0)
     samples_during_training: int = Field(default=2_000, ge=1)
     solver: SolverConfig = Field(default_factory=SolverConfig)
-    guidance: float = 1.0
     batch: int = Field(default=100, ge=1)
     judge_steps: int = Field(default=1_500, ge=1)
 
@@ -122,13 +125,18 @@ class DistillRecipe(Section):
 
 
 class TeachRecipe(Section):
-    """A recipe of `unistep teach`; `init` names a checkpoint folder whose weights the network starts from."""
+    """A recipe of `unistep teach`.
+
+    `init` names a checkpoint folder whose weights the network starts from; `guidance` is that of the samples
+    it is judged by.
+    """
 
     name: str
     kind: Literal["teach"]
     about: str
     data: DataConfig
     init: str | None = None
+    guidance: float = Field(default=1.0, ge=0)
     network: dict[str, Any]
     process: dict[str, Any] = {"type": "edm"}
     sigma_data: float = Field(default=0.5, gt=0)

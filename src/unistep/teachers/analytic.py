@@ -1,7 +1,6 @@
 """Gaussian mixtures as teachers: exact mu(x_t, t), score, density and samples, for every noise process."""
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Self
@@ -14,7 +13,7 @@ from unistep.process import EDMProcess, NoiseProcess
 from unistep.samplers.seeds import DATA, seeded_normal, seeded_uniform
 from unistep.teachers.codecs import PixelCodec, PointCodec
 from unistep.teachers.conditioners import LabelConditioner
-from unistep.teachers.module import state_hash
+from unistep.teachers.module import identity
 from unistep.teachers.teacher import Teacher
 from unistep.types import Cond
 from unistep.weighting import default_weighting
@@ -154,7 +153,7 @@ def mixture_teacher(name: str, process: NoiseProcess | None = None, conditional:
 
 def teacher_from_mixture(mixture: GaussianMixture, source: str, conditional: bool = False) -> Teacher:
     """Any mixture as a teacher; its hash covers the mixture and the process."""
-    identity = f"{state_hash(mixture)} {json.dumps(mixture.process.config(), sort_keys=True)} {conditional}"
+    reading = f"{identity(mixture, mixture.process, 'x0')} {conditional}"
     return Teacher(
         denoiser=mixture,
         process=mixture.process,
@@ -163,5 +162,5 @@ def teacher_from_mixture(mixture: GaussianMixture, source: str, conditional: boo
         codec=PointCodec() if len(mixture.dims) == 1 else PixelCodec(),
         conditioner=LabelConditioner(len(mixture.std)) if conditional else None,
         source=source,
-        sha256=hashlib.sha256(identity.encode()).hexdigest(),
+        sha256=hashlib.sha256(reading.encode()).hexdigest(),
     )

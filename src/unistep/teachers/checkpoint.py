@@ -16,6 +16,7 @@ from unistep.errors import UserError
 from unistep.networks.build import build_denoiser
 from unistep.networks.generator import Generator
 from unistep.networks.preconditioning import EDMDenoiser, edm_weighting
+from unistep.process.base import NoiseProcess
 from unistep.teachers.codecs import codec_from_config
 from unistep.teachers.conditioners import conditioner_from_config
 from unistep.teachers.teacher import Teacher
@@ -56,6 +57,18 @@ def load_denoiser(folder: Path) -> tuple[EDMDenoiser, dict[str, Any], str]:
     Raises:
         UserError: for a missing or damaged file, or weights that do not fit the configuration.
     """
+    config, state, digest = read_checkpoint(folder)
+    denoiser = build_denoiser(config)
+    fill(denoiser, state, folder / "model.safetensors")
+    return denoiser, config, digest
+
+
+def read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], str]:
+    """Configuration, tensors and sha256 of a checkpoint folder.
+
+    Raises:
+        UserError: for a missing or damaged file.
+    """
     weights, description = folder / "model.safetensors", folder / "config.json"
     for file in (description, weights):
         if not file.is_file():
@@ -69,11 +82,13 @@ def load_denoiser(folder: Path) -> tuple[EDMDenoiser, dict[str, Any], str]:
         raise UserError(f"{weights}: no readable safetensors file ({error}); restore the file") from error
     if config.get("format") != FORMAT:
         raise UserError(f"{description}: found format {config.get('format')!r}, expected {FORMAT!r}")
-    denoiser = build_denoiser(config)
-    require_same_keys(denoiser, state, weights)
-    denoiser.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-    digest = hashlib.sha256(weights.read_bytes() + description.read_bytes()).hexdigest()
-    return denoiser, config, digest
+    return config, state, hashlib.sha256(weights.read_bytes() + description.read_bytes()).hexdigest()
+
+
+def fill(module: nn.Module, state: dict[str, torch.Tensor], file: Path) -> None:
+    """Loads weights of any floating type into a float32 module whose tensors have the same names and shapes."""
+    require_same_keys(module, state, file)
+    module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
 
 
 def require_same_keys(module: nn.Module, state: dict[str, torch.Tensor], file: Path) -> None:
@@ -109,10 +124,29 @@ def teacher_from_folder(folder: Path) -> Teacher:
     )
 
 
-def load_generator(folder: Path) -> tuple[Generator, dict[str, Any], str]:
-    """An exported generator, its configuration and its sha256; `folder` is a run or its `generator` folder."""
+def load_generator(folder: str | Path, teacher: Teacher | None = None) -> tuple[Generator, dict[str, Any], str]:
+    """An exported generator, its configuration and its sha256.
+
+    Args:
+        folder: a run, or its `generator` folder.
+        teacher: needed only where the teacher was your own module, whose code unistep cannot rebuild.
+
+    Raises:
+        UserError: for a missing or damaged folder, one that holds no generator, or a missing teacher.
+    """
+    folder = Path(folder)
     folder = folder / "generator" if (folder / "generator").is_dir() else folder
-    denoiser, config, digest = load_denoiser(folder)
+    config, state, digest = read_checkpoint(folder)
     if "t_init" not in config:
-        raise UserError(f"{folder}: holds a denoiser, not a generator; expected a distilled run or its generator folder")
-    return Generator(denoiser, denoiser.process, config["t_init"]).eval(), config, digest
+        raise UserError(
+            f"{folder}: holds a denoiser, not a generator; expected a distilled run or its generator folder"
+        )
+    if "network" in config:
+        denoiser = build_denoiser(config)
+        process: NoiseProcess = denoiser.process
+    elif teacher is not None:
+        denoiser, process = teacher.trainable_copy(), teacher.process
+    else:
+        raise UserError(f"{folder}: its teacher was a module of your own; give it as load_generator(folder, teacher)")
+    fill(denoiser, state, folder / "model.safetensors")
+    return Generator(denoiser, process, config["t_init"]).eval(), config, digest

@@ -1,6 +1,7 @@
 """A user's own network as a teacher: any nn.Module, a noise process and what the network predicts."""
 
 import hashlib
+import json
 from collections.abc import Callable
 
 from torch import Tensor, nn
@@ -38,9 +39,9 @@ class ModuleDenoiser(nn.Module):
         return to_x0(output, x_t, t, self.prediction, self.process)
 
 
-def state_hash(module: nn.Module) -> str:
-    """sha256 over names and values of all parameters and buffers, in order."""
-    digest = hashlib.sha256()
+def identity(module: nn.Module, process: NoiseProcess, prediction: Prediction) -> str:
+    """sha256 over how the network is read (process, prediction) and all its parameters and buffers."""
+    digest = hashlib.sha256(json.dumps([process.config(), prediction], sort_keys=True).encode())
     for name, value in module.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().double().numpy().tobytes())
@@ -60,7 +61,7 @@ def teacher_from_module(
     """A teacher from a user's network.
 
     Args:
-        network: called as network(x_t, t) or, with num_classes, network(x_t, t, labels); labels are int64 [b], -1 = none.
+        network: called as network(x_t, t), or with num_classes as network(x_t, t, labels [b] int64, -1 = no class).
         process: its noise process, for example `DiscreteVPProcess.linear()`.
         prediction: "x0", "eps", "v", "velocity", "score" or "F".
         shape: dims of one sample, for example (3, 32, 32); one number means points.
@@ -76,5 +77,5 @@ def teacher_from_module(
         codec=PointCodec() if len(shape) == 1 else PixelCodec(),
         conditioner=LabelConditioner(num_classes) if num_classes else None,
         source=source,
-        sha256=state_hash(network),
+        sha256=identity(network, process, prediction),
     )

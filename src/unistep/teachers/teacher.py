@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from unistep.prediction import Prediction
 from unistep.process.base import NoiseProcess
 from unistep.types import Cond
 
@@ -81,6 +82,14 @@ class Teacher:
 
     def __post_init__(self) -> None:
         self.denoiser.eval().requires_grad_(False)
+
+    @classmethod
+    def from_module(cls, network: nn.Module, process: NoiseProcess, prediction: Prediction, shape: tuple[int, ...],
+                    **options: Any) -> "Teacher":  # fmt: skip
+        """A teacher from your own network; see `teachers.module.teacher_from_module` for the options."""
+        from unistep.teachers.module import teacher_from_module  # the border knows this record, not the reverse
+
+        return teacher_from_module(network, process, prediction, shape, **options)
 
     def trainable_copy(self) -> nn.Module:
         """A copy of the denoiser with gradients on and dropout off, the start of generator and fake score."""

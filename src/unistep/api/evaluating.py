@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from unistep.api.draws import Draws, one_step, solved_teacher, teacher_draws
 from unistep.api.judges import find_judge, point_reference
@@ -14,6 +15,7 @@ from unistep.assets import embedded_folder
 from unistep.errors import UserError
 from unistep.evaluation import Candidate, Evaluation, Identity, Judge, evaluate_models, evaluate_points
 from unistep.evaluation.evaluate import slug
+from unistep.evaluation.result import Role
 from unistep.networks import Generator
 from unistep.recipes.load import recipe_of
 from unistep.recipes.schema import DistillRecipe
@@ -62,7 +64,7 @@ def evaluate_run(
     """Judges the generator in a run's folder beside its teacher, on the first rank; all ranks get the result."""
 
     def judged() -> Evaluation:
-        generator, _, _ = load_generator(folder)
+        generator, _, _ = load_generator(folder, teacher)
         judge = find_judge(recipe.evaluation.judge, folder)
         if judge is not None:
             judge.network.to(device)
@@ -89,29 +91,41 @@ def candidates(
     folder: Path,
     device: torch.device,
 ) -> list[Candidate]:
-    """Teacher under its full solver, teacher cut to one step, generator."""
+    """Teacher under its full solver, teacher cut to one step, the generators beside, and the generator."""
     evaluation = recipe.evaluation
-    full, nfe = solved_teacher(teacher, evaluation.solver, recipe.teacher.guidance, device)
-    cut = teacher_draws(teacher, one_step(Generator(teacher.denoiser, teacher.process)), device)
-    student = teacher_draws(teacher, one_step(generator), device)
 
-    def stored(name: str, draws: Draws, nfe: int, how: dict[str, object]) -> Candidate:
+    def row(name: str, role: Role, draws: Draws, nfe: int, model: str, how: dict[str, object]) -> Candidate:
         identity = cached = None
-        if judge is not None:
-            identity = Identity(
-                teacher=teacher.sha256, judge=judge.sha256, first_seed=evaluation.first_seed, sampler=how
-            )
+        if judge is not None and role != "student":
+            identity = Identity(teacher=model, judge=judge.sha256, first_seed=evaluation.first_seed, sampler=how)
             cached = stored_features(recipe, name, folder)
-        role = "teacher" if name == TEACHER else "teacher_one_step"
         return Candidate(
             name=name, sample=draws, nfe=nfe, role=role, latency=draws.batch, identity=identity, cached=cached
         )  # fmt: skip
 
-    return [
-        stored(TEACHER, full, nfe, {**evaluation.solver.model_dump(), "guidance": recipe.teacher.guidance}),
-        stored(ONE_STEP, cut, 1, {"name": "one step"}),
-        Candidate(name=STUDENT, sample=student, nfe=1, role="student", latency=student.batch),
+    def one(network: nn.Module) -> Draws:
+        return teacher_draws(teacher, one_step(network), device)
+
+    full, nfe = solved_teacher(teacher, evaluation.solver, recipe.teacher.guidance, device)
+    how = {**evaluation.solver.model_dump(), "guidance": recipe.teacher.guidance}
+    cut, step = Generator(teacher.denoiser, teacher.process), {"name": "one step"}
+    rows = [
+        row(TEACHER, "teacher", full, nfe, teacher.sha256, how),
+        row(ONE_STEP, "teacher_one_step", one(cut), 1, teacher.sha256, step),
     ]
+    for name, spec in evaluation.beside.items():
+        other, _, sha256 = load_generator(generator_folder(spec), teacher)
+        rows.append(row(name, "other", one(other.to(device)), 1, sha256, step))
+    return [*rows, row(STUDENT, "student", one(generator), 1, "", step)]
+
+
+def generator_folder(spec: str) -> Path:
+    """The folder of a generator beside: a path, or `embedded:NAME/FOLDER`."""
+    kind, _, place = spec.partition(":")
+    if kind != "embedded":
+        return Path(spec)
+    asset, _, name = place.partition("/")
+    return embedded_folder(asset) / name
 
 
 def stored_features(recipe: DistillRecipe, name: str, folder: Path) -> Path | None:

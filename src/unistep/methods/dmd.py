@@ -150,7 +150,7 @@ class DMD:
         if self.config.needs_pairs:
             terms["reg"], weights["reg"] = self.regress(batch), self.config.lambda_reg
         samples = x.detach()
-        logs = {"score_gap": (mu_fake - mu_base).abs().mean()}
+        logs = self.compare_scores(mu_base, mu_fake, samples, t)
         return LossOutput(terms=terms, weights=weights, samples=samples, logs=logs)
 
     def fake_score_loss(self, batch: Batch, rng: Random) -> LossOutput:
@@ -171,6 +171,19 @@ class DMD:
         if self.regression is None or batch.pair_z is None or batch.pair_x is None:
             raise ValueError("DMD: lambda_reg > 0 needs a regression loss and a stream of pairs")
         return self.regression(self.generator(batch.pair_z, batch.pair_cond), batch.pair_x)
+
+    @torch.no_grad()
+    def compare_scores(self, mu_base: Tensor, mu_fake: Tensor, x: Tensor, t: Tensor) -> dict[str, Tensor]:
+        """How far apart the two scores are, and how well each denoises the generator's samples.
+
+        A fake score that is up to date denoises them at least as well as the teacher, which never saw them.
+        """
+        weight = self.teacher.weighting(t)
+        return {
+            "score_gap": (mu_fake - mu_base).abs().mean(),
+            "fake_denoise": denoising_loss(mu_fake, x, weight).mean(),
+            "teacher_denoise": denoising_loss(mu_base, x, weight).mean(),
+        }
 
     def levels(self) -> tuple[int, int]:
         """First and last level of distribution matching: 20 and 980 of 0..999 at the paper's 2 % and 98 %."""

@@ -87,7 +87,8 @@ class EvaluationConfig(Section):
     """How samples are judged: briefly during training, fully at the end.
 
     `judge` is `embedded:NAME`, a folder, or `train`: a classifier trained on the images of the teach recipe. Without
-    a judge (points) distances to exact samples are measured. `solver` is the teacher's.
+    a judge (points) distances to exact samples are measured. `solver` is the teacher's. `beside` names other
+    generators for the table, by row name: a finished run's folder or `embedded:NAME/FOLDER`.
     """
 
     judge: str | None = None
@@ -96,6 +97,7 @@ class EvaluationConfig(Section):
     samples_during_training: int = Field(default=2_000, ge=1)
     solver: SolverConfig = Field(default_factory=SolverConfig)
     batch: int = Field(default=100, ge=1)
+    beside: dict[str, str] = {}
     judge_steps: int = Field(default=1_500, ge=1)
 
 

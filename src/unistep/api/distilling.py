@@ -139,5 +139,5 @@ def regression(recipe: DistillRecipe, device: torch.device) -> Callable[[Tensor,
     features = None
     if method.perceptual_network is not None:
         features = load_perceptual(method.perceptual_network).to(device)
-    distance = build_regression(method.regression, features)
+    distance = build_regression(method.regression, features, method.pixel_weight)
     return distance.to(device) if isinstance(distance, nn.Module) else distance

@@ -75,8 +75,10 @@ class LPIPS(nn.Module):
         return ((x + 1) / 2).clamp(0, 1)
 
 
-def build_regression(name: RegressionName, features: Features | None = None) -> Callable[[Tensor, Tensor], Tensor]:
-    """The regression loss (x, y) -> [b] of that name.
+def build_regression(
+    name: RegressionName, features: Features | None = None, pixel_weight: float = 1.0
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The regression loss (x, y) -> [b] of that name; `pixel_weight` is that of the L2 beside `perceptual`.
 
     Raises:
         UserError: for `perceptual` without a feature network, or `lpips` without its library.
@@ -87,5 +89,5 @@ def build_regression(name: RegressionName, features: Features | None = None) -> 
                 "method.regression: found 'perceptual' but no feature network; set method.perceptual_network, "
                 "for example to embedded:fashion-mnist, or choose multiscale or l2"
             )
-        return lambda x, y: perceptual(features, x, y)
+        return lambda x, y: perceptual(features, x, y, pixel_weight)
     return LPIPS() if name == "lpips" else {"l2": l2, "pseudo_huber": pseudo_huber, "multiscale": multiscale}[name]

@@ -42,6 +42,7 @@ class DMDConfig(BaseModel):
     fake_score_updates_per_step: int = Field(1, ge=0)
     regression: RegressionName = "lpips"
     perceptual_network: str | None = None
+    pixel_weight: float = Field(default=1.0, ge=0)
     dm_from_step: int = Field(0, ge=0)
     fake_score_from_step: int = Field(0, ge=0)
 

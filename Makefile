@@ -4,9 +4,9 @@
 #   make test        the tests            make test-slow   the long ones too
 #   make check       formatting, lint, types
 #
-# Another PyTorch build:  make demo TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu"
+# Another PyTorch build:  make demo TORCH_ARGS="--index-url URL"
 # Another version:        make demo TORCH=torch==2.12.0
-# Another package index:  make demo PIP_ARGS="--index-url https://pypi.example.org/simple"
+# Another package index:  make demo PIP_ARGS="--index-url URL"
 
 PYTHON     ?= python3
 TORCH      ?= torch==2.13.0

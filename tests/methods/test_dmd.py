@@ -75,6 +75,7 @@ def test_late_start_of_distribution_matching() -> None:
     names = {step: [p.name for p in method.phases(step)] for step in (0, 6, 10)}
     assert names == {0: ["regression"], 6: ["regression", "fake_score"], 10: ["generator", "fake_score"]}
     assert method.milestones() == (10,)
+    assert [method.phases(step)[1].reuses_samples for step in (6, 10)] == [False, True]
 
 
 def test_regression_only_never_touches_the_fake_score() -> None:

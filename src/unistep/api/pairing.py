@@ -1,11 +1,9 @@
 """`make_pairs`: the noise-image pairs of a recipe, made if they are not there yet."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from unistep.api.runs import open_run, record, record_start
 from unistep.api.talk import Talk, talker, with_flags
@@ -17,22 +15,6 @@ from unistep.recipes.schema import DistillRecipe
 from unistep.samplers import build_sampler
 from unistep.teachers.teacher import Teacher
 from unistep.training.distributed import barrier, on_main, process_group, rank, resolve_device, world_size
-from unistep.types import Cond
-
-
-@dataclass(frozen=True)
-class PairRows:
-    """A pair store as the training streams read it."""
-
-    store: PairStore
-
-    def __len__(self) -> int:
-        return len(self.store)
-
-    def rows(self, index: Tensor) -> tuple[Tensor, Tensor, Cond]:
-        """z [b, *dims], x [b, *dims] and the condition of the rows."""
-        found = self.store[index]
-        return found.z, found.x, found.cond
 
 
 def make_pairs(
@@ -68,12 +50,12 @@ def make_pairs(
         on_main(lambda: record_start(folder, where))
         found = teacher or find_teacher(resolved, folder, where, say, quiet)
         on_main(lambda: record(folder, teacher={"source": found.source, "sha256": found.sha256}))
-        return pairs_of_run(resolved, found, folder, where, say, quiet).store.folder
+        return pairs_of_run(resolved, found, folder, where, say, quiet).folder
 
 
 def pairs_of_run(
     recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device, say: Talk, quiet: bool = False
-) -> PairRows:
+) -> PairStore:
     """The pairs in the run's folder (or where the recipe says); missing ones are made, each rank its share.
 
     Raises:
@@ -90,4 +72,4 @@ def pairs_of_run(
         tile=config.tile, dtype=config.dtype, rank=rank(), world=world_size(), device=device, progress=not quiet,
     )  # fmt: skip
     barrier()  # the other ranks' shards are there from here on
-    return PairRows(store)
+    return store

@@ -122,7 +122,7 @@ class DMD:
         if self.config.lambda_dm == 0 or step < self.config.fake_score_from_step:
             return (generator,)
         return generator, *(
-            Phase(name=f"fake_score.{i}" if i else "fake_score", trains=("fake_score",), reuses_samples=i == 0)
+            Phase(name=f"fake_score.{i}" if i else "fake_score", trains=("fake_score",), reuses_samples=matching and i == 0)
             for i in range(self.config.fake_score_updates_per_step)
         )
 

@@ -189,7 +189,7 @@ def test_senseless_arguments_are_named(
 
 
 def test_guidance_of_an_unconditional_teacher_is_refused(tiny: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="pairs.guidance: found 3, expected 1"):
+    with pytest.raises(UserError, match="guidance: found 3, expected 1"):
         tiny.make(tmp_path, 8, teacher=tiny.tiny_teacher(conditional=False), guidance=3.0)
 
 

@@ -1,6 +1,6 @@
 """`evaluate`: floor, teacher, teacher at one step and generator, judged alike; then the report."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -94,7 +94,7 @@ def candidates(
     """Teacher under its full solver, teacher cut to one step, the generators beside, and the generator."""
     evaluation = recipe.evaluation
 
-    def row(name: str, role: Role, draws: Draws, nfe: int, model: str, how: dict[str, object]) -> Candidate:
+    def row(name: str, role: Role, draws: Draws, nfe: int, model: str, how: Mapping[str, object]) -> Candidate:
         identity = cached = None
         if judge is not None and role != "student":
             identity = Identity(teacher=model, judge=judge.sha256, first_seed=evaluation.first_seed, sampler=how)

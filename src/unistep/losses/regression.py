@@ -56,7 +56,7 @@ class LPIPS(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         try:
-            import piq
+            import piq  # pyright: ignore[reportMissingImports] (an extra)
         except ImportError as error:
             raise UserError(
                 "method.regression: found 'lpips' but the library piq cannot be imported; "

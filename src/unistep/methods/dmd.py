@@ -34,17 +34,17 @@ class DMDConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["dmd"] = "dmd"
-    lambda_dm: float = Field(1.0, ge=0)
-    lambda_reg: float = Field(0.25, ge=0)
+    lambda_dm: float = Field(default=1.0, ge=0)
+    lambda_reg: float = Field(default=0.25, ge=0)
     weighting: Weighting = "eq8"
-    min_fraction: float = Field(0.02, ge=0, le=1)
-    max_fraction: float = Field(0.98, ge=0, le=1)
-    fake_score_updates_per_step: int = Field(1, ge=0)
+    min_fraction: float = Field(default=0.02, ge=0, le=1)
+    max_fraction: float = Field(default=0.98, ge=0, le=1)
+    fake_score_updates_per_step: int = Field(default=1, ge=0)
     regression: RegressionName = "lpips"
     perceptual_network: str | None = None
     pixel_weight: float = Field(default=1.0, ge=0)
-    dm_from_step: int = Field(0, ge=0)
-    fake_score_from_step: int = Field(0, ge=0)
+    dm_from_step: int = Field(default=0, ge=0)
+    fake_score_from_step: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def check(self) -> "DMDConfig":
@@ -122,7 +122,11 @@ class DMD:
         if self.config.lambda_dm == 0 or step < self.config.fake_score_from_step:
             return (generator,)
         return generator, *(
-            Phase(name=f"fake_score.{i}" if i else "fake_score", trains=("fake_score",), reuses_samples=matching and i == 0)
+            Phase(
+                name=f"fake_score.{i}" if i else "fake_score",
+                trains=("fake_score",),
+                reuses_samples=matching and i == 0,
+            )
             for i in range(self.config.fake_score_updates_per_step)
         )
 

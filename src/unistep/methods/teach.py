@@ -18,8 +18,8 @@ class TeachConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     P_mean: float = -1.2
-    P_std: float = Field(1.2, gt=0)
-    label_dropout: float = Field(0.1, ge=0, le=1)
+    P_std: float = Field(default=1.2, gt=0)
+    label_dropout: float = Field(default=0.1, ge=0, le=1)
 
 
 class Teach:

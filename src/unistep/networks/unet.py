@@ -35,19 +35,19 @@ class Linear(nn.Linear):
 
 
 class Conv2d(nn.Conv2d):
-    """Same-size convolution, optionally preceded by 2x nearest upsampling or followed by 2x averaging."""
+    """Same-size convolution, optionally on an input upsampled 2x (nearest) or averaged 2x."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, *, resample: str = "", gain: float = 1.0):
         super().__init__(in_channels, out_channels, kernel, padding=kernel // 2)
         self.resample = resample
         initialise(self, gain)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         if self.resample == "up":
-            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+            input = F.interpolate(input, scale_factor=2.0, mode="nearest")
         if self.resample == "down":
-            x = F.avg_pool2d(x, 2)
-        return super().forward(x)
+            input = F.avg_pool2d(input, 2)
+        return super().forward(input)
 
 
 def initialise(layer: nn.Linear | nn.Conv2d, gain: float) -> None:

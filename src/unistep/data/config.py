@@ -43,8 +43,8 @@ class DataConfig(BaseModel):
     image_column: str = "image"
     label_column: str | None = None
     names: tuple[str, ...] = ()
-    limit: int | None = Field(None, ge=1)
-    size: int | None = Field(None, ge=4, le=4096)
+    limit: int | None = Field(default=None, ge=1)
+    size: int | None = Field(default=None, ge=4, le=4096)
     channels: Literal[1, 3] | None = None
 
     @model_validator(mode="after")

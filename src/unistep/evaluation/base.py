@@ -122,14 +122,18 @@ class Metric(Protocol):
         ...
 
 
+class TooFewSamplesError(UserError):
+    """A metric has seen too few samples to give a number."""
+
+
 def require_samples(metric: str, found: int, needed: int, why: str) -> None:
     """Refuses to make a number of too few samples.
 
     Raises:
-        UserError: when fewer were found than needed.
+        TooFewSamplesError: when fewer were found than needed.
     """
     if found < needed:
-        raise UserError(
+        raise TooFewSamplesError(
             f"{metric}: found {found} samples, needed at least {needed} ({why}); "
             "ask for more samples or leave the metric out"
         )

@@ -1,6 +1,7 @@
 """Judging several models alike: real against real, the teacher, the teacher at one step, the student."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unistep.errors import UserError
-from unistep.evaluation.base import ImageJudge, Metric, Observed, Reference
+from unistep.evaluation.base import ImageJudge, Metric, Observed, Reference, TooFewSamplesError
 from unistep.evaluation.cache import Identity, load_features, save_features
 from unistep.evaluation.judging import Sample, all_metrics, feed, figures, judge_samples
 from unistep.evaluation.points import Modes, point_figures
@@ -150,13 +151,17 @@ def check_identity(candidate: Candidate, judge: ImageJudge, first_seed: int) -> 
 def floor(judge: ImageJudge, metrics: Sequence[Metric], num_samples: int) -> Row:
     """Held-out real images against the reference: what no generator need beat, at the same sample count if they last.
 
-    Class agreement is the judge's accuracy on all held-out images.
+    Class agreement is the judge's accuracy on all held-out images. A metric for which they are too few has no figure
+    in this row.
     """
     real = judge.reference("test")
     n = min(num_samples, len(real.features))
     labels = real.labels[:n]
     feed(metrics, Observed(features=real.features[:n], labels=labels, predicted=labels))
-    found = figures(metrics)
+    found: dict[str, float] = {}
+    for metric in metrics:
+        with suppress(TooFewSamplesError):
+            found |= metric.compute()
     if "agreement" in found:
         found["agreement"] = judge.accuracy
     return Row(name="real images, held out", role="floor", figures=found, num_samples=n)

@@ -11,6 +11,8 @@ from unistep.evaluation.features import Judge, ReferenceFeatures, Split, referen
 from unistep.evaluation.fit_classifier import ClassifierRecipe, accuracy, fit_classifier
 from unistep.evaluation.judge_network import JudgeNetwork
 
+FLOOR = 128  # held-out images that the Frechet distance of real images to real images needs: twice the judge's features
+
 
 def train_judge(
     images: Tensor,
@@ -34,7 +36,7 @@ def train_judge(
         flip: mirror half the images left to right; right for clothes, wrong for digits.
         names: of the classes.
         held_out: images and labels that measure its accuracy and become the reference `test`; by default a tenth of
-            the images, drawn by a fixed seed and left out of the training.
+            the images (of few images more, see `hold_out`), drawn by a fixed seed and left out of the training.
         device: where to train.
         on_step: called after each step with its number and loss.
 
@@ -73,8 +75,8 @@ def require_judgeable(images: Tensor, labels: Tensor | None) -> Tensor:
 
 
 def hold_out(images: Tensor, labels: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Splits off a tenth of the images, the same ones every time."""
+    """Splits off a tenth of the images, the same ones every time; of few images up to a third, to reach `FLOOR`."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    cut = max(1, len(images) // 10)
+    cut = max(len(images) // 10, min(len(images) // 3, FLOOR))
     test, train = order[:cut], order[cut:]
     return (images[train], labels[train]), (images[test], labels[test])

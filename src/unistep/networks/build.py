@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import nn
 
+from unistep.arguments import require_arguments
 from unistep.errors import UserError
 from unistep.networks.mlp import MLP
 from unistep.networks.preconditioning import EDMDenoiser, channels_last
@@ -17,15 +18,16 @@ def build_network(config: dict[str, Any]) -> nn.Module:
     """A raw network from {"type": "unet" | "mlp", ...constructor arguments}.
 
     Raises:
-        UserError: for an unknown type or constructor argument.
+        UserError: for an unknown type or constructor argument, or a value that the network refuses.
     """
     arguments = dict(config)
     kind = arguments.pop("type", None)
     if kind not in NETWORKS:
         raise UserError(f"network.type: found {kind!r}, expected one of {', '.join(NETWORKS)}")
+    require_arguments(NETWORKS[kind], arguments, "network")
     try:
         return NETWORKS[kind](**arguments)
-    except TypeError as error:
+    except (ValueError, RuntimeError, ArithmeticError) as error:  # sizes that make no network
         raise UserError(f"network: {error}; see the arguments of {NETWORKS[kind].__name__}") from error
 
 

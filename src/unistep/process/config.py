@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from unistep.arguments import require_arguments
 from unistep.errors import UserError
 from unistep.process.base import NoiseProcess
 from unistep.process.continuous_vp import ContinuousVPProcess
@@ -57,6 +58,7 @@ def process_from_config(config: Mapping[str, Any]) -> NoiseProcess:
     kind = arguments.pop("type", None)
     if kind not in TYPES:
         raise UserError(f"process.type: found {kind!r}, expected one of {', '.join(TYPES)}")
+    require_arguments(TYPES[kind], arguments, "process")
     try:
         return TYPES[kind](**arguments)
     except TypeError as error:  # Python's own words name the argument that does not fit

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from unistep.arguments import require_type
 from unistep.errors import UserError
 from unistep.samplers.base import Sampler
 from unistep.samplers.consistency import Consistency
@@ -29,8 +30,10 @@ def build_sampler(name: str, num_steps: int, **options: Any) -> Sampler:
     if name not in SAMPLERS:
         raise UserError(f"sampler.name: found {name!r}, expected one of {', '.join(SAMPLERS)}")
     kind = SAMPLERS[name]
-    known = [field.name for field in fields(kind) if field.name != "num_steps"]
+    known = {field.name: field.type for field in fields(kind) if field.name != "num_steps"}
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise UserError(f"sampler.{unknown[0]}: found this option for {name}, which knows {', '.join(known) or 'none'}")
+    for option, value in options.items():
+        require_type(value, known[option], f"sampler.{option}")
     return kind(num_steps, **options)

@@ -1,0 +1,52 @@
+"""Plain values of a recipe as arguments of a class: names and types are checked first."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from unistep.errors import UserError
+
+LOOSE = ConfigDict(arbitrary_types_allowed=True)
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def require_arguments(make: Callable[..., Any], values: Mapping[str, Any], section: str) -> None:
+    """The values must be arguments that `make` takes, each of the type it is annotated with.
+
+    Args:
+        make: a class or function with annotated parameters; with `**kwargs` other names pass unchecked.
+        values: argument name -> plain value.
+        section: of the recipe, for the message.
+
+    Raises:
+        UserError: naming the first unknown, missing or ill-typed argument.
+    """
+    parameters = inspect.signature(make).parameters
+    named = {name: p for name, p in parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD}
+    for name in values:
+        if name not in named and len(named) == len(parameters):
+            close = get_close_matches(name, named, 1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise UserError(f"{section}.{name}: unknown key; {hint}expected one of {', '.join(sorted(named))}")
+    for name, parameter in named.items():
+        if name in values:
+            require_type(values[name], parameter.annotation, f"{section}.{name}")
+        elif parameter.default is inspect.Parameter.empty:
+            raise UserError(f"{section}.{name}: missing, a value is needed")
+
+
+def require_type(value: Any, wanted: Any, path: str) -> None:
+    """Strictly: "64" is not 64 and 1.5 is not 1; lists pass for tuples.
+
+    Raises:
+        UserError: naming the path, what was found and what is expected.
+    """
+    held = tuple(value) if isinstance(value, list) else value
+    try:
+        TypeAdapter(wanted, config=LOOSE).validate_python(held, strict=True)
+    except ValidationError as error:
+        words = WORDS.get(wanted) or error.errors()[0]["msg"].removeprefix("Input should be ")
+        raise UserError(f"{path}: found {value!r}, expected {words}") from error

@@ -145,6 +145,7 @@ def test_a_folder_where_no_folder_can_be(tmp_path: Path) -> None:
 
 def test_another_recipe_does_not_resume(tmp_path: Path) -> None:
     api.open_run(api.load_recipe("gaussians"), tmp_path)
+    (tmp_path / "checkpoints" / "step-0000001").mkdir(parents=True)
     message = refuse("distill", "gaussians", "--set", "training.steps=3", "--out", tmp_path)
     assert "training.steps: found 3, expected" in message
 

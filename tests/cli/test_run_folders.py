@@ -20,9 +20,17 @@ def test_a_run_keeps_its_recipe_as_resolved(tmp_path: Path) -> None:
 
 def test_another_recipe_does_not_resume_a_run(tmp_path: Path) -> None:
     open_run(load_recipe("gaussians"), tmp_path)
+    (tmp_path / "checkpoints" / "step-0000001").mkdir(parents=True)
     steps = load_recipe("gaussians").training.steps
     with pytest.raises(UserError, match=rf"training\.steps: found 3, expected {steps} as in .*recipe\.yaml; .*--out"):
         open_run(load_recipe("gaussians", ["training.steps=3"]), tmp_path)
+
+
+def test_as_long_as_nothing_is_learnt_the_recipe_may_be_mended(tmp_path: Path) -> None:
+    open_run(load_recipe("gaussians"), tmp_path)
+    mended = load_recipe("gaussians", ["training.steps=3"])
+    open_run(mended, tmp_path)
+    assert load_run_recipe(tmp_path) == mended
 
 
 def test_the_description_may_change(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from unistep.api.draws import one_step, solved_teacher, teacher_draws
-from unistep.api.evaluating import evaluate_run
+from unistep.api.evaluating import evaluate_run, require_judging
 from unistep.api.hooks import looking_hooks
 from unistep.api.judges import find_quick_judge
 from unistep.api.pairing import pairs_of_run
 from unistep.api.runs import open_run, record, record_start
-from unistep.api.talk import Talk, talker, with_flags
+from unistep.api.talk import Talk, with_flags
 from unistep.api.teachers import Starting, starting_point
 from unistep.errors import UserError
 from unistep.evaluation.features import load_perceptual
@@ -62,7 +62,7 @@ def distill(
         KeyboardInterrupt: after Ctrl-C, with everything saved.
     """
     resolved = recipe_of(DistillRecipe, recipe, with_flags(overrides, seed, device))
-    where, say = resolve_device(resolved.training.device), talker(quiet)
+    where, say = resolve_device(resolved.training.device), Talk(quiet)
     with process_group(where):
         folder = on_main(lambda: open_run(resolved, Path(out) if out else None))
         on_main(lambda: record_start(folder, where))
@@ -89,11 +89,12 @@ def train_generator(
 ) -> None:
     """Pairs if needed, the loop, the export to `generator/`."""
     teacher, config = start.teacher, recipe.training
-    pairs = pairs_of_run(recipe, teacher, folder, device, say, quiet) if recipe.method.needs_pairs else None
+    require_judging(recipe, teacher, folder)
     initial = Generator(start.copy(), teacher.process, initial_time(recipe.generator, teacher))
     generator = prepare_network(initial, config, device)
     fake_score = prepare_network(start.copy(), config, device)
     method = DMD(teacher, generator, fake_score, recipe.method, regression(recipe, device), recipe.teacher.guidance)
+    pairs = pairs_of_run(recipe, teacher, folder, device, say, quiet) if recipe.method.needs_pairs else None
     streams = Streams(
         seed=config.seed, batch=config.batch, pair_batch=config.pair_batch, device=device,
         conditioner=teacher.conditioner, pairs=pairs, pair_phases=PAIR_PHASES,

@@ -9,22 +9,24 @@ from torch import nn
 from unistep.api.draws import Draws, one_step, solved_teacher, teacher_draws
 from unistep.api.judges import find_judge, point_reference
 from unistep.api.runs import load_run_recipe
-from unistep.api.talk import Talk, talker, with_flags
+from unistep.api.talk import Talk, with_flags
 from unistep.api.teachers import find_teacher
 from unistep.assets import embedded_folder
 from unistep.errors import UserError
 from unistep.evaluation import Candidate, Evaluation, Identity, Judge, evaluate_models, evaluate_points
 from unistep.evaluation.evaluate import slug
+from unistep.evaluation.judging import require_enough_samples
 from unistep.evaluation.result import Role
 from unistep.networks import Generator
 from unistep.recipes.load import recipe_of
 from unistep.recipes.schema import DistillRecipe
 from unistep.reports import print_table, write_report, write_samples
-from unistep.teachers.checkpoint import load_generator
+from unistep.teachers.checkpoint import load_generator, read_checkpoint
 from unistep.teachers.teacher import Teacher
 from unistep.training.distributed import on_main, process_group, resolve_device
 
 TEACHER, ONE_STEP, STUDENT = "teacher", "teacher at one step", "one-step generator"
+NO_JUDGE = "evaluation.judge: found nothing, expected embedded:NAME or a folder: the samples are no points"
 
 
 def evaluate(
@@ -50,8 +52,11 @@ def evaluate(
         UserError: if there is no finished run, or for mistakes in the overrides.
     """
     folder = Path(run)
-    recipe = recipe_of(DistillRecipe, load_run_recipe(folder), with_flags(overrides, None, device))
-    where, say = resolve_device(recipe.training.device), talker(quiet)
+    made_with = load_run_recipe(folder)
+    if not isinstance(made_with, DistillRecipe):
+        raise UserError(f"{folder}: found a run of {made_with.kind}, expected a run of distill, which has a generator")
+    recipe = recipe_of(DistillRecipe, made_with, with_flags(overrides, None, device))
+    where, say = resolve_device(recipe.training.device), Talk(quiet)
     with process_group(where):
         found = teacher or find_teacher(recipe, folder, where, say, quiet)
         found.denoiser.to(where)
@@ -162,6 +167,23 @@ def judge_images(
     )  # fmt: skip
 
 
+def require_judging(recipe: DistillRecipe, teacher: Teacher, folder: Path) -> None:
+    """Finds what would stop an evaluation, before hours of training: no judge, too few samples, a missing generator.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    evaluation, judge = recipe.evaluation, find_judge(recipe.evaluation.judge, folder)
+    if judge is not None:
+        judge.features(teacher.codec.decode(torch.zeros(1, *teacher.shape)))  # images of its size?
+        during = evaluation.samples_during_training if recipe.training.evaluate_every else None
+        require_enough_samples(judge.reference("train"), evaluation.samples, during)
+    elif point_reference(teacher, 1) is None:
+        raise UserError(NO_JUDGE)
+    for spec in evaluation.beside.values():
+        read_checkpoint(generator_folder(spec))
+
+
 def judge_points(recipe: DistillRecipe, teacher: Teacher, rows: list[Candidate], folder: Path, say: Talk) -> Evaluation:
     """Distances to exact samples.
 
@@ -171,9 +193,7 @@ def judge_points(recipe: DistillRecipe, teacher: Teacher, rows: list[Candidate],
     evaluation = recipe.evaluation
     reference = point_reference(teacher, evaluation.samples)
     if reference is None:
-        raise UserError(
-            "evaluation.judge: found nothing, expected embedded:NAME or a folder: the samples are no points"
-        )
+        raise UserError(NO_JUDGE)
     say(f"judging {evaluation.samples:,} points each")
     write_samples(folder, rows, first_seed=evaluation.first_seed, real=reference.real, is_points=True)
     return evaluate_points(

@@ -29,7 +29,7 @@ def looking_hooks(
     Args:
         draws: the network of a run, as what draws samples.
         quick: judges them; None = never.
-        say: where lines go.
+        say: when quiet the loop shows neither bar nor lines.
         teacher: shown above in previews, and the reference of the health monitor; None while teaching one.
     """
     above: dict[str, Tensor] = {}  # the teacher's samples, made once, when first needed
@@ -53,7 +53,7 @@ def looking_hooks(
         evaluate=None if quick is None else evaluate,
         preview=preview,
         reference=None if teacher is None else statistics(teacher),
-        message=say,
+        message=say if say.quiet else None,
     )
 
 

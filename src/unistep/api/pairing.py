@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from unistep.api.runs import open_run, record, record_start
-from unistep.api.talk import Talk, talker, with_flags
+from unistep.api.talk import Talk, with_flags
 from unistep.api.teachers import find_teacher
 from unistep.errors import UserError
 from unistep.pairs import PairStore, generate_pairs
@@ -44,7 +44,7 @@ def make_pairs(
         KeyboardInterrupt: on Ctrl-C; finished shards stay.
     """
     resolved = recipe_of(DistillRecipe, recipe, with_flags(overrides, None, device))
-    where, say = resolve_device(resolved.training.device), talker(quiet)
+    where, say = resolve_device(resolved.training.device), Talk(quiet)
     with process_group(where):
         folder = on_main(lambda: open_run(resolved, Path(out) if out else None))
         on_main(lambda: record_start(folder, where))

@@ -16,9 +16,14 @@ from unistep.recipes.load import Recipe, dump_recipe, recipe_from_values
 from unistep.recipes.parse import parse_yaml
 from unistep.training.resume import binding, require_same_recipe
 
+LEARNT = ("checkpoints/step-*", "judge/*", "generator/*")
+
 
 def open_run(recipe: Recipe, out: Path | None) -> Path:
-    """The run's folder, made if need be; `recipe.yaml` and `run.json` are written on the first start.
+    """The run's folder, made if need be; `recipe.yaml` is written on the first start.
+
+    As long as nothing has been learnt there, after a mistake in the recipe say, another recipe takes its place: pairs
+    and a teacher taught in the run know themselves what they were made with.
 
     Args:
         recipe: as resolved, overrides included.
@@ -32,14 +37,20 @@ def open_run(recipe: Recipe, out: Path | None) -> Path:
         raise UserError(f"{folder}: found a file, expected a folder; choose another place with --out")
     folder.mkdir(parents=True, exist_ok=True)
     stored = folder / "recipe.yaml"
-    if stored.is_file():
+    if stored.is_file() and has_learnt(folder):
         require_same_recipe(settings(load_run_recipe(folder)), settings(recipe), str(stored))
-    else:
+        return folder
+    if not stored.is_file():
         foreign = next((path.name for path in folder.iterdir() if not path.name.startswith(".")), None)
         if foreign:
             raise UserError(f"{folder}: found {foreign} but no recipe.yaml, so this is no run; choose another --out")
-        write_text(stored, dump_recipe(recipe))
+    write_text(stored, dump_recipe(recipe))
     return folder
+
+
+def has_learnt(folder: Path) -> bool:
+    """Whether a run's folder holds anything that training made: a checkpoint, a judge, a finished generator."""
+    return any(any(folder.glob(made)) for made in LEARNT)
 
 
 def load_run_recipe(folder: Path) -> Recipe:

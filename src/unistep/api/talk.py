@@ -1,23 +1,23 @@
 """What a verb says while it works: lines on stderr from the first rank, or nothing."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from rich.console import Console
 
 from unistep.training.distributed import is_main
 
-Talk = Callable[[str], None]
 
-
-def talker(quiet: bool) -> Talk:
+@dataclass(frozen=True)
+class Talk:
     """A function that prints one line, or swallows it when quiet or not on the first rank."""
-    console = Console(stderr=True)
 
-    def say(line: str) -> None:
-        if not quiet and is_main():
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+    quiet: bool = False
+    console: Console = field(default_factory=lambda: Console(stderr=True))
 
-    return say
+    def __call__(self, line: str) -> None:
+        if not self.quiet and is_main():
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def with_flags(overrides: Iterable[str], seed: int | None, device: str) -> list[str]:

@@ -12,7 +12,7 @@ from unistep.api.finishing import export_average
 from unistep.api.hooks import looking_hooks
 from unistep.api.judges import quick_image_judge, trained_judge
 from unistep.api.runs import open_run, record_start
-from unistep.api.talk import Talk, talker, with_flags
+from unistep.api.talk import Talk, with_flags
 from unistep.data import ImageDataset, load_images
 from unistep.errors import UserError
 from unistep.evaluation.features import load_judge
@@ -58,7 +58,7 @@ def teach(
         UserError: for mistakes in recipe, data or folder.
         KeyboardInterrupt: after Ctrl-C, with everything saved.
     """
-    resolved, say = recipe_of(TeachRecipe, recipe, with_flags(overrides, seed, device)), talker(quiet)
+    resolved, say = recipe_of(TeachRecipe, recipe, with_flags(overrides, seed, device)), Talk(quiet)
     data = load_images(resolved.data)
     config = teacher_config(resolved, data)
     where = resolve_device(resolved.training.device)

@@ -1,5 +1,6 @@
 """What a user sees when something goes wrong: one line, a code, and how to go on."""
 
+import errno
 import os
 from collections.abc import Callable
 from functools import wraps
@@ -11,6 +12,7 @@ from unistep.errors import UserError
 
 USER_MISTAKE = 2
 INTERRUPTED = 130
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def one_line_errors(verb: Callable[..., None]) -> Callable[..., None]:
@@ -52,8 +54,10 @@ def describe_os_error(error: OSError) -> str:
 
 def remedy(error: OSError) -> str:
     """What to do about it, where we know."""
-    if isinstance(error, PermissionError):
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return "; choose another folder with --out"
-    if error.errno in (28, 122):  # ENOSPC, EDQUOT
+    if error.errno in FULL:
         return "; free some space and run the same command again"
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return ": a file is where a folder is needed; choose another place with --out"
     return ""

@@ -36,6 +36,25 @@ def quick_metrics(reference: Reference) -> list[Metric]:
     return [FrechetDistance(reference), ClassAgreement(), Diversity(reference)]
 
 
+def require_enough_samples(reference: Reference, samples: int, during_training: int | None) -> None:
+    """Whether the metrics will be able to make figures of so many samples, asked before the samples are made.
+
+    Args:
+        reference: what they will be compared with.
+        samples: for `all_metrics`.
+        during_training: for `quick_metrics`; None = none are wanted.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    frechet = 2 * reference.features.shape[1]
+    needed = max(frechet, KernelDistance(reference).subset, NeighbourMetrics(reference).needed)
+    if samples < needed:
+        raise UserError(f"evaluation.samples: found {samples}, expected at least {needed}")
+    if during_training is not None and during_training < frechet:
+        raise UserError(f"evaluation.samples_during_training: found {during_training}, expected at least {frechet}")
+
+
 def observe(images: Tensor, labels: Tensor | None, judge: ImageJudge) -> Observed:
     """Shows images uint8 [b, c, h, w] to the judge.
 

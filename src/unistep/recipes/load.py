@@ -64,7 +64,8 @@ def recipe_of(model: type[AnyRecipe], recipe: str | Path | Recipe, overrides: It
     """
     loaded = load_recipe(recipe, overrides)
     if not isinstance(loaded, model):
-        raise UserError(f"recipe {loaded.name}: its kind is {loaded.kind}; use `unistep {loaded.kind} {loaded.name}`")
+        named = recipe if isinstance(recipe, str | Path) else loaded.name
+        raise UserError(f"recipe {loaded.name}: its kind is {loaded.kind}; use `unistep {loaded.kind} {named}`")
     return loaded
 
 

@@ -54,7 +54,7 @@ class Hooks:
         features: samples [b, *dims] -> features for the diversity alarm; None = the values themselves.
         reference: statistics of the teacher's samples; None leaves drift and diversity unjudged.
         health: thresholds of the alarms.
-        message: where lines for the user go besides the progress bar; None = the console.
+        message: takes the lines for the user instead of progress bar and console; None = those.
     """
 
     evaluate: Evaluate | None = None

@@ -46,9 +46,9 @@ def require_same_recipe(saved: Mapping[str, Any], current: Mapping[str, Any], wh
         UserError: naming the first setting that differs, in alphabetical order.
     """
     for key in sorted(saved.keys() | current.keys()):
-        found, expected = current.get(key, "nothing"), saved.get(key, "nothing")
+        found, expected = (json.dumps(s[key]) if key in s else "nothing" for s in (current, saved))
         if found != expected:
             raise UserError(
-                f"{key}: found {json.dumps(found)}, expected {json.dumps(expected)} as in {where}; "
+                f"{key}: found {found}, expected {expected} as in {where}; "
                 "restore the setting to go on, or choose another run folder (--out) to start anew"
             )

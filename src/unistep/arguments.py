@@ -1,9 +1,9 @@
 """Plain values of a recipe as arguments of a class: names and types are checked first."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -48,5 +48,7 @@ def require_type(value: Any, wanted: Any, path: str) -> None:
     try:
         TypeAdapter(wanted, config=LOOSE).validate_python(held, strict=True)
     except ValidationError as error:
-        words = WORDS.get(wanted) or error.errors()[0]["msg"].removeprefix("Input should be ")
+        listed = get_origin(wanted) in (Sequence, tuple) and not isinstance(value, list)
+        words = WORDS.get(wanted, error.errors()[0]["msg"].removeprefix("Input should be "))
+        words = "a list" if listed else words
         raise UserError(f"{path}: found {value!r}, expected {words}") from error

@@ -26,6 +26,7 @@ from unistep.teachers.teacher import Teacher
 from unistep.training.batches import Streams
 from unistep.training.distributed import on_main, process_group, resolve_device, unwrap
 from unistep.training.loop import train
+from unistep.training.optim import check_names
 from unistep.training.prepare import prepare_network
 
 PAIR_PHASES = ("generator", "regression")
@@ -94,6 +95,7 @@ def train_generator(
     generator = prepare_network(initial, config, device)
     fake_score = prepare_network(start.copy(), config, device)
     method = DMD(teacher, generator, fake_score, recipe.method, regression(recipe, device), recipe.teacher.guidance)
+    check_names(config.optim, method.networks)
     pairs = pairs_of_run(recipe, teacher, folder, device, say, quiet) if recipe.method.needs_pairs else None
     streams = Streams(
         seed=config.seed, batch=config.batch, pair_batch=config.pair_batch, device=device,

@@ -1,7 +1,6 @@
 """A run's folder: opened anew or resumed, with the recipe as resolved and a record of what it was made with."""
 
 import json
-import os
 import platform
 import subprocess
 import time
@@ -12,6 +11,7 @@ import torch
 
 import unistep
 from unistep.errors import UserError
+from unistep.pairs.atomic import atomic_write
 from unistep.recipes.load import Recipe, dump_recipe, recipe_from_values
 from unistep.recipes.parse import parse_yaml
 from unistep.training.resume import binding, require_same_recipe
@@ -44,7 +44,7 @@ def open_run(recipe: Recipe, out: Path | None) -> Path:
         foreign = next((path.name for path in folder.iterdir() if not path.name.startswith(".")), None)
         if foreign:
             raise UserError(f"{folder}: found {foreign} but no recipe.yaml, so this is no run; choose another --out")
-    write_text(stored, dump_recipe(recipe))
+    atomic_write(stored, dump_recipe(recipe).encode())
     return folder
 
 
@@ -76,15 +76,26 @@ def settings(recipe: Recipe) -> dict[str, Any]:
 def record(folder: Path, **facts: Any) -> None:
     """Adds facts to run.json; what is there under other names stays."""
     path = folder / "run.json"
-    known = json.loads(path.read_text()) if path.is_file() else {}
-    write_text(path, json.dumps({**known, **facts}, indent=2) + "\n")
+    known = read_record(path)
+    atomic_write(path, (json.dumps({**known, **facts}, indent=2) + "\n").encode())
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What run.json says so far.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    try:
+        return json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError as error:
+        raise UserError(f"{path}: no readable JSON ({error}); delete this one file, it is only a record") from error
 
 
 def record_start(folder: Path, device: torch.device) -> None:
     """Adds this start of the command to run.json: when, with which versions, on what."""
     path = folder / "run.json"
-    starts = json.loads(path.read_text()).get("starts", []) if path.is_file() else []
-    record(folder, starts=[*starts, environment(device)])
+    record(folder, starts=[*read_record(path).get("starts", []), environment(device)])
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -111,10 +122,3 @@ def git_commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes beside the file, then moves: a reader sees the old file or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)

@@ -10,6 +10,7 @@ class ClassAgreement:
     """Hits over asked, for samples that were asked to be of a class (label >= 0); no figure if none was."""
 
     name = "agreement"
+    needed = 1
 
     def __init__(self) -> None:
         self.hits, self.asked, self.seen = 0, 0, 0

@@ -101,6 +101,11 @@ class Metric(Protocol):
 
     name: str
 
+    @property
+    def needed(self) -> int:
+        """Fewest samples it makes figures of."""
+        ...
+
     def update(self, seen: Observed) -> None:
         """Takes in a batch."""
         ...

@@ -22,6 +22,7 @@ class Diversity:
     """
 
     name = "diversity"
+    needed = 2
 
     def __init__(self, reference: Reference, per_class: int = 500) -> None:
         self.reference = reference

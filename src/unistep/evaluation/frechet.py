@@ -79,6 +79,10 @@ class FrechetDistance:
         self.reference = reference
         self.moments = FeatureMoments()
 
+    @property
+    def needed(self) -> int:
+        return 2 * len(self.reference.mean)
+
     def update(self, seen: Observed) -> None:
         self.moments.update(seen.features)
 
@@ -86,8 +90,7 @@ class FrechetDistance:
         self.moments.merge(other.moments)
 
     def compute(self) -> dict[str, float]:
-        d = len(self.reference.mean)
-        require_samples(self.name, self.moments.count, 2 * d, f"twice the {d} features")
+        require_samples(self.name, self.moments.count, self.needed, f"twice the {len(self.reference.mean)} features")
         mean, cov = self.moments.mean, self.moments.cov
         return {"frechet": frechet_distance(mean, cov, self.reference.mean, self.reference.cov)}
 

@@ -21,14 +21,10 @@ Progress = Callable[[int, int], None]
 
 
 def all_metrics(reference: Reference) -> list[Metric]:
-    """The metrics of an evaluation, empty, against one reference."""
-    return [
-        FrechetDistance(reference),
-        KernelDistance(reference),
-        NeighbourMetrics(reference),
-        ClassAgreement(),
-        Diversity(reference),
-    ]
+    """The metrics of an evaluation, empty, against one reference; without those that want a larger reference."""
+    kernel, neighbours = KernelDistance(reference), NeighbourMetrics(reference)
+    large: list[Metric] = [m for m in (kernel, neighbours) if len(reference.features) >= m.needed]
+    return [FrechetDistance(reference), *large, ClassAgreement(), Diversity(reference)]
 
 
 def quick_metrics(reference: Reference) -> list[Metric]:
@@ -36,23 +32,24 @@ def quick_metrics(reference: Reference) -> list[Metric]:
     return [FrechetDistance(reference), ClassAgreement(), Diversity(reference)]
 
 
-def require_enough_samples(reference: Reference, samples: int, during_training: int | None) -> None:
+def require_enough_samples(reference: Reference, samples: int, during: int | None) -> None:
     """Whether the metrics will be able to make figures of so many samples, asked before the samples are made.
 
     Args:
         reference: what they will be compared with.
         samples: for `all_metrics`.
-        during_training: for `quick_metrics`; None = none are wanted.
+        during: for `quick_metrics`; None = none are wanted.
 
     Raises:
         UserError: naming the setting.
     """
-    frechet = 2 * reference.features.shape[1]
-    needed = max(frechet, KernelDistance(reference).subset, NeighbourMetrics(reference).needed)
-    if samples < needed:
-        raise UserError(f"evaluation.samples: found {samples}, expected at least {needed}")
-    if during_training is not None and during_training < frechet:
-        raise UserError(f"evaluation.samples_during_training: found {during_training}, expected at least {frechet}")
+    for setting, found, metrics in (
+        ("samples", samples, all_metrics),
+        ("samples_during_training", during, quick_metrics),
+    ):
+        needed = max(metric.needed for metric in metrics(reference))
+        if found is not None and found < needed:
+            raise UserError(f"evaluation.{setting}: found {found}, expected at least {needed}")
 
 
 def observe(images: Tensor, labels: Tensor | None, judge: ImageJudge) -> Observed:

@@ -41,6 +41,10 @@ class KernelDistance:
         self.subset, self.num_subsets, self.seed = subset, num_subsets, seed
         self.parts: list[Tensor] = []
 
+    @property
+    def needed(self) -> int:
+        return self.subset
+
     def update(self, seen: Observed) -> None:
         self.parts.append(seen.features)
 

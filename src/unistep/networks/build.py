@@ -27,8 +27,8 @@ def build_network(config: dict[str, Any]) -> nn.Module:
     require_arguments(NETWORKS[kind], arguments, "network")
     try:
         return NETWORKS[kind](**arguments)
-    except (ValueError, RuntimeError, ArithmeticError) as error:  # sizes that make no network
-        raise UserError(f"network: {error}; see the arguments of {NETWORKS[kind].__name__}") from error
+    except ValueError as error:  # sizes that make no network; it says which
+        raise UserError(f"network.{error}") from error
 
 
 def build_denoiser(config: dict[str, Any]) -> EDMDenoiser:

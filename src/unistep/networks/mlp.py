@@ -19,6 +19,8 @@ class MLP(nn.Module):
 
     def __init__(self, dim: int = 2, width: int = 128, num_blocks: int = 3, label_dim: int = 0):
         super().__init__()
+        if min(dim, width, num_blocks) < 1:
+            raise ValueError(f"dim, width, num_blocks: found {dim}, {width}, {num_blocks}, expected 1 or more each")
         self.register_buffer("freqs", torch.exp(torch.linspace(math.log(0.5), math.log(32.0), 16)))
         self.freqs: Tensor
         self.stem = nn.Linear(dim + 2 * len(self.freqs), width)

@@ -100,6 +100,26 @@ class UNetBlock(nn.Module):
         return self.proj(out.transpose(2, 3).reshape(b, c, h, w))
 
 
+def require_sizes(model_channels: int, channel_mult: Sequence[int], num_blocks: int, channel_mult_emb: int,
+                  dropout: float, patch: int, num_heads: int) -> None:  # fmt: skip
+    """Refuses what would fail later or mean nothing.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    sizes = {"model_channels": model_channels, "num_blocks": num_blocks, "channel_mult_emb": channel_mult_emb,
+             "patch": patch, "num_heads": num_heads, "channel_mult": min(channel_mult, default=0)}  # fmt: skip
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name}: found {size}, expected 1 or more")
+    if model_channels % 2:
+        raise ValueError(f"model_channels: found {model_channels}, expected an even number: sines and cosines")
+    if any(model_channels * m % num_heads for m in channel_mult):
+        raise ValueError(f"num_heads: found {num_heads}, expected a divisor of the width of every level")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout: found {dropout}, expected 0 or more and less than 1")
+
+
 class UNet(nn.Module):
     """F_x of EDM: (x [b, c, h, w], c_noise [b], one-hot labels [b, label_dim] or None) -> [b, c, h, w].
 
@@ -117,7 +137,7 @@ class UNet(nn.Module):
         num_heads: attention heads.
 
     Raises:
-        ValueError: if the resolution is not divisible as above.
+        ValueError: if the resolution is not divisible as above, or for sizes that make no network.
     """
 
     def __init__(self, img_resolution: int, img_channels: int, model_channels: int = 128,
@@ -125,6 +145,7 @@ class UNet(nn.Module):
                  channel_mult_emb: int = 4, label_dim: int = 0, dropout: float = 0.0, patch: int = 1,
                  num_heads: int = 1):  # fmt: skip
         super().__init__()
+        require_sizes(model_channels, channel_mult, num_blocks, channel_mult_emb, dropout, patch, num_heads)
         divisor = patch * 2 ** (len(channel_mult) - 1)
         if img_resolution % divisor:
             raise ValueError(

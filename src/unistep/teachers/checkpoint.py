@@ -33,8 +33,9 @@ def save_denoiser(folder: Path, denoiser: nn.Module, config: dict[str, Any], dty
         config: network, process, sigma_data, shape, conditioner, codec; `t_init` too where it is a generator.
         dtype: storage type of floating-point weights; None keeps theirs.
     """
+    for leftover in folder.parent.glob(f".{folder.name}.*"):  # of a writer that was killed or had no room
+        shutil.rmtree(leftover)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     state = {
         k: v.detach().cpu().contiguous().to(dtype if dtype and v.is_floating_point() else v.dtype)
@@ -58,6 +59,9 @@ def load_denoiser(folder: Path) -> tuple[EDMDenoiser, dict[str, Any], str]:
         UserError: for a missing or damaged file, or weights that do not fit the configuration.
     """
     config, state, digest = read_checkpoint(folder)
+    for key in ("network", "process", "shape", "codec"):
+        if key not in config:
+            raise UserError(f"{folder / 'config.json'}: {key}: missing, a value is needed; restore the file")
     denoiser = build_denoiser(config)
     fill(denoiser, state, folder / "model.safetensors")
     return denoiser, config, digest
@@ -80,8 +84,9 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tenso
         raise UserError(f"{description}: no readable JSON ({error}); restore the file") from error
     except SafetensorError as error:
         raise UserError(f"{weights}: no readable safetensors file ({error}); restore the file") from error
-    if config.get("format") != FORMAT:
-        raise UserError(f"{description}: found format {config.get('format')!r}, expected {FORMAT!r}")
+    found = config.get("format") if isinstance(config, dict) else None
+    if found != FORMAT:
+        raise UserError(f"{description}: found format {found!r}, expected {FORMAT!r}")
     return config, state, hashlib.sha256(weights.read_bytes() + description.read_bytes()).hexdigest()
 
 

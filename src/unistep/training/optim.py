@@ -40,9 +40,10 @@ def config_for(optim: Mapping[str, OptimConfig], name: str) -> OptimConfig:
 
 def check_names(optim: Mapping[str, OptimConfig], networks: Mapping[str, nn.Module]) -> None:
     """Refuses settings for networks that the method does not have."""
+    known = ", ".join(["default", *sorted(networks)])
     for name in optim:
         if name != "default" and name not in networks:
-            raise UserError(f"training.optim.{name}: no such network; expected default or one of {sorted(networks)}")
+            raise UserError(f"training.optim.{name}: no such network; expected one of {known}")
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ class ProgressDisplay:
         self.bar: Progress | None = None
         if enabled and message is None and self.console.is_terminal:
             self.bar = Progress(
-                TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn(),
                 TextColumn("{task.fields[values]}"), console=self.console,
             )  # fmt: skip
             self.task = self.bar.add_task("training", total=steps, completed=done, values="")
@@ -40,7 +40,9 @@ class ProgressDisplay:
     def values(self, step: int, values: Mapping[str, float]) -> None:
         """Shows the logged values: loss terms, step time, rate, time left."""
         if self.bar is not None:
-            self.bar.update(self.task, values=describe(values))
+            self.bar.update(
+                self.task, values=describe({k: v for k, v in values.items() if k != "images_per_second"}, 3)
+            )
         elif self.enabled and (time.monotonic() - self.last_line > QUIET_SECONDS or step == self.steps):
             self.last_line = time.monotonic()
             left = (self.steps - step) * values.get("seconds_per_step", 0.0)
@@ -61,11 +63,13 @@ class ProgressDisplay:
             self.bar.stop()
 
 
-def describe(values: Mapping[str, float]) -> str:
+def describe(values: Mapping[str, float], digits: int = 4) -> str:
     """The values worth a glance, on one line."""
-    shown = [f"{name[5:]} {value:.4g}" for name, value in values.items() if name.startswith("loss/")]
+    shown = [f"{name[5:]} {value:.{digits}g}" for name, value in values.items() if name.startswith("loss/")]
     if "seconds_per_step" in values:
-        shown += [f"{1000 * values['seconds_per_step']:.0f} ms/step", f"{values['images_per_second']:.0f} images/s"]
+        shown.append(f"{1000 * values['seconds_per_step']:.0f} ms/step")
+    if "images_per_second" in values:
+        shown.append(f"{values['images_per_second']:.0f} images/s")
     return "  ".join(shown)
 
 

@@ -8,6 +8,7 @@ from stand_ins import TwoPhases, config, method, run, stop_after, streams
 from tiny_dmd import run_dmd
 from torch import Tensor
 
+from unistep.__main__ import leave
 from unistep.methods.base import Batch, LossOutput, Phase, Random
 from unistep.training import NonFiniteError, distributed, train
 
@@ -54,3 +55,4 @@ def main(out: Path) -> None:
 if __name__ == "__main__":
     with distributed.process_group(torch.device("cpu")):
         main(Path(sys.argv[1]))
+    leave(0)

@@ -1,4 +1,4 @@
-"""Distribution matching alone, from exact scores: a Gaussian is matched, the ring of eight modes covered, alarms ring."""
+"""Distribution matching alone, from exact scores: a Gaussian is matched, the ring covered, alarms ring."""
 
 import json
 from pathlib import Path

@@ -85,7 +85,7 @@ def fill_run(folder: Path, evaluation: Evaluation, lines: list[dict]) -> Path:
     """Everything a run leaves behind."""
     (folder / "previews").mkdir(parents=True)
     (folder / "recipe.yaml").write_text(RECIPE)
-    record = {"unistep": "0.1.0", "torch": "2.13.0", "commit": "9478aa5", "seed": 0,
+    record = {"starts": [{"unistep": "0.1.0", "git_commit": "9478aa5"}, {"git_commit": "5eb1f3a"}], "seed": 0,
               "teacher": {"source": "embedded:fashion-mnist", "sha256": "cd34" * 16}}  # fmt: skip
     (folder / "run.json").write_text(json.dumps(record))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

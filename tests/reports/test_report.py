@@ -65,7 +65,7 @@ def test_a_full_report_has_every_part(page: str) -> None:
     assert "stored features: teacher, 35 evaluations" in page
     assert "it lags behind" in page and "step 420" in page
     assert "lambda_reg: 0.25" in page
-    assert "9478aa5" in page and "teacher.source" in page
+    assert "9478aa5" in page and "starts.2.git_commit" in page and "teacher.source" in page
     assert page.count("data:image/png;base64,") == 2
     for title in ("Frechet distance during training", "Losses of the generator", "Denoising loss", "Gradient norms"):
         assert title in page

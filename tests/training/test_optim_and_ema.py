@@ -71,7 +71,7 @@ def test_settings_by_network() -> None:
     assert config_for(optim, "fake_score").lr == 2.0
     with pytest.raises(UserError, match="expected an entry for 'generator' or a default"):
         config_for({"fake_score": OptimConfig()}, "generator")
-    with pytest.raises(UserError, match=r"training.optim.generater: no such network; expected one of default, generator"):
+    with pytest.raises(UserError, match="generater: no such network; expected one of default, generator"):
         check_names({"generater": OptimConfig()}, {"generator": nn.Linear(1, 1)})
     with pytest.raises(UserError, match="no parameter requires gradients"):
         build_optimizer(nn.Linear(1, 1).requires_grad_(False), OptimConfig(), "g")

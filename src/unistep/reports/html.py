@@ -131,9 +131,11 @@ def alarms(run: RunFiles) -> list[tuple[int | None, str, str]]:
 
 
 def flattened(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Plain values by dotted name; lists as one value; hashes of 64 digits shortened."""
+    """Plain values by dotted name; records in lists are numbered, long hashes shortened."""
     found: list[tuple[str, str]] = []
     for name, value in record.items():
+        if isinstance(value, list) and value and all(isinstance(entry, Mapping) for entry in value):
+            value = {str(i): entry for i, entry in enumerate(value, 1)}
         if isinstance(value, Mapping):
             found += flattened(value, f"{prefix}{name}.")
         elif value is not None:

@@ -1,5 +1,6 @@
 """`load_teacher(spec)`: the one door through which teachers come in."""
 
+import dataclasses
 from pathlib import Path
 
 from unistep.assets import embedded_folder
@@ -21,7 +22,7 @@ def load_teacher(spec: str | Path) -> Teacher:
     """
     kind, _, name = str(spec).partition(":")
     if kind == "embedded":
-        return teacher_from_folder(embedded_folder(name) / "teacher")
+        return dataclasses.replace(teacher_from_folder(embedded_folder(name) / "teacher"), source=f"embedded:{name}")
     if kind == "gaussians":
         if name not in MIXTURES:
             raise UserError(f"teacher: found 'gaussians:{name}', expected one of {', '.join(MIXTURES)}")

@@ -15,6 +15,7 @@ from unistep.api.pairing import pairs_of_run
 from unistep.api.runs import open_run, record, record_start
 from unistep.api.talk import Talk, with_flags
 from unistep.api.teachers import Starting, starting_point
+from unistep.api.weights import Measure, choose_weights
 from unistep.errors import UserError
 from unistep.evaluation.features import load_perceptual
 from unistep.losses.regression import build_regression
@@ -24,7 +25,7 @@ from unistep.recipes.load import Recipe, recipe_of
 from unistep.recipes.schema import DistillRecipe, GeneratorConfig
 from unistep.teachers.teacher import Teacher
 from unistep.training.batches import Streams
-from unistep.training.distributed import on_main, process_group, resolve_device, unwrap
+from unistep.training.distributed import on_main, process_group, resolve_device
 from unistep.training.loop import train
 from unistep.training.optim import check_names
 from unistep.training.prepare import prepare_network
@@ -107,9 +108,22 @@ def train_generator(
     result = train(method, streams, config, folder, hooks, bound_to(recipe, teacher))
     if result.stopped == "signal":
         raise KeyboardInterrupt
-    weights = result.ema.state_dict() if result.ema is not None else None
-    plain = unwrap(generator)
-    on_main(lambda: start.save_generator(folder / "generator", plain, weights, initial.t_init))
+    chosen = choose_weights(recipe.generator.weights, generator, result.ema, measure(recipe, teacher, folder, device))
+    on_main(lambda: start.save_generator(folder / "generator", chosen.state, initial.t_init))
+    on_main(lambda: record(folder, weights={"exported": chosen.name, **chosen.scores}))
+    if chosen.scores:
+        both = ", ".join(f"{name} {score:.4g}" for name, score in sorted(chosen.scores.items()))
+        say(f"exported the {chosen.name} weights; distances: {both}")
+
+
+def measure(recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device) -> Measure | None:
+    """What compares averaged and last weights: the quick judge, on seeds after those of the evaluation."""
+    evaluation = recipe.evaluation
+    after = evaluation.model_copy(update={"first_seed": evaluation.first_seed + evaluation.samples})
+    judge = find_quick_judge(recipe.model_copy(update={"evaluation": after}), teacher, folder, device)
+    if judge is None:
+        return None
+    return lambda network: judge(teacher_draws(teacher, one_step(network), device))["score"]
 
 
 def bound_to(recipe: DistillRecipe, teacher: Teacher) -> dict[str, Any]:

@@ -176,7 +176,8 @@ def require_judging(recipe: DistillRecipe, teacher: Teacher, folder: Path) -> No
     evaluation, judge = recipe.evaluation, find_judge(recipe.evaluation.judge, folder)
     if judge is not None:
         judge.features(teacher.codec.decode(torch.zeros(1, *teacher.shape)))  # images of its size?
-        during = evaluation.samples_during_training if recipe.training.evaluate_every else None
+        compared = recipe.generator.weights == "best" and recipe.training.ema is not None
+        during = evaluation.samples_during_training if recipe.training.evaluate_every or compared else None
         require_enough_samples(judge.reference("train"), evaluation.samples, during)
     elif point_reference(teacher, 1) is None:
         raise UserError(NO_JUDGE)

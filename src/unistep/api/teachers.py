@@ -35,12 +35,9 @@ class Starting:
         """A trainable copy of the network."""
         return self.network.trainable_copy()
 
-    def save_generator(
-        self, folder: Path, generator: nn.Module, weights: Mapping[str, Tensor] | None, t_init: float | None
-    ) -> None:
-        """Writes the generator's folder, with averaged weights where there are some."""
+    def save_generator(self, folder: Path, state: Mapping[str, Tensor], t_init: float | None) -> None:
+        """Writes the generator's folder from the weights of a `Generator`."""
         exported = self.copy()
-        state = generator.state_dict() if weights is None else weights
         exported.load_state_dict({name.removeprefix("denoiser."): value for name, value in state.items()})
         save_denoiser(folder, exported, {**self.network.config, "t_init": t_init})
 

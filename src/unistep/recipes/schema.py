@@ -9,6 +9,8 @@ from unistep.methods.dmd import DMDConfig
 from unistep.methods.teach import TeachConfig
 from unistep.training.config import TrainingConfig
 
+ExportedWeights = Literal["best", "ema", "raw"]
+
 
 class Section(BaseModel):
     """A part of a recipe."""
@@ -56,13 +58,15 @@ class FitConfig(Section):
 
 
 class GeneratorConfig(Section):
-    """The noise level the generator is held at; by default the process's terminal time.
+    """The noise level the generator is held at (by default the process's terminal time), and what is exported.
 
     `sigma_init` is in units of the data (processes with alpha = 1); `u_init` is a place on the training grid, 0..1.
+    `weights`: the average, the last ones, or the better of the two on samples that the evaluation does not use.
     """
 
     sigma_init: float | None = Field(default=None, gt=0)
     u_init: float | None = Field(default=None, gt=0, le=1)
+    weights: ExportedWeights = "best"
 
     @model_validator(mode="after")
     def check(self) -> "GeneratorConfig":

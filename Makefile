@@ -5,7 +5,7 @@
 #   make check       formatting, lint, types
 #
 # Another PyTorch build:  make demo TORCH_ARGS="--index-url URL"
-# Another version:        make demo TORCH=torch==2.12.0
+# Another version:        make demo TORCH=torch==2.14.1   (both on the first call, which makes .venv)
 # Another package index:  make demo PIP_ARGS="--index-url URL"
 
 PYTHON     ?= python3

@@ -1,5 +1,6 @@
 """What goes wrong while a verb works: one line, code 2 or 130, nothing lost, and the same command goes on."""
 
+import json
 import resource
 import shutil
 import signal
@@ -185,6 +186,7 @@ def test_a_run_goes_on_with_its_own_recipe_only(recipe: Path, taught: Path, tmp_
         ("network.patch='2'", "network.patch: found '2', expected a whole number"),
         ("network.img_resolution=16", "network.img_resolution: found 16, expected 8"),
         ("process={type: edm, sigma_maxx: 3}", "process.sigma_maxx: unknown key; did you mean sigma_max?"),
+        ("process={type: flow}", "process.type: found 'flow', expected 'edm'"),
         ("process={type: edm, rho: seven}", "process.rho: found 'seven', expected a number"),
         ("evaluation.judge=nowhere", "judge: found no folder nowhere"),
         ("init=nowhere", "nowhere/config.json: not found"),
@@ -195,10 +197,20 @@ def test_mistakes_found_when_teaching(override: str, words: str, recipe: Path, t
     assert words in refuse("teach", recipe, "--set", override, "--out", tmp_path / "run")
 
 
+def test_a_judge_that_could_not_judge_is_found_before_teaching(tmp_path: Path) -> None:
+    (tmp_path / "judged.yaml").write_text(json.dumps(TEACH))
+    few = "evaluation.samples_during_training=10"
+    found = refuse("teach", tmp_path / "judged.yaml", "--set", few, "--out", tmp_path / "run")
+    assert "evaluation.samples_during_training: found 10, expected at least 128" in found
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    succeed("teach", tmp_path / "judged.yaml", "--out", tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("evaluation.judge=null", "evaluation.judge: found nothing"),
+        ("teacher={}", "teacher: found neither load nor teach, expected one of them"),
+        ("method.dm_from_step=100", "method.dm_from_step: found 100, expected less than training.steps"),
         ("evaluation.judge=embedded:fashion-mnist", "judge: found images uint8 [1, 1, 8, 8]"),
         ("evaluation.samples=100", "evaluation.samples: found 100, expected at least 1000"),
         ("evaluation.beside={other: nowhere}", "nowhere/config.json: not found"),

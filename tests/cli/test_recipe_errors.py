@@ -43,7 +43,7 @@ def test_a_resolved_recipe_resolves_to_itself(name: str, tmp_path: Path) -> None
         ("training.optim.default.lr=-1", r"training\.optim\.default\.lr: found -1"),
         ("kind=distil", r"kind: found 'distil', expected one of distill, teach"),
         ("teacher=null", r"teacher: found None, expected a mapping"),
-        ("teacher.teach=digits-teacher", r"teacher: found both or neither of load and teach"),
+        ("teacher.teach=digits-teacher", r"teacher: found both load and teach, expected one of them"),
     ],
 )
 def test_mistakes_are_named(override: str, message: str) -> None:

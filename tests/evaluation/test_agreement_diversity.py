@@ -61,3 +61,12 @@ def test_a_class_with_one_sample_is_named() -> None:
     metric.update(seen([0, 0, 1], [0, 0, 1], torch.randn(3, 2)))
     with pytest.raises(UserError, match="diversity, class 1: found 1 samples, needed at least 2"):
         metric.compute()
+
+
+def test_a_class_with_a_single_real_image_is_left_out_and_named() -> None:
+    torch.manual_seed(0)
+    features, labels = torch.randn(41, 8), torch.tensor([*[0] * 20, *[1] * 20, 2])
+    metric = Diversity(SimpleNamespace(features=features, labels=labels))  # type: ignore[arg-type]
+    metric.update(Observed(features=features, labels=labels, predicted=labels))
+    assert metric.compute()["diversity"] == pytest.approx(1.0)
+    assert metric.settings()["classes_left_out"] == [2]

@@ -132,6 +132,17 @@ def test_the_best_evaluation_is_kept(tmp_path: Path) -> None:
     assert plain.best_step == 10
 
 
+def test_an_evaluation_that_fails_loses_nothing(tmp_path: Path) -> None:
+    def fail(view: View) -> float:
+        raise UserError(f"cannot judge step {view.step}")
+
+    settings = config(evaluate_every=None, checkpoint={"every_steps": None, "every_minutes": None})
+    with pytest.raises(UserError, match="cannot judge step 10"):
+        train(method(settings), streams(settings), settings, tmp_path, Hooks(evaluate=fail))
+    assert Checkpoints(tmp_path / "checkpoints").steps() == [10]
+    assert train(method(settings), streams(settings), settings, tmp_path).stopped == "done"
+
+
 def test_hooks_do_not_change_what_is_learnt(tmp_path: Path) -> None:
     def noisy(view: View) -> float:
         with view.averaged():

@@ -8,7 +8,7 @@ from torch import nn
 
 from unistep.api.draws import Draws, one_step, solved_teacher, teacher_draws
 from unistep.api.judges import find_judge, point_reference
-from unistep.api.runs import load_run_recipe
+from unistep.api.runs import load_run_recipe, read_record
 from unistep.api.talk import Talk, with_flags
 from unistep.api.teachers import find_teacher
 from unistep.assets import embedded_folder
@@ -26,7 +26,10 @@ from unistep.teachers.teacher import Teacher
 from unistep.training.distributed import on_main, process_group, resolve_device
 
 TEACHER, ONE_STEP, STUDENT = "teacher", "teacher at one step", "one-step generator"
-NO_JUDGE = "evaluation.judge: found nothing, expected embedded:NAME or a folder: the samples are no points"
+NO_JUDGE = (
+    "evaluation.judge: found nothing, expected embedded:NAME or a folder (`teach` leaves one in its run): "
+    "images are not measured without a judge"
+)
 
 
 def evaluate(
@@ -59,28 +62,50 @@ def evaluate(
     where, say = resolve_device(recipe.training.device), Talk(quiet)
     with process_group(where):
         found = teacher or find_teacher(recipe, folder, where, say, quiet)
+        require_its_teacher(folder, found)
         found.denoiser.to(where)
-        return evaluate_run(recipe, found, folder, where, say, recompute, quiet)
+        result = evaluate_run(recipe, found, folder, where, say, recompute, quiet)
+    if result is None:
+        raise UserError(NO_JUDGE)
+    return result
+
+
+def require_its_teacher(folder: Path, teacher: Teacher) -> None:
+    """Refuses to judge a run beside another teacher than the one it was made with."""
+    made_with = read_record(folder / "run.json").get("teacher", {})
+    if made_with.get("sha256", teacher.sha256) != teacher.sha256:
+        raise UserError(
+            f"{folder}: found teacher {teacher.source} ({teacher.sha256[:12]}), expected the run's own, "
+            f"{made_with.get('source')} ({made_with['sha256'][:12]}); give it as evaluate(run, teacher=...)"
+        )
 
 
 def evaluate_run(
     recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device, say: Talk, recompute: bool, quiet: bool
-) -> Evaluation:
-    """Judges the generator in a run's folder beside its teacher, on the first rank; all ranks get the result."""
+) -> Evaluation | None:
+    """Judges the generator in a run's folder beside its teacher, on the first rank; all ranks get the result.
 
-    def judged() -> Evaluation:
+    Images without a judge are shown in the report, not measured: then there is no result.
+    """
+
+    def judged() -> Evaluation | None:
         generator, _, _ = load_generator(folder, teacher)
         judge = find_judge(recipe.evaluation.judge, folder)
         if judge is not None:
             judge.network.to(device)
         rows = candidates(recipe, teacher, generator.to(device), judge, folder, device)
-        if judge is None:
+        if judge is not None:
+            result = judge_images(recipe, teacher, rows, judge, folder, say, recompute)
+        elif point_reference(teacher, 1) is not None:
             result = judge_points(recipe, teacher, rows, folder, say)
         else:
-            result = judge_images(recipe, teacher, rows, judge, folder, say, recompute)
-        result.save(folder / "evaluation.json")
+            say("no judge in the recipe (evaluation.judge): samples are shown, not measured")
+            write_samples(folder, rows, first_seed=recipe.evaluation.first_seed)
+            result = None
+        if result is not None:
+            result.save(folder / "evaluation.json")
         report = write_report(folder)
-        if not quiet:
+        if not quiet and result is not None:
             print_table(result)
         say(f"report: {report}")
         return result
@@ -103,7 +128,7 @@ def candidates(
         identity = cached = None
         if judge is not None and role != "student":
             identity = Identity(teacher=model, judge=judge.sha256, first_seed=evaluation.first_seed, sampler=how)
-            cached = stored_features(recipe, name, folder)
+            cached = stored_features(teacher, name, folder)
         return Candidate(
             name=name, sample=draws, nfe=nfe, role=role, latency=draws.batch, identity=identity, cached=cached
         )  # fmt: skip
@@ -133,10 +158,10 @@ def generator_folder(spec: str) -> Path:
     return embedded_folder(asset) / name
 
 
-def stored_features(recipe: DistillRecipe, name: str, folder: Path) -> Path | None:
+def stored_features(teacher: Teacher, name: str, folder: Path) -> Path | None:
     """The file of a row's features: kept by an earlier evaluation of this run, or packaged with an embedded teacher."""
     places = [folder / "features"]
-    kind, _, asset = (recipe.teacher.load or "").partition(":")
+    kind, _, asset = teacher.source.partition(":")
     if kind == "embedded":
         places.append(embedded_folder(asset) / "features")
     files = [place / f"{slug(name)}.safetensors" for place in places]
@@ -168,7 +193,7 @@ def judge_images(
 
 
 def require_judging(recipe: DistillRecipe, teacher: Teacher, folder: Path) -> None:
-    """Finds what would stop an evaluation, before hours of training: no judge, too few samples, a missing generator.
+    """Finds what would stop an evaluation, before hours of training: another judge, few samples, a missing generator.
 
     Raises:
         UserError: naming the setting.
@@ -179,8 +204,6 @@ def require_judging(recipe: DistillRecipe, teacher: Teacher, folder: Path) -> No
         compared = recipe.generator.weights == "best" and recipe.training.ema is not None
         during = evaluation.samples_during_training if recipe.training.evaluate_every or compared else None
         require_enough_samples(judge.reference("train"), evaluation.samples, during)
-    elif point_reference(teacher, 1) is None:
-        raise UserError(NO_JUDGE)
     for spec in evaluation.beside.values():
         read_checkpoint(generator_folder(spec))
 

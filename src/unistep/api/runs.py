@@ -39,7 +39,6 @@ def open_run(recipe: Recipe, out: Path | None) -> Path:
     stored = folder / "recipe.yaml"
     if stored.is_file() and has_learnt(folder):
         require_same_recipe(settings(load_run_recipe(folder)), settings(recipe), str(stored))
-        return folder
     if not stored.is_file():
         foreign = next((path.name for path in folder.iterdir() if not path.name.startswith(".")), None)
         if foreign:
@@ -69,8 +68,8 @@ def load_run_recipe(folder: Path) -> Recipe:
 
 
 def settings(recipe: Recipe) -> dict[str, Any]:
-    """The values that a resumed run must share with the one that was started."""
-    return binding(recipe.model_dump(mode="json", exclude={"about"}))
+    """The values that a resumed run must share with the one that was started; how it is judged may change."""
+    return binding(recipe.model_dump(mode="json", exclude={"about", "evaluation"}))
 
 
 def record(folder: Path, **facts: Any) -> None:

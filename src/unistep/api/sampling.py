@@ -17,7 +17,7 @@ from unistep.teachers.checkpoint import load_generator
 from unistep.teachers.codecs import codec_from_config
 from unistep.teachers.conditioners import conditioner_from_config
 from unistep.teachers.load import load_teacher
-from unistep.teachers.teacher import Conditioner
+from unistep.teachers.teacher import Conditioner, Teacher
 from unistep.training.distributed import resolve_device
 from unistep.types import Cond
 
@@ -32,6 +32,7 @@ def sample(
     labels: Iterable[str | int] | None = None,
     files: bool = False,
     out: str | Path | None = None,
+    teacher: Teacher | None = None,
     device: str = "auto",
 ) -> Path:
     """Draws samples of seeds first_seed, first_seed + 1, ... and writes them.
@@ -44,6 +45,7 @@ def sample(
         labels: classes by name or index, dealt out in turn; None = each seed's own.
         files: write one PNG per image too (points: samples.npy).
         out: folder; None = RUN/samples.
+        teacher: your own teacher, if the run was made with one.
         device: auto, cpu or cuda.
 
     Returns:
@@ -52,7 +54,7 @@ def sample(
     Raises:
         UserError: if there is nothing to sample there, or for an unknown label.
     """
-    draws = draws_from(run, resolve_device(device))
+    draws = draws_from(run, resolve_device(device), teacher)
     folder = Path(out) if out is not None else default_folder(run)
     seeds = torch.arange(first_seed, first_seed + num)
     cond = condition(draws.conditioner, seeds, labels)
@@ -66,11 +68,11 @@ def sample(
     return picture
 
 
-def draws_from(run: str | Path, device: torch.device) -> Draws:
+def draws_from(run: str | Path, device: torch.device, own: Teacher | None = None) -> Draws:
     """Whatever can be sampled at a place: a generator first, a teacher else."""
     folder = Path(run)
     if (folder / "generator").is_dir() or is_generator(folder):
-        generator, config, _ = load_generator(folder)
+        generator, config, _ = load_generator(folder, own)
         return Draws(
             model=one_step(generator.to(device)),
             shape=tuple(config["shape"]),

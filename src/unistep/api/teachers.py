@@ -11,6 +11,7 @@ from unistep.api.fitting import certified
 from unistep.api.runs import record
 from unistep.api.talk import Talk
 from unistep.api.teaching import teach
+from unistep.errors import UserError
 from unistep.recipes.schema import DistillRecipe
 from unistep.teachers.checkpoint import save_denoiser
 from unistep.teachers.load import load_teacher
@@ -37,9 +38,14 @@ class Starting:
 
     def save_generator(self, folder: Path, state: Mapping[str, Tensor], t_init: float | None) -> None:
         """Writes the generator's folder from the weights of a `Generator`."""
-        exported = self.copy()
+        exported, conditioner = self.copy(), self.teacher.conditioner
+        seen = {
+            "shape": list(self.teacher.shape),
+            "codec": self.teacher.codec.config(),
+            "conditioner": conditioner.config() if conditioner is not None else None,
+        }
         exported.load_state_dict({name.removeprefix("denoiser."): value for name, value in state.items()})
-        save_denoiser(folder, exported, {**self.network.config, "t_init": t_init})
+        save_denoiser(folder, exported, {**seen, **self.network.config, "t_init": t_init})
 
 
 def starting_point(
@@ -60,10 +66,17 @@ def starting_point(
 
 
 def find_teacher(recipe: DistillRecipe, folder: Path, device: torch.device, say: Talk, quiet: bool) -> Teacher:
-    """Loads the teacher, or teaches it in the run's `teacher` folder first."""
-    if recipe.teacher.teach is None:
-        assert recipe.teacher.load is not None
+    """Loads the teacher, or teaches it in the run's `teacher` folder first.
+
+    Raises:
+        UserError: if the recipe names none.
+    """
+    if recipe.teacher.load is not None:
         return load_teacher(recipe.teacher.load)
+    if recipe.teacher.teach is None:
+        raise UserError(
+            "teacher: found neither load nor teach, expected one of them, or in Python teacher=, a teacher of your own"
+        )
     say(f"teacher: recipe {recipe.teacher.teach}")
     run = teach(recipe.teacher.teach, out=folder / "teacher", device=device.type, quiet=quiet)
     return load_teacher(run)

@@ -16,6 +16,7 @@ from unistep.api.talk import Talk, with_flags
 from unistep.data import ImageDataset, load_images
 from unistep.errors import UserError
 from unistep.evaluation.features import load_judge
+from unistep.evaluation.judging import require_enough_samples
 from unistep.methods import Teach
 from unistep.networks import EDMDenoiser, build_denoiser
 from unistep.process import process_from_config
@@ -140,4 +141,6 @@ def teaching_hooks(recipe: TeachRecipe, data: ImageDataset, folder: Path, device
         judge = trained_judge(folder / "judge", data, evaluation.judge_steps, say)
     else:
         judge = load_judge(evaluation.judge)
+    judge.features(torch.zeros(1, *data.shape, dtype=torch.uint8))  # images of its size?
+    require_enough_samples(judge.reference("train"), None, evaluation.samples_during_training)
     return looking_hooks(draws, quick_image_judge(judge, evaluation), say)

@@ -18,7 +18,8 @@ class Diversity:
     """Mean over classes of (pairwise feature distance of samples / of reference images); 1 = as diverse as real.
 
     Frechet distance can reward a half-collapsed generator; this shows it. At most `per_class` rows of a class are
-    used, the first ones. Samples without a class are compared with the reference as a whole.
+    used, the first ones. Samples without a class are compared with the reference as a whole. A class of which the
+    reference holds a single image has no spread to compare with: it is left out, and named in the settings.
     """
 
     name = "diversity"
@@ -39,9 +40,11 @@ class Diversity:
         require_samples(self.name, sum(map(len, self.parts)), 2, "a pair")
         samples = Observed.join(self.parts)
         real_labels = self.reference.labels if bool((samples.labels >= 0).any()) else None
+        classes = [c for c in samples.labels.unique().tolist() if c not in self.single_classes()]
+        require_samples(f"{self.name}, classes of two or more real images", len(classes), 1, "one")
         ratios = [
             self.spread(samples.features, samples.labels, c) / self.spread(self.reference.features, real_labels, c)
-            for c in samples.labels.unique().tolist()
+            for c in classes
         ]
         return {"diversity": sum(ratios) / len(ratios)}
 
@@ -51,5 +54,11 @@ class Diversity:
         require_samples(f"{self.name}, class {label}", len(rows), 2, "a pair")
         return mean_pairwise_distance(rows[: self.per_class])
 
+    def single_classes(self) -> list[int]:
+        """Classes of which the reference holds fewer than two images."""
+        counts = torch.bincount(self.reference.labels[self.reference.labels >= 0])
+        return torch.nonzero(counts < 2).flatten().tolist()
+
     def settings(self) -> Mapping[str, Any]:
-        return {"per_class": self.per_class}
+        left_out = self.single_classes()
+        return {"per_class": self.per_class, **({"classes_left_out": left_out} if left_out else {})}

@@ -32,12 +32,12 @@ def quick_metrics(reference: Reference) -> list[Metric]:
     return [FrechetDistance(reference), ClassAgreement(), Diversity(reference)]
 
 
-def require_enough_samples(reference: Reference, samples: int, during: int | None) -> None:
+def require_enough_samples(reference: Reference, samples: int | None, during: int | None) -> None:
     """Whether the metrics will be able to make figures of so many samples, asked before the samples are made.
 
     Args:
         reference: what they will be compared with.
-        samples: for `all_metrics`.
+        samples: for `all_metrics`; None = none are wanted.
         during: for `quick_metrics`; None = none are wanted.
 
     Raises:

@@ -27,7 +27,8 @@ class SolverConfig(Section):
 
 
 class TeacherConfig(Section):
-    """Where the teacher comes from: loaded, or taught by a recipe into the run's `teacher` folder.
+    """Where the teacher comes from: loaded, taught by a recipe into the run's `teacher` folder, or, with neither, given
+    to `unistep.distill(..., teacher=...)` from Python.
 
     `guidance` w (1 = off) is one number for the pairs, the real score and the teacher that the generator is compared
     with: the generator learns the guided teacher and needs no guidance itself.
@@ -39,9 +40,9 @@ class TeacherConfig(Section):
 
     @model_validator(mode="after")
     def check(self) -> "TeacherConfig":
-        """Exactly one source."""
-        if (self.load is None) == (self.teach is None):
-            raise ValueError("found both or neither of load and teach, expected exactly one of them")
+        """At most one source."""
+        if self.load is not None and self.teach is not None:
+            raise ValueError("found both load and teach, expected one of them, or neither for a teacher of your own")
         return self
 
 
@@ -110,14 +111,14 @@ class DistillRecipe(Section):
 
     name: str
     kind: Literal["distill"]
-    about: str
-    teacher: TeacherConfig
+    about: str = ""
+    teacher: TeacherConfig = Field(default_factory=TeacherConfig)
     fit: FitConfig | None = None
     generator: GeneratorConfig = Field(default_factory=GeneratorConfig)
     pairs: PairsConfig | None = None
     method: DMDConfig
     training: TrainingConfig
-    evaluation: EvaluationConfig
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
 
     @model_validator(mode="after")
     def check(self) -> "DistillRecipe":
@@ -126,6 +127,11 @@ class DistillRecipe(Section):
             raise ValueError(
                 f"pairs: found nothing, expected a section: method.lambda_reg is {self.method.lambda_reg} and "
                 "regression needs pairs"
+            )
+        if self.method.lambda_dm > 0 and self.method.dm_from_step >= self.training.steps:
+            raise ValueError(
+                f"method.dm_from_step: found {self.method.dm_from_step}, expected less than training.steps "
+                f"{self.training.steps}: distribution matching would never begin; set method.lambda_dm to 0 if meant"
             )
         return self
 
@@ -149,3 +155,13 @@ class TeachRecipe(Section):
     loss: TeachConfig = Field(default_factory=TeachConfig)
     training: TrainingConfig
     evaluation: EvaluationConfig
+
+    @model_validator(mode="after")
+    def check(self) -> "TeachRecipe":
+        """`teach` is EDM's training, of denoisers at alpha = 1 and t = sigma."""
+        kind = self.process.get("type")
+        if kind != "edm":
+            raise ValueError(
+                f"process.type: found {kind!r}, expected 'edm': teach trains as EDM does, where t is sigma"
+            )
+        return self

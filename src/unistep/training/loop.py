@@ -126,11 +126,19 @@ class Run:
         self.progress.advance(self.state.step)
         if self.due(self.config.log_every) or self.state.step == 1:
             self.log(report)
-        if self.due(self.config.preview_every):
-            self.preview()
-        best = self.evaluate() if self.due(self.config.evaluate_every) else False
+        try:
+            best = self.look()
+        except Exception:
+            self.save()  # whatever could not be looked at, nothing that was learnt is lost
+            raise
         if save or best or self.last or self.due(self.config.checkpoint.every_steps):
             self.save()
+
+    def look(self) -> bool:
+        """Preview and evaluation, if due; whether this is the best so far."""
+        if self.due(self.config.preview_every):
+            self.preview()
+        return self.evaluate() if self.due(self.config.evaluate_every) else False
 
     def due(self, every: int | None) -> bool:
         """Whether something that happens every so many steps happens now; everything happens at the end."""

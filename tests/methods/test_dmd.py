@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from fixed_random import FixedRandom
 from pydantic import ValidationError
-from torch import Tensor
 
 from unistep.errors import UserError
 from unistep.losses.regression import l2
@@ -14,23 +14,6 @@ from unistep.teachers.codecs import PointCodec
 from unistep.teachers.conditioners import LabelConditioner
 from unistep.teachers.teacher import Teacher
 from unistep.weighting import default_weighting
-
-
-class FixedRandom:
-    """Randomness from one generator, recording the ranges that were asked for."""
-
-    def __init__(self, seed: int = 0):
-        self.generator, self.ranges = torch.Generator().manual_seed(seed), []
-
-    def normal(self, rows: int, *dims: int) -> Tensor:
-        return torch.randn(rows, *dims, generator=self.generator)
-
-    def integers(self, rows: int, low: int, high: int) -> Tensor:
-        self.ranges.append((low, high))
-        return torch.randint(low, high + 1, (rows,), generator=self.generator)
-
-    def uniform(self, rows: int) -> Tensor:
-        return torch.rand(rows, generator=self.generator)
 
 
 def make(conditional: bool = False, **settings: object) -> DMD:

@@ -92,6 +92,7 @@ def train_generator(
     """Pairs if needed, the loop, the export to `generator/`."""
     teacher, config = start.teacher, recipe.training
     require_judging(recipe, teacher, folder)
+    above, _ = solved_teacher(teacher, recipe.evaluation.solver, recipe.teacher.guidance, device)
     initial = Generator(start.copy(), teacher.process, initial_time(recipe.generator, teacher))
     generator = prepare_network(initial, config, device)
     fake_score = prepare_network(start.copy(), config, device)
@@ -102,7 +103,6 @@ def train_generator(
         seed=config.seed, batch=config.batch, pair_batch=config.pair_batch, device=device,
         conditioner=teacher.conditioner, pairs=pairs, pair_phases=PAIR_PHASES,
     )  # fmt: skip
-    above, _ = solved_teacher(teacher, recipe.evaluation.solver, recipe.teacher.guidance, device)
     quick = find_quick_judge(recipe, teacher, folder, device) if config.evaluate_every else None
     hooks = looking_hooks(lambda network: teacher_draws(teacher, one_step(network), device), quick, say, above)
     result = train(method, streams, config, folder, hooks, bound_to(recipe, teacher))

@@ -14,6 +14,7 @@ from unistep.api.teachers import find_teacher
 from unistep.assets import embedded_folder
 from unistep.errors import UserError
 from unistep.evaluation import Candidate, Evaluation, Identity, Judge, evaluate_models, evaluate_points
+from unistep.evaluation.cache import holds
 from unistep.evaluation.evaluate import slug
 from unistep.evaluation.judging import require_enough_samples
 from unistep.evaluation.result import Role
@@ -128,7 +129,7 @@ def candidates(
         identity = cached = None
         if judge is not None and role != "student":
             identity = Identity(teacher=model, judge=judge.sha256, first_seed=evaluation.first_seed, sampler=how)
-            cached = stored_features(teacher, name, folder)
+            cached = stored_features(teacher, name, folder, identity, evaluation.samples)
         return Candidate(
             name=name, sample=draws, nfe=nfe, role=role, latency=draws.batch, identity=identity, cached=cached
         )  # fmt: skip
@@ -158,14 +159,17 @@ def generator_folder(spec: str) -> Path:
     return embedded_folder(asset) / name
 
 
-def stored_features(teacher: Teacher, name: str, folder: Path) -> Path | None:
-    """The file of a row's features: kept by an earlier evaluation of this run, or packaged with an embedded teacher."""
+def stored_features(teacher: Teacher, name: str, folder: Path, identity: Identity, count: int) -> Path | None:
+    """The file of a row's features: kept by an earlier evaluation of this run, or packaged with an embedded teacher.
+
+    None where neither is of this very row (another solver, guidance, judge or seeds) or long enough: it is sampled.
+    """
     places = [folder / "features"]
     kind, _, asset = teacher.source.partition(":")
     if kind == "embedded":
         places.append(embedded_folder(asset) / "features")
     files = [place / f"{slug(name)}.safetensors" for place in places]
-    return next((file for file in files if file.is_file()), None)
+    return next((file for file in files if holds(file, identity, count)), None)
 
 
 def judge_images(

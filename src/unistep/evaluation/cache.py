@@ -77,6 +77,19 @@ def load_features(path: Path, identity: Identity, count: int) -> Observed:
     ).head(count)
 
 
+def holds(path: Path, identity: Identity, count: int) -> bool:
+    """Whether a feature file is there, of this very row and long enough; what else is in it `load_features` checks.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    if not path.is_file():
+        return False
+    _, description = read(path)
+    same = all(description.get(k) == json.loads(json.dumps(wanted)) for k, wanted in asdict(identity).items())
+    return same and description.get("count", 0) >= count
+
+
 def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Tensors and description of a feature file."""
     try:

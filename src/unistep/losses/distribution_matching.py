@@ -53,9 +53,9 @@ def distribution_matching_gradient(
         weight = torch.where(denominator > 0, 1 / denominator, torch.zeros_like(denominator))
         return bcast(weight, x) * difference
     alpha, sigma = alpha.float(), sigma.float()
-    w_t = {
-        "sigma_over_alpha": sigma / alpha,
-        "sigma3_over_alpha": sigma**3 / alpha,
-        "uniform": torch.ones_like(sigma),
+    weight = {  # w_t alpha_t^2 / sigma_t^2, since s_fake - s_real = alpha_t (mu_fake - mu_base) / sigma_t^2
+        "sigma_over_alpha": alpha / sigma,
+        "sigma3_over_alpha": alpha * sigma,
+        "uniform": (alpha / sigma) ** 2,
     }[weighting]
-    return bcast(w_t * alpha**2 / sigma**2, x) * difference  # w_t alpha_t (s_fake - s_real)
+    return bcast(weight, x) * difference

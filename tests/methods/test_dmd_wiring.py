@@ -1,0 +1,108 @@
+"""What the method computes, by hand: every process, weighting, class and the guided real score, not the loss alone."""
+
+import pytest
+import torch
+from fixed_random import FixedRandom
+from torch import Tensor, nn
+
+from unistep.losses.regression import l2
+from unistep.methods import DMD, Batch, DMDConfig, Fit
+from unistep.process import ContinuousVPProcess, EDMProcess, FlowProcess
+from unistep.process.base import NoiseProcess
+from unistep.teachers.analytic import GaussianMixture, teacher_from_mixture
+from unistep.teachers.teacher import Teacher
+
+MEANS = torch.tensor([[0.4, -1.0], [1.5, 0.2], [-1.0, 1.0]])
+PROCESSES = [EDMProcess(sigma_min=0.02, sigma_max=10.0), ContinuousVPProcess(), FlowProcess(shift=2.0)]
+ROWS = 30
+COND = torch.arange(ROWS) % 3
+
+
+class ByClass(nn.Module):
+    """G(z, k) = a_k z + b_k."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.tensor([1.3, 0.7, 1.0])), nn.Parameter(torch.randn(3, 2))
+
+    def forward(self, z: Tensor, cond: Tensor) -> Tensor:
+        return self.a[cond, None] * z + self.b[cond]
+
+
+def three_classes(process: NoiseProcess) -> Teacher:
+    return teacher_from_mixture(GaussianMixture(MEANS, 0.6, process), "three", conditional=True)
+
+
+def other_score(process: NoiseProcess) -> GaussianMixture:
+    return GaussianMixture(MEANS.flip(0), 1.1, process)
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("weighting", ["eq8", "sigma_over_alpha", "sigma3_over_alpha", "uniform"])
+def test_the_generators_gradient(process: NoiseProcess, weighting: str) -> None:
+    torch.manual_seed(0)
+    teacher, fake, G = three_classes(process), other_score(process), ByClass()
+    config = DMDConfig(lambda_dm=3.0, lambda_reg=0, regression="l2", weighting=weighting)  # type: ignore[arg-type]
+    method = DMD(teacher, G, fake, config, guidance=2.0)
+    output = method.loss(method.phases(0)[0], Batch(size=ROWS, cond=COND), FixedRandom(7))
+    found = torch.autograd.grad(output.total(), [G.a, G.b])
+
+    rng = FixedRandom(7)
+    x = G(rng.normal(ROWS, 2), COND)
+    t = process.time(rng.integers(ROWS, 20, 980) / 999)
+    alpha, sigma = process.alpha(t)[:, None], process.sigma(t)[:, None]
+    x_t = (alpha * x + sigma * rng.normal(ROWS, 2)).detach()
+    null, mu_fake = teacher(x_t, t, torch.full((ROWS,), -1)), fake(x_t, t, COND)
+    mu_base = null + 2.0 * (teacher(x_t, t, COND) - null)
+    weight = {
+        "eq8": 1 / (x - mu_base).abs().mean(1, keepdim=True).detach(),
+        "sigma_over_alpha": alpha / sigma,
+        "sigma3_over_alpha": alpha * sigma,
+        "uniform": (alpha / sigma) ** 2,
+    }[weighting]
+    expected = torch.autograd.grad(3.0 * (weight * (mu_fake - mu_base) * x).mean(), [G.a, G.b])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    w = teacher.weighting(t)
+    for name, mu in (("fake_denoise", mu_fake), ("teacher_denoise", mu_base)):
+        torch.testing.assert_close(output.logs[name], (w * (mu - x.detach()).square().mean(1)).mean())
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=lambda p: type(p).__name__)
+def test_the_fake_scores_loss(process: NoiseProcess) -> None:
+    teacher, fake, x = three_classes(process), other_score(process), torch.randn(ROWS, 2)
+    method = DMD(teacher, ByClass(), fake, DMDConfig(lambda_reg=0, regression="l2"))
+    batch = Batch(size=ROWS, cond=COND, samples=x)
+    found = method.loss(method.phases(0)[1], batch, FixedRandom(7)).terms["denoise"]
+    rng = FixedRandom(7)
+    t = process.time(rng.integers(ROWS, 0, 999) / 999)
+    x_t = process.alpha(t)[:, None] * x + process.sigma(t)[:, None] * rng.normal(ROWS, 2)
+    torch.testing.assert_close(found, teacher.weighting(t) * (fake(x_t, t, COND) - x).square().mean(1))
+
+
+def test_regression_is_weighted_and_sees_the_pairs_own_classes() -> None:
+    teacher, G = three_classes(PROCESSES[0]), ByClass()
+    config = DMDConfig(lambda_reg=0.25, regression="l2", dm_from_step=5, fake_score_from_step=5)
+    method = DMD(teacher, G, other_score(PROCESSES[0]), config, l2)
+    z, y, classes = torch.randn(4, 2), torch.randn(4, 2), torch.tensor([2, 0, 1, 1])
+    batch = Batch(size=ROWS, cond=COND, pair_z=z, pair_x=y, pair_cond=classes)
+    found = method.loss(method.phases(0)[0], batch, FixedRandom()).total()
+    torch.testing.assert_close(found, 0.25 * (G(z, classes) - y).square().mean())
+
+
+def test_copies_of_the_teacher_learn_without_dropout() -> None:
+    network = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)).train()
+    teacher = Teacher.from_module(network, EDMProcess(), "x0", (2,))
+    copy = teacher.trainable_copy()
+    assert not any(module.training for module in copy.modules())
+    assert all(p.requires_grad for p in copy.parameters())
+
+
+def test_a_fitted_network_learns_the_teachers_answer_not_the_sample() -> None:
+    process = PROCESSES[0]
+    teacher = teacher_from_mixture(GaussianMixture(MEANS, 0.6, process), "three")
+    x = torch.randn(ROWS, 2)
+    exact = Fit(teacher, teacher.denoiser)
+    (phase,) = exact.phases(0)
+    assert exact.loss(phase, Batch(size=ROWS, real=x), FixedRandom()).total() == 0
+    other = Fit(teacher, other_score(process))
+    assert other.loss(phase, Batch(size=ROWS, real=x), FixedRandom()).total() > 0

@@ -209,6 +209,12 @@ def test_a_judge_that_could_not_judge_is_found_before_teaching(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("override", "words"),
     [
+        ("training.optim={default: {betas: [2, 0.9]}}", "training.optim.default.betas.0: found 2"),
+        ("name=../elsewhere", "name: found '../elsewhere'"),
+        (
+            "method.perceptual_network=embedded:fashion-mnist",
+            "found one for samples of shape [1, 28, 28], expected",
+        ),
         ("teacher={}", "teacher: found neither load nor teach, expected one of them"),
         ("method.dm_from_step=100", "method.dm_from_step: found 100, expected less than training.steps"),
         ("evaluation.judge=embedded:fashion-mnist", "judge: found images uint8 [1, 1, 8, 8]"),

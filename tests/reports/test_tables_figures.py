@@ -11,7 +11,7 @@ from unistep.errors import UserError
 from unistep.evaluation import Evaluation
 from unistep.reports import draw_panel, draw_points, grid_png, image_grid, print_table, render, to_html, to_markdown
 from unistep.reports.columns import significant
-from unistep.reports.curves import Panel, canonical, panels
+from unistep.reports.curves import Panel, panels
 from unistep.reports.figures import GREY
 from unistep.reports.verdict import verdict
 
@@ -62,13 +62,6 @@ def test_verdicts(image_evaluation: Evaluation, point_evaluation: Evaluation) ->
     assert sentence.endswith("a single sample takes 4.24 ms, 34.9 times less.")
     assert "energy distance of 0.00210" in verdict(point_evaluation)
     assert verdict(None) == "This run has not been judged yet."
-
-
-def test_names_of_both_orders_are_one() -> None:
-    assert canonical("generator/dm") == "loss/dm" == canonical("loss/dm")
-    assert canonical("fake_score/grad_norm") == "grad_norm/fake_score" == canonical("grad_norm/fake_score")
-    assert canonical("eval/frechet") == "evaluation/frechet"
-    assert canonical("generator/lr") == "lr/generator"
 
 
 def test_panels_take_what_is_there(image_evaluation: Evaluation) -> None:

@@ -96,7 +96,9 @@ def train_generator(
     initial = Generator(start.copy(), teacher.process, initial_time(recipe.generator, teacher))
     generator = prepare_network(initial, config, device)
     fake_score = prepare_network(start.copy(), config, device)
-    method = DMD(teacher, generator, fake_score, recipe.method, regression(recipe, device), recipe.teacher.guidance)
+    method = DMD(
+        teacher, generator, fake_score, recipe.method, regression(recipe, teacher, device), recipe.teacher.guidance
+    )
     check_names(config.optim, method.networks)
     pairs = pairs_of_run(recipe, teacher, folder, device, say, quiet) if recipe.method.needs_pairs else None
     streams = Streams(
@@ -148,13 +150,25 @@ def initial_time(config: GeneratorConfig, teacher: Teacher) -> float | None:
     return config.sigma_init
 
 
-def regression(recipe: DistillRecipe, device: torch.device) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """The distance of Eq. 9 that the recipe names, or None."""
+def regression(
+    recipe: DistillRecipe, teacher: Teacher, device: torch.device
+) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """The distance of Eq. 9 that the recipe names, or None.
+
+    Raises:
+        UserError: for a perceptual network that looks at other samples than the teacher's.
+    """
     method = recipe.method
     if not method.needs_pairs:
         return None
     features = None
     if method.perceptual_network is not None:
         features = load_perceptual(method.perceptual_network).to(device)
+        sees = (features.config["channels"], features.config["size"], features.config["size"])
+        if sees != teacher.shape:
+            raise UserError(
+                f"method.perceptual_network: found one for samples of shape {list(sees)}, expected the teacher's "
+                f"{list(teacher.shape)}; choose l2, or multiscale for images"
+            )
     distance = build_regression(method.regression, features, method.pixel_weight)
     return distance.to(device) if isinstance(distance, nn.Module) else distance

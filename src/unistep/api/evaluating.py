@@ -45,7 +45,7 @@ def evaluate(
     """Judges a finished run anew and writes evaluation.json and report.html into it.
 
     Args:
-        run: the folder of a run of `distill`.
+        run: the folder of a run of `distill`, or the generator's inside it.
         overrides: `a.b=c` items; only those under `evaluation` matter.
         teacher: your own teacher, if the run was made with one.
         device: auto, cpu or cuda.
@@ -56,6 +56,7 @@ def evaluate(
         UserError: if there is no finished run, or for mistakes in the overrides.
     """
     folder = Path(run)
+    folder = folder.parent if folder.name == "generator" and (folder.parent / "recipe.yaml").is_file() else folder
     made_with = load_run_recipe(folder)
     if not isinstance(made_with, DistillRecipe):
         raise UserError(f"{folder}: found a run of {made_with.kind}, expected a run of distill, which has a generator")

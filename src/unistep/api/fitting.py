@@ -52,6 +52,10 @@ def fitted(recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.
         raise UserError(
             f"fit: found nothing, expected a section: {teacher.source} has no weights, so a network is fitted to it"
         )
+    if fit.network.get("type") != "mlp" or fit.network.get("dim") not in (None, *teacher.shape):
+        raise UserError(
+            f"fit.network: found {fit.network}, expected an mlp of dim {teacher.shape[0]}, as the points have"
+        )
     config = fit_config(fit, teacher, mixture)
     with torch.random.fork_rng():
         torch.manual_seed(derived_seed(fit.training.seed, "initial weights"))

@@ -12,6 +12,7 @@ from unistep.api.runs import record
 from unistep.api.talk import Talk
 from unistep.api.teaching import teach
 from unistep.errors import UserError
+from unistep.methods.dmd import guided
 from unistep.recipes.schema import DistillRecipe
 from unistep.teachers.checkpoint import save_denoiser
 from unistep.teachers.load import load_teacher
@@ -58,6 +59,7 @@ def starting_point(
     """
     teacher = own or find_teacher(recipe, folder, device, say, quiet)
     teacher.denoiser.to(device)
+    guided(teacher, recipe.teacher.guidance)  # refused now, not after hours, where the teacher takes no conditions
     if any(True for _ in teacher.denoiser.parameters()):
         return Starting(teacher, teacher)
     network, certificate = certified(recipe, teacher, folder / "teacher", device, say)

@@ -54,7 +54,7 @@ def describe_os_error(error: OSError) -> str:
 
 def remedy(error: OSError) -> str:
     """What to do about it, where we know."""
-    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+    if isinstance(error, PermissionError | FileNotFoundError) or error.errno == errno.EROFS:
         return "; choose another folder with --out"
     if error.errno in FULL:
         return "; free some space and run the same command again"

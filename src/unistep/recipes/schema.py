@@ -1,6 +1,6 @@
 """What a recipe may say: frozen models, unknown keys refused."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -106,10 +106,14 @@ class EvaluationConfig(Section):
     judge_steps: int = Field(default=1_500, ge=1)
 
 
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+"""Of a recipe, and of its run's folder below `runs`."""
+
+
 class DistillRecipe(Section):
     """A recipe of `unistep distill`."""
 
-    name: str
+    name: Name
     kind: Literal["distill"]
     about: str = ""
     teacher: TeacherConfig = Field(default_factory=TeacherConfig)
@@ -143,7 +147,7 @@ class TeachRecipe(Section):
     it is judged by.
     """
 
-    name: str
+    name: Name
     kind: Literal["teach"]
     about: str
     data: DataConfig

@@ -53,20 +53,10 @@ def collect(lines: Iterable[Mapping[str, Any]]) -> Series:
             if name == "step" or isinstance(value, bool) or not isinstance(value, int | float):
                 continue
             if math.isfinite(value):
-                steps, values = found.setdefault(canonical(name), ([], []))
+                steps, values = found.setdefault(name, ([], []))
                 steps.append(line["step"])
                 values.append(value)
     return found
-
-
-def canonical(name: str) -> str:
-    """One spelling for names: `generator/grad_norm` -> `grad_norm/generator`, `generator/dm` -> `loss/dm`."""
-    head, _, tail = name.partition("/")
-    if head in ("loss", "grad_norm", "lr", "samples", "evaluation", "health") or not tail:
-        return name
-    if head == "eval":
-        return f"evaluation/{tail}"
-    return f"{tail}/{head}" if tail in ("grad_norm", "lr") else f"loss/{tail}"
 
 
 def pick(every: Series, group: str, *names: str) -> Series:

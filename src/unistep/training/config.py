@@ -1,6 +1,6 @@
 """Settings of the training loop, checked when they are read."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -9,6 +9,9 @@ class Settings(BaseModel):
     """Frozen settings that refuse unknown keys and wrong types."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimConfig(Settings):
@@ -24,7 +27,7 @@ class OptimConfig(Settings):
     """
 
     lr: float = Field(default=1e-4, gt=0)
-    betas: tuple[float, float] = Field(default=(0.9, 0.999), strict=False)
+    betas: tuple[Beta, Beta] = Field(default=(0.9, 0.999), strict=False)
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     schedule: Literal["constant", "cosine"] = "constant"

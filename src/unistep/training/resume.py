@@ -1,6 +1,5 @@
 """Whether a checkpoint belongs to the recipe that wants to go on from it."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -27,11 +26,6 @@ def binding(recipe: Mapping[str, Any]) -> dict[str, Any]:
     free = tuple(prefix + key for key in FREE for prefix in ("", "training."))
     flat = {k: v for k, v in flatten(recipe).items() if not any(k == f or k.startswith(f + ".") for f in free)}
     return json.loads(json.dumps(flat))
-
-
-def recipe_hash(recipe: Mapping[str, Any]) -> str:
-    """SHA-256 of the settings that a resumed run must share."""
-    return hashlib.sha256(json.dumps(binding(recipe), sort_keys=True).encode()).hexdigest()
 
 
 def require_same_recipe(saved: Mapping[str, Any], current: Mapping[str, Any], where: str) -> None:

@@ -3,6 +3,7 @@
 from unistep.networks.build import build_denoiser as build_denoiser
 from unistep.networks.build import build_network as build_network
 from unistep.networks.dhariwal_unet import DhariwalUNet as DhariwalUNet
+from unistep.networks.edm2_unet import EDM2UNet as EDM2UNet
 from unistep.networks.generator import Generator as Generator
 from unistep.networks.mlp import MLP as MLP
 from unistep.networks.precision import autocast as autocast

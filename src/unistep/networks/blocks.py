@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unistep.networks.layers import Conv2d, Linear, Resample, group_norm
-from unistep.networks.u_shape import Stage
+from unistep.networks.u_shape import Stage, whole_heads
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class BlockStyle:
 
     def heads(self, channels: int) -> int:
         """Attention heads of a block of this width."""
-        return max(channels // self.channels_per_head, 1) if self.channels_per_head else self.num_heads
+        return whole_heads(channels, self.channels_per_head) if self.channels_per_head else self.num_heads
 
 
 class UNetBlock(nn.Module):

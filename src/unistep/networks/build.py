@@ -9,7 +9,8 @@ from torch import nn
 from unistep.arguments import require_arguments
 from unistep.errors import UserError
 from unistep.networks.dhariwal_unet import DhariwalUNet
-from unistep.networks.edm_preconditioning import IDDPMDenoiser, VEDenoiser, VPDenoiser
+from unistep.networks.edm2_unet import EDM2UNet
+from unistep.networks.edm_preconditioning import EDM2Denoiser, IDDPMDenoiser, VEDenoiser, VPDenoiser
 from unistep.networks.mlp import MLP
 from unistep.networks.preconditioning import EDMDenoiser, channels_last
 from unistep.networks.song_unet import SongUNet
@@ -21,6 +22,7 @@ NETWORKS: Mapping[str, type[nn.Module]] = {
     "mlp": MLP,
     "song_unet": SongUNet,
     "dhariwal_unet": DhariwalUNet,
+    "edm2_unet": EDM2UNet,
 }
 PRECONDITIONINGS: Mapping[str, Callable[..., EDMDenoiser]] = {
     "edm": EDMDenoiser,
@@ -58,7 +60,8 @@ def build_denoiser(config: Mapping[str, Any]) -> EDMDenoiser:
     make, options = chosen(PRECONDITIONINGS, config.get("preconditioning") or {"type": "edm"}, "preconditioning")
     label_dim = config["network"].get("label_dim", 0)
     if make is EDMDenoiser:
-        make = partial(EDMDenoiser, model, process, config.get("sigma_data", 0.5), label_dim)
+        make = EDM2Denoiser if isinstance(model, EDM2UNet) else EDMDenoiser
+        make = partial(make, model, process, config.get("sigma_data", 0.5), label_dim)
     else:
         make = partial(make, model, process, label_dim)
     require_arguments(make, options, "preconditioning")

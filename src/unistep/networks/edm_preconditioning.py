@@ -1,7 +1,8 @@
-"""The preconditionings VP, VE and iDDPM of foreign networks, in EDM's terms: alpha = 1, t = sigma.
+"""The preconditionings of foreign networks: VP, VE and iDDPM in EDM's terms (alpha = 1, t = sigma), and EDM2's.
 
 Karras et al. 2022 (arXiv:2206.00364), Table 1 and appendix C: each family's own network and noise schedule, seen as a
 denoiser mu = c_skip x + c_out F(c_in x; c_noise) at noise level sigma. The training weight is 1 / c_out^2 in all.
+EDM2 (arXiv:2312.02696) keeps EDM's coefficients and adds a head that only its training uses.
 """
 
 import math
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unistep.errors import UserError
+from unistep.networks.magnitude_preserving import MPFourier, MPLayer
 from unistep.networks.preconditioning import EDMDenoiser
 from unistep.process import EDMProcess, NoiseProcess
 
@@ -136,6 +138,28 @@ class IDDPMDenoiser(LevelDenoiser):
         sigma = t.float()
         c_noise = (self.M - 1 - self.nearest(t)).float()
         return torch.ones_like(sigma), -sigma, (sigma**2 + 1).rsqrt(), c_noise
+
+
+class EDM2Denoiser(EDMDenoiser):
+    """EDM's preconditioning under the names of EDM2's checkpoints, which have a head for the loss's uncertainty.
+
+    Args:
+        model, process, sigma_data, label_dim: as for `EDMDenoiser`.
+        logvar_channels: Fourier features of the head, 128 in the checkpoints; 0 = no head. Denoising does not use it.
+    """
+
+    raw_name = "unet"
+
+    def __init__(self, model: nn.Module, process: NoiseProcess, sigma_data: float = 0.5, label_dim: int = 0,
+                 logvar_channels: int = 0):  # fmt: skip
+        super().__init__(model, process, sigma_data, label_dim)
+        if logvar_channels:
+            self.logvar_fourier = MPFourier(logvar_channels)
+            self.logvar_linear = MPLayer(logvar_channels, 1)
+
+    def log_variance(self, t: Tensor) -> Tensor:
+        """u(sigma), the learned log variance of the loss at times t, [b] -> [b]; needs the head."""
+        return self.logvar_linear(self.logvar_fourier(self.coefficients(t)[3])).squeeze(1)
 
 
 def iddpm_levels(C_1: float, C_2: float, M: int) -> Tensor:

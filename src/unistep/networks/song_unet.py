@@ -64,6 +64,8 @@ class SongUNet(nn.Module):
         super().__init__()
         require_sizes(img_resolution, channel_mult, dropout, model_channels=model_channels, num_blocks=num_blocks,
                       channel_mult_emb=channel_mult_emb, channel_mult_noise=channel_mult_noise)  # fmt: skip
+        if not resample_filter or len(resample_filter) % 2:
+            raise ValueError(f"resample_filter: found {len(resample_filter)} taps, expected an even number of them")
         self.label_dim, self.augment_dim = label_dim, augment_dim
         noise, emb = model_channels * channel_mult_noise, model_channels * channel_mult_emb
         self.map_noise = (PositionalEmbedding if embedding_type == "positional" else FourierEmbedding)(noise)

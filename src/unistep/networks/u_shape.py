@@ -85,6 +85,20 @@ class UShape:
         return stages
 
 
+def whole_heads(width: int, channels_per_head: int) -> int:
+    """Attention heads of a level of this width.
+
+    Raises:
+        ValueError: if they do not fill it.
+    """
+    if width % channels_per_head:
+        raise ValueError(
+            f"model_channels: found a level of {width} channels with attention, expected a multiple of "
+            f"{channels_per_head}, the width of a head; the coarsest level always has attention"
+        )
+    return width // channels_per_head
+
+
 def require_sizes(resolution: int, channel_mult: Sequence[int], dropout: float = 0.0, patch: int = 1,
                   **counts: int) -> None:  # fmt: skip
     """Refuses what would fail later or mean nothing.

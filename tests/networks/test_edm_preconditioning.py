@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -16,6 +16,7 @@ from unistep.process import EDMProcess, FlowProcess
 
 TYPES = (VPDenoiser, VEDenoiser, IDDPMDenoiser)
 WITHIN = EDMProcess(sigma_min=0.02, sigma_max=80.0)
+prop = settings(max_examples=20, deadline=None)
 LEVELS = st.floats(min_value=0.02, max_value=80.0)
 POINTS = {"network": {"type": "mlp"}, "process": {"type": "edm", "sigma_min": 0.02, "sigma_max": 80.0}}
 
@@ -35,6 +36,7 @@ def coefficients(kind: type[LevelDenoiser], sigma: float) -> list[float]:
     return [c.item() for c in kind(Constant(), WITHIN).coefficients(torch.tensor([sigma]))]
 
 
+@prop
 @given(LEVELS)
 def test_vp_column_of_table_1(sigma: float) -> None:
     c_skip, c_out, c_in, c_noise = coefficients(VPDenoiser, sigma)
@@ -44,11 +46,13 @@ def test_vp_column_of_table_1(sigma: float) -> None:
     assert c_noise == pytest.approx(999 * t, rel=1e-5)
 
 
+@prop
 @given(LEVELS)
 def test_ve_column_of_table_1(sigma: float) -> None:
     assert coefficients(VEDenoiser, sigma) == [1, pytest.approx(sigma), 1, pytest.approx(math.log(sigma / 2), abs=1e-6)]
 
 
+@prop
 @given(LEVELS)
 def test_iddpm_column_of_table_1(sigma: float) -> None:
     c_skip, c_out, c_in, c_noise = coefficients(IDDPMDenoiser, sigma)
@@ -58,6 +62,7 @@ def test_iddpm_column_of_table_1(sigma: float) -> None:
     assert c_noise == 999 - distances.index(min(distances))
 
 
+@prop
 @given(LEVELS)
 def test_edm_column_of_table_1(sigma: float) -> None:
     found = EDMDenoiser(Constant(), EDMProcess()).coefficients(torch.tensor([sigma]))
@@ -110,6 +115,7 @@ def test_iddpm_levels_are_those_of_the_papers_recursion() -> None:
     assert (denoiser.sigma_min, denoiser.sigma_max) == pytest.approx((u[999].item(), u[0].item()))
 
 
+@prop
 @given(LEVELS)
 def test_iddpm_rounds_to_the_nearest_level_and_stays_there(sigma: float) -> None:
     denoiser = IDDPMDenoiser(Constant(), WITHIN)
@@ -147,6 +153,7 @@ def test_configuration_chooses_the_preconditioning(preconditioning: dict[str, An
      ({"preconditioning": {"type": "vp", "beta_D": 1.0}}, "unknown key; did you mean beta_d?"),
      ({"preconditioning": {"type": "vp", "beta_d": "1"}}, "preconditioning.beta_d: found '1', expected a number"),
      ({"preconditioning": {"type": "vp"}, "process": FlowProcess().config()}, "process.type: found 'flow'"),
+     ({"preconditioning": {"type": "vp"}, "sigma_data": 0.7}, "sigma_data: found 0.7, expected none"),
      ({"preconditioning": {"type": "ve"}, "process": {"type": "edm"}}, "expected levels from 0.02 to 100")],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_in_one_line(changes: dict[str, Any], message: str) -> None:

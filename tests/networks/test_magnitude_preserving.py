@@ -2,10 +2,12 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unistep.networks.magnitude_preserving import MPFourier, MPLayer, mp_cat, mp_silu, mp_sum, normalize
+
+prop = settings(max_examples=20, deadline=None)
 
 
 def rms(x: torch.Tensor) -> float:
@@ -16,6 +18,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+@prop
 @given(st.floats(0.05, 0.95), st.integers(1, 40), st.integers(1, 40))
 def test_sums_and_concatenations_keep_unit_variance(t: float, channels: int, others: int) -> None:
     a, b = noise(50_000 // channels, channels), noise(50_000 // others, others, seed=1)
@@ -35,6 +38,7 @@ def test_silu_fourier_features_and_layers_keep_unit_variance() -> None:
     assert rms(MPLayer(64, 64, 3)(noise(4, 64, 32, 32))[..., 1:-1, 1:-1]) == pytest.approx(1, abs=0.05)
 
 
+@prop
 @given(st.floats(0.1, 100.0))
 def test_the_length_of_a_weight_does_not_matter(scale: float) -> None:
     torch.manual_seed(0)

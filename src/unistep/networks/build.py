@@ -63,6 +63,10 @@ def build_denoiser(config: Mapping[str, Any]) -> EDMDenoiser:
         make = EDM2Denoiser if isinstance(model, EDM2UNet) else EDMDenoiser
         make = partial(make, model, process, config.get("sigma_data", 0.5), label_dim)
     else:
+        if "sigma_data" in config:
+            raise UserError(
+                f"sigma_data: found {config['sigma_data']}, expected none: only edm preconditioning has one"
+            )
         make = partial(make, model, process, label_dim)
     require_arguments(make, options, "preconditioning")
     denoiser = make(**options)

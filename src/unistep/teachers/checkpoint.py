@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ from unistep.teachers.conditioners import conditioner_from_config
 from unistep.teachers.teacher import Teacher
 
 FORMAT = "unistep-denoiser/1"
+FILES = ("model.safetensors", "config.json")
 
 
 def save_denoiser(folder: Path, denoiser: nn.Module, config: dict[str, Any], dtype: torch.dtype | None = None) -> None:
-    """Writes a denoiser as a folder, atomically: a reader sees the old folder or the new one, never a mixture.
+    """Writes a denoiser as a folder, see `save_state`.
 
     Args:
         folder: where; replaced if it exists.
@@ -33,14 +35,25 @@ def save_denoiser(folder: Path, denoiser: nn.Module, config: dict[str, Any], dty
         config: network, process, sigma_data, shape, conditioner, codec; `t_init` too where it is a generator.
         dtype: storage type of floating-point weights; None keeps theirs.
     """
-    for leftover in folder.parent.glob(f".{folder.name}.*"):  # of a writer that was killed or had no room
-        shutil.rmtree(leftover)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
     state = {
         k: v.detach().cpu().contiguous().to(dtype if dtype and v.is_floating_point() else v.dtype)
         for k, v in denoiser.state_dict().items()
     }
+    save_state(folder, state, config)
+
+
+def save_state(folder: Path, state: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
+    """Writes tensors and configuration as a folder, atomically: a reader sees the old folder or the new one.
+
+    Args:
+        folder: where; replaced if it exists.
+        state: contiguous tensors on the CPU, by name.
+        config: plain values; the format's name is added.
+    """
+    for leftover in folder.parent.glob(f".{folder.name}.*"):  # of a writer that was killed or had no room
+        shutil.rmtree(leftover)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary.mkdir(parents=True)
     save_file(state, str(temporary / "model.safetensors"))
     (temporary / "config.json").write_text(json.dumps({"format": FORMAT, **config}, indent=2) + "\n")
     if folder.exists():
@@ -115,18 +128,30 @@ def require_same_keys(module: nn.Module, state: dict[str, torch.Tensor], file: P
 def teacher_from_folder(folder: Path) -> Teacher:
     """A frozen teacher from a checkpoint folder."""
     denoiser, config, digest = load_denoiser(folder)
-    process, sigma_data = denoiser.process, denoiser.sigma_data
+    return teacher_from_config(denoiser, config, source=str(folder), sha256=digest)
+
+
+def teacher_from_config(denoiser: EDMDenoiser, config: dict[str, Any], source: str, sha256: str) -> Teacher:
+    """A frozen teacher around a denoiser whose weights are loaded."""
     return Teacher(
         denoiser=denoiser,
-        process=process,
-        weighting=lambda t: edm_weighting(process, sigma_data, t),
+        process=denoiser.process,
+        weighting=training_weight(denoiser.process, config),
         shape=tuple(config["shape"]),
         codec=codec_from_config(config["codec"]),
         conditioner=conditioner_from_config(config.get("conditioner")),
-        source=str(folder),
-        sha256=digest,
+        source=source,
+        sha256=sha256,
         config=config,
     )
+
+
+def training_weight(process: NoiseProcess, config: dict[str, Any]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Eq. 6's weight as the teacher was trained (arXiv:2206.00364, Table 1): lambda = 1/c_out^2 with EDM's
+    preconditioning, 1/sigma^2 with the three older ones."""
+    if config.get("preconditioning", {}).get("type", "edm") == "edm":
+        return lambda t: edm_weighting(process, config.get("sigma_data", 0.5), t)
+    return lambda t: 1 / process.sigma(t) ** 2
 
 
 def load_generator(folder: str | Path, teacher: Teacher | None = None) -> tuple[Generator, dict[str, Any], str]:

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import sys
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,8 +64,13 @@ class Writer(pickle._Pickler):  # type: ignore[attr-defined]  # the one in Pytho
 
 
 def dumps(value: object, protocol: int = 4) -> bytes:
-    file = io.BytesIO()
-    Writer(file, protocol).dump(value)
+    """The pickle of a value; the writer calls itself for each level, some of which are deep on purpose."""
+    file, usual = io.BytesIO(), sys.getrecursionlimit()
+    sys.setrecursionlimit(5000)
+    try:
+        Writer(file, protocol).dump(value)
+    finally:
+        sys.setrecursionlimit(usual)
     return file.getvalue()
 
 

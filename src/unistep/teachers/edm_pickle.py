@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from unistep.errors import UserError
-from unistep.pickles import Allowed, Call, Defect, read_pickle
+from unistep.pickles import Allowed, Call, Defect, Name, read_pickle
 from unistep.pickles.arrays import NUMPY, array_of, scalar_of
 from unistep.pickles.read import refusals
 from unistep.pickles.tensors import TENSORS, Tensors
@@ -219,7 +219,7 @@ class Plain:
         match value:
             case None | bool() | int() | float() | str():
                 return value
-            case list() | tuple():
+            case list() | tuple() if not isinstance(value, Name):  # a name is a tuple of two words
                 return [self.value(item, depth + 1) for item in value]
             case Call(name=(_, "scalar")):
                 return scalar_of(value)

@@ -7,7 +7,6 @@ import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -122,8 +121,8 @@ def own_dictionary() -> dict[str, object]:
     return value
 
 
-def zip_bomb(size: int = 2**30) -> bytes:
-    """A zip archive as torch.save writes them, whose one record unpacks to a gigabyte."""
+def zip_bomb(size: int) -> bytes:
+    """A zip archive as torch.save writes them, whose one record unpacks to many bytes."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         archive.writestr("archive/data.pkl", dumps(("storage", "bomb"), 2))
@@ -205,7 +204,6 @@ def opcodes(command: str) -> dict[str, bytes]:
 def greedy() -> dict[str, bytes]:
     """Small files that ask for much memory or time."""
     huge = struct.pack("<Q", 2**62)
-    collisions = b"".join(b"\x8a\x0a" + (k * (2**61 - 1)).to_bytes(10, "little") + b"N" for k in range(50_000))
     twice: dict[str, Callable[[Any], object]] = {
         "list": lambda v: [v, v], "tuple": lambda v: (v, v), "dict": lambda v: {"a": v, "b": v},
     }  # fmt: skip
@@ -214,27 +212,15 @@ def greedy() -> dict[str, bytes]:
         **{f"laughs of {kind} as ema": with_ema(laughs(make)) for kind, make in twice.items()},
         "laughs of modules": with_ema(laughs(lambda v: modules({"a": v, "b": v} if v else {}), 30)),
         "a laugh as a key": dumps(laughs(lambda v: (v, v)))[:-1] + b"}\x94" + b"h\x00N" + b"s.",
-        "a hashed tuple, deep": b"}" + b")" + b"\x85" * 500_000 + b"Ns.",
-        "a hashed tuple, wide": b"}" + b"K\x01" + b"2\x86" * 400_000 + b"Ns.",
-        "a deep tuple": b")" + b"\x85" * 900_000 + b".",
-        "a deep list": b"]" * 300_000 + b"a" * 299_999 + b".",
-        "deep marks": b"(" * 900_000 + b".",
-        "deep calls": b"\x80\x02" + b"cnumpy\ndtype\n" * 60_000 + b")" + b"R\x85" * 60_000 + b".",
-        "sets without end": b"\x80\x04" + b"\x8f" * 3_000_000 + b".",
-        "calls without end": b"\x80\x04cnumpy\ndtype\nq\x00" + b"0h\x00)R\x94" * 500_000 + b".",
-        "memo without end": b"\x80\x04N" + b"\x94" * 3_000_000 + b".",
-        "doubling": b"(N" + b"2" * 3_000_000 + b"l.",
-        "texts without end": (b"X" + struct.pack("<I", 4096) + b"a" * 4096) * 10_000 + b".",
         "a memo index of 32 bits": b"Nr" + b"\xff" * 4 + b".",
         "a memo index of 60 digits": b"Np" + b"9" * 60 + b"\n.",
-        "keys that hash alike": b"}(" + collisions + b"u.",
         **{f"length of {code!r}": b"\x80\x05" + code + huge + b"." for code in (b"\x8e", b"\x8d", b"\x96")},
         "length of LONG4": b"\x80\x02\x8b\xff\xff\xff\x7f.",
         "negative length of LONG4": b"\x80\x02\x8b\xff\xff\xff\xff.",
         "length of BINBYTES": b"B\xff\xff\xff\xff.",
         "length of BINSTRING": b"T\xff\xff\xff\x7f.",
         "length of a frame": b"\x80\x04\x95" + huge + b"N.",
-        "a zip bomb": with_payload(zip_bomb()),
+        "a zip bomb": with_payload(zip_bomb(2**26)),
         "a long storage header": with_payload(dumps("x" * 5000, 2)),
         "a module in itself": with_ema(itself()),
         "a dictionary in itself": with_argument(own_dictionary()),
@@ -246,6 +232,26 @@ def greedy() -> dict[str, bytes]:
         "a parameter of parameters": with_tensor(
             laughs(lambda v: Reduced(Named("torch._utils", "_rebuild_parameter"), (v, True, OrderedDict())), 100)
         ),
+    }
+
+
+def endless() -> dict[str, bytes]:
+    """Long files of operations that make much out of little; each takes about a second."""
+    collisions = b"".join(b"\x8a\x0a" + (k * (2**61 - 1)).to_bytes(10, "little") + b"N" for k in range(50_000))
+    return {
+        "a hashed tuple, deep": b"}" + b")" + b"\x85" * 450_000 + b"Ns.",
+        "a hashed tuple, wide": b"}" + b"K\x01" + b"2\x86" * 200_000 + b"Ns.",
+        "a deep tuple": b")" + b"\x85" * 450_000 + b".",
+        "a deep list": b"]" * 200_000 + b"a" * 199_999 + b".",
+        "deep marks": b"(" * 450_000 + b".",
+        "deep calls": b"\x80\x02" + b"cnumpy\ndtype\n" * 60_000 + b")" + b"R\x85" * 60_000 + b".",
+        "sets without end": b"\x80\x04" + b"\x8f" * 3_000_000 + b".",
+        "calls without end": b"\x80\x04cnumpy\ndtype\nq\x00" + b"0h\x00)R\x94" * 500_000 + b".",
+        "memo without end": b"\x80\x04N" + b"\x94" * 3_000_000 + b".",
+        "doubling": b"(N" + b"2" * 3_000_000 + b"l.",
+        "texts without end": (b"X" + struct.pack("<I", 4096) + b"a" * 4096) * 10_000 + b".",
+        "keys that hash alike": b"}(" + collisions + b"u.",
+        "a large zip bomb": with_payload(zip_bomb(2**30)),
     }
 
 
@@ -327,7 +333,7 @@ def arrays() -> dict[str, object]:
 def records() -> dict[str, bytes]:
     """Checkpoints whose records do not make a network."""
     state = small_state()
-    whole = dumps(checkpoint(network(state)))
+    whole, older = (dumps(checkpoint(network(state)), protocol) for protocol in (4, 2))
     odd_names = ("a.b", "", "a\nb", "\x1b[2J", "caf\xe9", "x" * 300)
     values = {"label_dim": (-1, 2**40, True, "4", 1.5, math.nan), "img_resolution": (0, None), "img_channels": ("3",)}
     return {
@@ -337,6 +343,7 @@ def records() -> dict[str, bytes]:
         "zip": zip_bomb(2**24),
         "noise": bytes(range(256)) * 40,
         **{f"cut off at {k}": whole[: len(whole) * k // 50] for k in range(1, 50)},
+        **{f"cut off at {k}, protocol 2": older[: len(older) * k // 20] for k in range(1, 20)},
         "a list": dumps([1]),
         "no ema": dumps({"loss_fn": None}),
         "ema is a list": with_ema([1]),
@@ -359,9 +366,12 @@ def named_tensor(name: str) -> Reduced:
     return persistent("EDMPrecond", **module_state(weights, {}, {}, _init_kwargs=ARGUMENTS))
 
 
-def hostile_files(command: str) -> dict[str, Callable[[], dict[str, bytes]]]:
+def hostile_files(command: str) -> dict[str, dict[str, bytes]]:
     """Groups of files by what they try; `command` is what they would have a shell run."""
     return {
-        "calls": partial(calls, command), "opcodes": partial(opcodes, command), "greedy": greedy, "liars": liars,
-        "records": records,
-    }  # fmt: skip
+        "calls": calls(command),
+        "opcodes": opcodes(command),
+        "greedy": greedy(),
+        "liars": liars(),
+        "records": records(),
+    }

@@ -15,7 +15,7 @@ from edm_writer import write_checkpoint
 from unistep.api.converting import convert
 from unistep.errors import UserError
 
-HEADROOM = 600 * 2**20  # bytes that reading may add to what the program has when it starts
+HEADROOM = 400 * 2**20  # bytes that reading may add to what the program has when it starts
 QUIET = {"open", "os.listdir", "os.scandir", "mmap.__new__", "object.__getattr__", "sys._getframe", "builtins.id"}
 events: list[str] = []
 

@@ -6,7 +6,7 @@ from unistep.pickles.cursor import Cursor
 from unistep.pickles.values import Call, Defect, LongText, Name, kind_of, shown
 
 SHORT = 4096  # longer texts and bytes stay where they are in the file
-MOST_OPERATIONS = 1_000_000  # an EDM checkpoint of 300M parameters has about 150,000
+MOST_OPERATIONS = 500_000  # the EDM checkpoint for CIFAR-10 has about 30,000
 MOST_TEXT = 2**25  # bytes of short texts that are decoded
 LONGEST_NUMBER = 256  # bytes of a whole number
 

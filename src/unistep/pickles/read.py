@@ -3,7 +3,7 @@
 import pickletools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from unistep.errors import UserError
 from unistep.pickles.cursor import Content, Cursor
@@ -76,17 +76,18 @@ def run(machine: Machine) -> object:
     for _ in range(budget):
         code = cursor.unsigned(1)
         if code not in ACTIONS:
-            machine.refuse(opcode_name(code))
+            refuse_opcode(machine, code)
         ACTIONS[code](machine)
         if machine.stopped:
             return machine.pop()
     raise Defect(f"more than {budget} operations")
 
 
-def opcode_name(code: int) -> str:
-    """The name of an opcode, as the manuals spell it."""
-    known = OPCODES.get(code)
-    return f"the opcode {known}" if known else f"an opcode {code:#04x} that does not exist"
+def refuse_opcode(machine: Machine, code: int) -> NoReturn:
+    """Ends the reading at an opcode that is not admitted, by its name, or at one that does not exist."""
+    if code in OPCODES:
+        machine.refuse(f"the opcode {OPCODES[code]}")
+    raise Defect(f"byte {machine.cursor.at - 1} is {code:#04x}, which is no opcode")
 
 
 def describe(error: BaseException) -> str:

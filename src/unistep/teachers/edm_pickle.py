@@ -56,7 +56,7 @@ def read_edm_pickle(path: Path) -> EDMRecord:
     """Reads `ema` of a checkpoint such as edm-cifar10-32x32-cond-vp.pkl; EDM2 snapshots have the same form.
 
     Memory: the tensors take at most the size of the file, once more while one that is not contiguous is copied; the
-    file itself is mapped. All else is at most a few hundred MB, whatever the file says (`pickles/machine.py`).
+    file itself is mapped. All else is at most 300 MB, whatever the file says (`pickles/machine.py`).
 
     Raises:
         UserError: for a missing file, one that is no such checkpoint, or one that asks for anything else than data.

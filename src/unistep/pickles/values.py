@@ -8,7 +8,7 @@ LONGEST_SHOWN = 80
 
 
 class Defect(Exception):
-    """What is wrong with a pickle, in words that end in "; " and what to do where it is not to fetch the file again."""
+    """What is wrong with a pickle, in words; `refusals` adds the name of the file."""
 
 
 class Name(NamedTuple):

@@ -23,10 +23,11 @@ from unistep.teachers.conditioners import conditioner_from_config
 from unistep.teachers.teacher import Teacher
 
 FORMAT = "unistep-denoiser/1"
+FILES = ("model.safetensors", "config.json")
 
 
 def save_denoiser(folder: Path, denoiser: nn.Module, config: dict[str, Any], dtype: torch.dtype | None = None) -> None:
-    """Writes a denoiser as a folder, atomically: a reader sees the old folder or the new one, never a mixture.
+    """Writes a denoiser as a folder, see `save_state`.
 
     Args:
         folder: where; replaced if it exists.
@@ -34,14 +35,25 @@ def save_denoiser(folder: Path, denoiser: nn.Module, config: dict[str, Any], dty
         config: network, process, sigma_data, shape, conditioner, codec; `t_init` too where it is a generator.
         dtype: storage type of floating-point weights; None keeps theirs.
     """
-    for leftover in folder.parent.glob(f".{folder.name}.*"):  # of a writer that was killed or had no room
-        shutil.rmtree(leftover)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
     state = {
         k: v.detach().cpu().contiguous().to(dtype if dtype and v.is_floating_point() else v.dtype)
         for k, v in denoiser.state_dict().items()
     }
+    save_state(folder, state, config)
+
+
+def save_state(folder: Path, state: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
+    """Writes tensors and configuration as a folder, atomically: a reader sees the old folder or the new one.
+
+    Args:
+        folder: where; replaced if it exists.
+        state: contiguous tensors on the CPU, by name.
+        config: plain values; the format's name is added.
+    """
+    for leftover in folder.parent.glob(f".{folder.name}.*"):  # of a writer that was killed or had no room
+        shutil.rmtree(leftover)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary.mkdir(parents=True)
     save_file(state, str(temporary / "model.safetensors"))
     (temporary / "config.json").write_text(json.dumps({"format": FORMAT, **config}, indent=2) + "\n")
     if folder.exists():
@@ -94,6 +106,11 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tenso
 def teacher_from_folder(folder: Path) -> Teacher:
     """A frozen teacher from a checkpoint folder."""
     denoiser, config, digest = load_denoiser(folder)
+    return teacher_from_config(denoiser, config, source=str(folder), sha256=digest)
+
+
+def teacher_from_config(denoiser: EDMDenoiser, config: dict[str, Any], source: str, sha256: str) -> Teacher:
+    """A frozen teacher around a denoiser whose weights are loaded."""
     return Teacher(
         denoiser=denoiser,
         process=denoiser.process,
@@ -101,8 +118,8 @@ def teacher_from_folder(folder: Path) -> Teacher:
         shape=tuple(config["shape"]),
         codec=codec_from_config(config["codec"]),
         conditioner=conditioner_from_config(config.get("conditioner")),
-        source=str(folder),
-        sha256=digest,
+        source=source,
+        sha256=sha256,
         config=config,
     )
 

@@ -15,7 +15,7 @@ from unistep.networks.mlp import MLP
 from unistep.networks.preconditioning import EDMDenoiser, channels_last
 from unistep.networks.song_unet import SongUNet
 from unistep.networks.unet import UNet
-from unistep.process import process_from_config
+from unistep.process import EDMProcess, process_from_config
 
 NETWORKS: Mapping[str, type[nn.Module]] = {
     "unet": UNet,
@@ -68,10 +68,34 @@ def build_denoiser(config: Mapping[str, Any]) -> EDMDenoiser:
                 f"sigma_data: found {config['sigma_data']}, expected none: only edm preconditioning has one"
             )
         make = partial(make, model, process, label_dim)
-    require_arguments(make, options, "preconditioning")
-    denoiser = make(**options)
+    denoiser = preconditioned(make, options)
+    denoiser.check_process()
     channels_last(denoiser)
     return denoiser
+
+
+def known_levels(preconditioning: Mapping[str, Any]) -> tuple[float, float]:
+    """Lowest and highest noise level that a preconditioning is defined for; 0 and infinity for EDM's.
+
+    Raises:
+        UserError: for an unknown type or option, or values that make no levels.
+    """
+    make, options = chosen(PRECONDITIONINGS, preconditioning, "preconditioning")
+    denoiser = preconditioned(partial(make, nn.Identity(), EDMProcess()), options)
+    return denoiser.sigma_min, denoiser.sigma_max
+
+
+def preconditioned(make: Callable[..., EDMDenoiser], options: Mapping[str, Any]) -> EDMDenoiser:
+    """A denoiser from the options of its preconditioning, the process not yet checked.
+
+    Raises:
+        UserError: for an unknown option, or values that make no levels.
+    """
+    require_arguments(make, options, "preconditioning")
+    try:
+        return make(**options)
+    except (ArithmeticError, ValueError) as error:
+        raise UserError(f"preconditioning: found {dict(options)}, which make no noise levels: {error}") from error
 
 
 def chosen(

@@ -57,6 +57,13 @@ class EDMDenoiser(nn.Module):
         """The nearest levels the network knows, [b] -> [b]: all of them, unless a table says otherwise."""
         return sigma
 
+    def check_process(self) -> None:
+        """Refuses a process that leaves the levels this preconditioning knows; EDM's knows all.
+
+        Raises:
+            UserError: naming both.
+        """
+
     def one_hot(self, cond: Cond) -> Tensor | None:
         """Class indices [b] (-1 = no class) to rows [b, label_dim]; no class is the zero row, as in EDM's networks."""
         if not self.label_dim or cond is None:

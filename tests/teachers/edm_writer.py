@@ -19,6 +19,15 @@ ARGUMENTS = {
     "resample_filter": [1, 1],
 }  # fmt: skip
 
+ATTRIBUTES: dict[str, dict[str, Any]] = {  # what the constructor of each class leaves in the object
+    "EDMPrecond": {"sigma_min": 0, "sigma_max": float("inf"), "sigma_data": np.float64(0.5)},
+    "VPPrecond": {"beta_d": 19.9, "beta_min": 0.1, "M": 1000, "epsilon_t": 1e-5, "sigma_min": 0.0010005,
+                  "sigma_max": 152.1669},
+    "VEPrecond": {"sigma_min": 0.02, "sigma_max": 100},
+    "iDDPMPrecond": {"C_1": 0.001, "C_2": 0.008, "M": 1000, "sigma_min": 0.0064254, "sigma_max": 20291.17},
+    "Precond": {"sigma_data": 0.5, "use_fp16": True},
+}  # fmt: skip
+
 
 class Named(NamedTuple):
     """A global that is written by name."""
@@ -27,6 +36,7 @@ class Named(NamedTuple):
     name: str
 
 
+BUFFERS = ("resample_filter", "freqs", "phases")
 RECONSTRUCT = Named("torch_utils.persistence", "_reconstruct_persistent_obj")
 MODULE_DICT = Named("torch.nn.modules.container", "ModuleDict")
 
@@ -108,7 +118,7 @@ def nested(state: Mapping[str, Tensor]) -> dict[str, Any]:
 def module(name: str, tree: dict[str, Any], class_name: str | None = None, **more: object) -> Reduced:
     """A tree of tensors as a tree of records: ModuleDicts under `enc` and `dec`, persistent objects elsewhere."""
     tensors = {key: value for key, value in tree.items() if isinstance(value, Tensor)}
-    buffers = {key: value for key, value in tensors.items() if key in ("resample_filter", "freqs")}
+    buffers = {key: value for key, value in tensors.items() if key in BUFFERS}
     parameters = {key: torch.nn.Parameter(value) for key, value in tensors.items() if key not in buffers}
     modules = {key: module(key, value) for key, value in tree.items() if isinstance(value, dict)}
     parameters |= {} if parameters else {"bias": None}
@@ -123,11 +133,13 @@ def network(
     network_class: str = "SongUNet", **more: object,
 ) -> Reduced:  # fmt: skip
     """`ema`: the preconditioning around one network."""
-    (inside, tree), *others = nested(state).items()
+    tree = nested(state)
+    buffers = {name: value for name, value in tree.items() if isinstance(value, Tensor)}
+    (inside, inner), *others = ((name, value) for name, value in tree.items() if name not in buffers)
     init = {"_init_args": (), "_init_kwargs": dict(arguments)}
-    modules = {inside: module(inside, tree, network_class, **init)} | {k: module(k, v) for k, v in others}
-    numbers = {"sigma_min": 0, "sigma_max": float("inf"), "sigma_data": np.float64(0.5), **more}
-    return persistent(class_name, **module_state({}, {}, modules, **init, **numbers))
+    modules = {inside: module(inside, inner, network_class, **init)} | {k: module(k, v) for k, v in others}
+    numbers = {**ATTRIBUTES.get(class_name, ATTRIBUTES["EDMPrecond"]), **more}
+    return persistent(class_name, **module_state({}, buffers, modules, **init, **numbers))
 
 
 def checkpoint(ema: object) -> dict[str, object]:

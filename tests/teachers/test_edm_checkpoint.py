@@ -11,15 +11,24 @@ from typing import Any
 
 import pytest
 import torch
-from edm_writer import ARGUMENTS, checkpoint, dumps, module_state, network, persistent, small_state, write_checkpoint
+from edm_writer import (
+    ARGUMENTS,
+    ATTRIBUTES,
+    checkpoint,
+    dumps,
+    module_state,
+    network,
+    persistent,
+    small_state,
+    write_checkpoint,
+)
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 from typer.testing import CliRunner
 
 import unistep
 from unistep.cli import app
 from unistep.errors import UserError
-from unistep.networks import build
 from unistep.pickles.tensors import stored_numbers
 from unistep.teachers.edm_checkpoint import config_of
 from unistep.teachers.edm_pickle import read_edm_pickle
@@ -118,10 +127,13 @@ def test_the_configuration_says_what_the_file_says(file: Path) -> None:
     ("class_name", "network_class", "arguments", "expected"),
     [
         ("EDMPrecond", "DhariwalUNet", {}, ("dhariwal_unet", "edm", 0.002, 80.0)),
-        ("VPPrecond", "SongUNet", {"beta_d": 19.9, "M": 1000}, ("song_unet", "vp", 0.002, 80.0)),
-        ("VEPrecond", "SongUNet", {"sigma_min": 0.02, "sigma_max": 100}, ("song_unet", "ve", 0.02, 80.0)),
-        ("iDDPMPrecond", "DhariwalUNet", {"C_1": 0.001, "sigma_max": 50.0}, ("dhariwal_unet", "iddpm", 0.002, 50.0)),
-        ("Precond", "UNet", {"sigma_data": 0.25, "use_fp16": True}, ("edm2_unet", "edm", 0.002, 80.0)),
+        ("EDMPrecond", "SongUNet", {"sigma_min": 0.01, "sigma_max": 50.0}, ("song_unet", "edm", 0.01, 50.0)),
+        ("VPPrecond", "SongUNet", {"beta_d": 18.0, "M": 500}, ("song_unet", "vp", 0.002, 80.0)),
+        ("VPPrecond", "SongUNet", {"epsilon_t": 1e-3, "beta_d": 1.0}, ("song_unet", "vp", 0.010027, 0.90665)),
+        ("VEPrecond", "SongUNet", {}, ("song_unet", "ve", 0.02, 80.0)),
+        ("VEPrecond", "SongUNet", {"sigma_min": 0.05, "sigma_max": 50}, ("song_unet", "ve", 0.05, 50.0)),
+        ("iDDPMPrecond", "DhariwalUNet", {"C_1": 0.001}, ("dhariwal_unet", "iddpm", 0.0064254, 80.0)),
+        ("Precond", "UNet", {"sigma_data": 0.25, "logvar_channels": 64}, ("edm2_unet", "edm", 0.002, 80.0)),
     ],
 )
 def test_each_published_class(
@@ -132,11 +144,44 @@ def test_each_published_class(
     config = config_of(read_edm_pickle(write_checkpoint(tmp_path / "x.pkl", state, **options)))
     process = config["process"]
     found = config["network"]["type"], config["preconditioning"]["type"], process["sigma_min"], process["sigma_max"]
-    assert found == expected
-    constants = {k: v for k, v in arguments.items() if k in ("beta_d", "M", "C_1")}
-    assert config["preconditioning"] == {"type": expected[1], **constants}
-    assert not {"use_fp16", "model_type", "sigma_max", *constants} & config["network"].keys()
-    assert config["sigma_data"] == arguments.get("sigma_data", 0.5)
+    assert found == (*expected[:2], *(pytest.approx(level, rel=1e-3) for level in expected[2:]))
+    own = {
+        "vp": ("beta_d", "beta_min", "M", "epsilon_t"),
+        "ve": ("sigma_min", "sigma_max"),
+        "iddpm": ("C_1", "C_2", "M"),
+    }
+    said = {**ATTRIBUTES[class_name], **arguments}
+    assert config["preconditioning"] == {"type": expected[1], **{k: said[k] for k in own.get(expected[1], ())}}
+    assert not {"use_fp16", "model_type", "logvar_channels", "sigma_data", *ATTRIBUTES[class_name]} & set(
+        config["network"]
+    )
+    assert config.get("sigma_data") == (arguments.get("sigma_data", 0.5) if expected[1] == "edm" else None)
+    assert config["network"].get("out_channels") == (6 if expected[1] == "iddpm" else None)
+
+
+@pytest.mark.parametrize(
+    ("class_name", "more", "message"),
+    [
+        ("EDMPrecond", {"sigma_data": 0.0}, "sigma_data: found 0.0, expected a positive number"),
+        ("EDMPrecond", {"sigma_min": 90}, "found noise levels from 90 to 80, expected a range"),
+        ("EDMPrecond", {"sigma_min": 10**400}, "sigma_min: found .*, expected a number"),
+        ("VEPrecond", {"sigma_max": float("inf")}, "sigma_max: found inf, expected a finite number"),
+        ("VPPrecond", {"beta_d": 1e300}, "preconditioning: found .*, which make no noise levels"),
+        ("VPPrecond", {"beta_min": -1}, "preconditioning: found .*, which make no noise levels"),
+        (
+            "iDDPMPrecond",
+            {"M": 2**40},
+            "preconditioning: found .*: M: found 1099511627776, expected 2 to 100000 levels",
+        ),
+        ("iDDPMPrecond", {"M": 1000.0}, "preconditioning.M: found 1000.0, expected a whole number"),
+        ("iDDPMPrecond", {"C_2": -1}, "preconditioning: found .*, which make no noise levels"),
+    ],
+)
+def test_numbers_that_make_no_levels_are_refused(tmp_path: Path, class_name: str, more: Any, message: str) -> None:
+    record = read_edm_pickle(write_checkpoint(tmp_path / "x.pkl", class_name=class_name, **more))
+    with pytest.raises(UserError, match=rf"^x\.pkl: {message}") as error:
+        config_of(record)
+    assert len(str(error.value)) < 500 and "\n" not in str(error.value)
 
 
 def test_infinity_is_text_in_json(tmp_path: Path) -> None:
@@ -188,60 +233,3 @@ def test_the_verb(file: Path, tmp_path: Path) -> None:
             text=True,
         ).stdout.split()
     )
-
-
-# ---------------------------------------------------------------------------------------------------------- teacher
-
-
-class Mini(nn.Module):
-    """Stands for SongUNet: its tensors have the names of `small_state`, its answer depends on all it is given."""
-
-    def __init__(self, label_dim: int = 0, **others: object) -> None:
-        super().__init__()
-        for name, value in small_state(conditional=label_dim > 0).items():
-            *path, leaf = name.removeprefix("model.").split(".")
-            place: nn.Module = self
-            for part in path:
-                if part not in place._modules:
-                    place.add_module(part, nn.Module())
-                place = place.get_submodule(part)
-            place.register_buffer(leaf, torch.zeros_like(value))
-
-    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        shift = 0.0 if labels is None else (labels @ self.map_label.weight.T).sum(1)[:, None, None, None]  # type: ignore[union-attr]
-        return x * self.gain + c_noise[:, None, None, None] + shift
-
-
-@pytest.mark.parametrize("classes", [0, 4])
-def test_a_teacher_from_the_file_and_from_the_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: int
-) -> None:
-    monkeypatch.setattr(build, "NETWORKS", {**build.NETWORKS, "song_unet": Mini})
-    state = small_state(torch.float16, conditional=classes > 0)
-    file = write_checkpoint(tmp_path / "x.pkl", state, arguments={**ARGUMENTS, "label_dim": classes})
-    teachers = [unistep.load_teacher(f"edm:{file}"), unistep.load_teacher(f"edm:{unistep.convert(file)}")]
-    x, t = torch.randn(3, 3, 16, 16), torch.tensor([0.01, 1.0, 50.0])
-    cond = torch.tensor([0, 3, -1]) if classes else None
-    a, b = (teacher(x, t, cond) for teacher in teachers)
-    assert torch.equal(a, b) and a.isfinite().all()
-    for teacher in teachers:
-        assert same(dict(teacher.denoiser.state_dict()), {k: v.float() for k, v in state.items()})
-        assert teacher.shape == (3, 16, 16) and teacher.codec.config() == {"type": "pixels"}
-        assert (teacher.conditioner is not None) == (classes > 0)
-        assert (teacher.process.config()["num_bins"], teacher.process.config()["sigma_max"]) == (1000, 80.0)
-        assert teacher.weighting(torch.tensor([0.5])).item() == pytest.approx(8.0)
-    assert teachers[0].sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def test_older_preconditionings_were_trained_with_another_weight() -> None:
-    config = {"network": {"type": "mlp"}, "process": {"type": "edm"}, "preconditioning": {"type": "vp"}}
-    assert build.build_denoiser(config).weighting(torch.tensor([0.5])).item() == pytest.approx(4.0)
-
-
-def test_weights_of_another_network_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "NETWORKS", {**build.NETWORKS, "song_unet": Mini})
-    state = {**small_state(), "model.gain": torch.ones(2)}
-    with pytest.raises(UserError, match=r"x\.pkl: .*misshapen: model\.gain found \(2,\), expected \(\)"):
-        unistep.load_teacher(f"edm:{write_checkpoint(tmp_path / 'x.pkl', state)}")
-    with pytest.raises(UserError, match="nowhere: not found"):
-        unistep.load_teacher(f"edm:{tmp_path / 'nowhere'}")

@@ -4,15 +4,16 @@ from pathlib import Path
 
 from unistep.errors import UserError
 from unistep.teachers.checkpoint import FILES, save_state
-from unistep.teachers.edm_checkpoint import config_of
+from unistep.teachers.edm_checkpoint import config_of, state_of
 from unistep.teachers.edm_pickle import read_edm_pickle
 
 
 def convert(file: str | Path, *, out: str | Path | None = None) -> Path:
     """Writes model.safetensors and config.json of an EDM checkpoint; `load_teacher` opens the folder.
 
-    Tensors keep their names and types. The configuration holds the network's type and constructor arguments, the
-    preconditioning, the noise levels, and the source file's name and sha256.
+    Tensors keep their names and types; those that only EDM2's training uses are left out. The configuration holds the
+    network's type and constructor arguments, the preconditioning, the noise levels, and the source file's name and
+    sha256.
 
     Args:
         file: a checkpoint such as edm-cifar10-32x32-cond-vp.pkl.
@@ -28,7 +29,7 @@ def convert(file: str | Path, *, out: str | Path | None = None) -> Path:
     folder = file.with_suffix("") if out is None else Path(out)
     require_free(folder)
     record = read_edm_pickle(file)
-    save_state(folder, record.state, config_of(record))
+    save_state(folder, state_of(record), config_of(record))
     return folder
 
 

@@ -30,7 +30,8 @@ def require_arguments(make: Callable[..., Any], values: Mapping[str, Any], secti
         if name not in named and len(named) == len(parameters):
             close = get_close_matches(name, named, 1)
             hint = f"did you mean {close[0]}? " if close else ""
-            raise UserError(f"{section}.{name}: unknown key; {hint}expected one of {', '.join(sorted(named))}")
+            known = f"one of {', '.join(sorted(named))}" if named else "no more keys"
+            raise UserError(f"{section}.{name}: unknown key; {hint}expected {known}")
     for name, parameter in named.items():
         if name in values:
             require_type(values[name], parameter.annotation, f"{section}.{name}")

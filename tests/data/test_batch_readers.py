@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 from unistep.data import DataConfig, load_images
-from unistep.data.restricted_pickle import load_restricted
+from unistep.data.cifar import ARRAYS_ONLY
 from unistep.errors import UserError
+from unistep.pickles import read_pickle
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 3072), dtype=np.uint8)
 LABELS = [3, 0, 9, 3]
@@ -49,7 +50,7 @@ def test_cifar_folder(tmp_path: Path, suffix: str) -> None:
 
 def test_python_2_pickles_are_read() -> None:
     """Keys as bytes, which is how CIFAR's own files come."""
-    assert load_restricted(b"(dp0\nS'a'\np1\nI7\ns.", "x") == {b"a": 7}
+    assert read_pickle(b"(dp0\nS'a'\np1\nI7\ns.", "x", ARRAYS_ONLY) == {b"a": 7}
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def test_a_hostile_pickle_is_refused_by_name(tmp_path: Path, call: object, proto
 def test_odd_pickles_do_no_harm(content: bytes) -> None:
     before = {name: id(value) for name, value in vars(np.ndarray).items()}
     try:
-        load_restricted(content, "x")
+        read_pickle(content, "x", ARRAYS_ONLY)
     except UserError as error:
         assert str(error).startswith("x: ")
     assert before == {name: id(value) for name, value in vars(np.ndarray).items()}

@@ -1,29 +1,11 @@
 """The U-Net against golden outputs of the published architecture, and its shapes, stem and conditioning."""
 
-import zlib
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
-from torch import nn
+from golden_values import fill_by_rule, values
 
 from unistep.networks import EDMDenoiser, UNet
 from unistep.process import EDMProcess
-
-GOLDEN = Path(__file__).parent.parent / "golden" / "ddpmpp-edm-cond.npz"
-
-
-def fill_by_rule(module: nn.Module) -> None:
-    """Weights as described in golden/README.md."""
-    for name, parameter in module.named_parameters():
-        generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-        w = torch.randn(parameter.shape, generator=generator)
-        if w.ndim > 1:
-            w = w / (w.numel() / w.shape[0]) ** 0.5
-        else:
-            w = 0.1 * w + (1 if name.endswith(".weight") else 0)
-        parameter.data = w
 
 
 def small_unet(**changes: object) -> UNet:
@@ -32,7 +14,7 @@ def small_unet(**changes: object) -> UNet:
 
 
 def test_matches_golden_outputs_of_the_published_architecture() -> None:
-    golden = {k: torch.from_numpy(v) for k, v in np.load(GOLDEN).items()}
+    golden = values("ddpmpp-edm-cond")
     net = UNet(16, 3, 32, (1, 2), 1, (8,), label_dim=4)
     denoiser = EDMDenoiser(net, EDMProcess(), label_dim=4).eval()
     fill_by_rule(denoiser)

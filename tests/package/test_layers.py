@@ -6,6 +6,7 @@ from source_tree import modules
 
 LAYERS = (
     ("errors", "types", "assets"),
+    ("pickles",),
     ("arguments",),
     ("process",),
     ("prediction", "weighting"),

@@ -1,5 +1,6 @@
 """The verbs as Python functions, the same names as on the command line."""
 
+from unistep.api.converting import convert as convert
 from unistep.api.distilling import distill as distill
 from unistep.api.evaluating import evaluate as evaluate
 from unistep.api.pairing import make_pairs as make_pairs

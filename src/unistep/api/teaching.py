@@ -19,10 +19,11 @@ from unistep.evaluation.features import load_judge
 from unistep.evaluation.judging import require_enough_samples
 from unistep.methods import Teach
 from unistep.networks import EDMDenoiser, build_denoiser
+from unistep.networks.state_dict import load_strictly
 from unistep.process import process_from_config
 from unistep.recipes.load import Recipe, recipe_of
 from unistep.recipes.schema import TeachRecipe
-from unistep.teachers.checkpoint import load_denoiser, require_same_keys
+from unistep.teachers.checkpoint import load_denoiser
 from unistep.teachers.codecs import PixelCodec
 from unistep.teachers.conditioners import LabelConditioner, conditioner_from_config
 from unistep.training.batches import EncodedImages, Streams
@@ -93,8 +94,7 @@ def initial_denoiser(recipe: TeachRecipe, config: dict[str, Any]) -> EDMDenoiser
     design = build_denoiser(config)
     if recipe.init is not None:
         state = load_denoiser(Path(recipe.init))[0].state_dict()
-        require_same_keys(design, state, Path(recipe.init))
-        design.load_state_dict(state)
+        load_strictly(design, state, Path(recipe.init))
     return design
 
 

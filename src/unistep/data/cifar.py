@@ -4,18 +4,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from unistep.data.config import DataConfig
 from unistep.data.dataset import ImageDataset
 from unistep.data.images import drawn_rows, fit_arrays
-from unistep.data.restricted_pickle import byte_array, load_restricted
 from unistep.errors import UserError
+from unistep.pickles import Allowed, read_pickle
+from unistep.pickles.arrays import NUMPY, array_of
+from unistep.pickles.values import Defect
 
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PIXELS = 3 * 32 * 32  # all red ones, then green, then blue, row by row
 RECORD = 1 + PIXELS  # the label first
 MAX_BYTES = 2**30
+ARRAYS_ONLY = Allowed(NUMPY, "NumPy arrays only")
 BATCHES = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)}
 
 
@@ -75,9 +79,9 @@ def read_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def read_python(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """A pickled dictionary with `data` [n, 3072] and `labels`."""
-    batch = load_restricted(path.read_bytes(), str(path))
+    batch = read_pickle(path.read_bytes(), str(path), ARRAYS_ONLY)
     entries = {k.decode("latin-1") if isinstance(k, bytes) else k: v for k, v in as_dict(batch, path).items()}
-    pixels, labels = byte_array(entries.get("data"), str(path)), entries.get("labels")
+    pixels, labels = byte_array(entries.get("data"), path), entries.get("labels")
     if pixels.ndim != 2 or pixels.shape[1] != PIXELS or not len(pixels):
         raise UserError(f"{path}: data of shape {list(pixels.shape)}, expected [n, {PIXELS}]")
     if not isinstance(labels, list) or len(labels) != len(pixels) or not all(type(k) is int for k in labels):
@@ -90,3 +94,14 @@ def as_dict(value: object, path: Path) -> dict[object, object]:
     if not isinstance(value, dict):
         raise UserError(f"{path}: a pickle of {type(value).__name__}, expected a dictionary with `data` and `labels`")
     return value
+
+
+def byte_array(value: object, path: Path) -> NDArray[np.uint8]:
+    """The array of unsigned bytes behind a value."""
+    try:
+        array = array_of(value)
+    except (Defect, ValueError):  # ValueError: bytes that do not fill the shape
+        array = np.empty(0)
+    if array.dtype != np.uint8:
+        raise UserError(f"{path}: found no NumPy array of unsigned bytes where one was expected; fetch the file again")
+    return array.view(np.uint8)

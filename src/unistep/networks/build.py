@@ -1,41 +1,113 @@
 """Denoisers from plain configuration, so that a checkpoint folder needs no code of its own."""
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from unistep.arguments import require_arguments
 from unistep.errors import UserError
+from unistep.networks.dhariwal_unet import DhariwalUNet
+from unistep.networks.edm2_unet import EDM2UNet
+from unistep.networks.edm_preconditioning import EDM2Denoiser, IDDPMDenoiser, VEDenoiser, VPDenoiser
 from unistep.networks.mlp import MLP
 from unistep.networks.preconditioning import EDMDenoiser, channels_last
+from unistep.networks.song_unet import SongUNet
 from unistep.networks.unet import UNet
-from unistep.process import process_from_config
+from unistep.process import EDMProcess, process_from_config
 
-NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet, "mlp": MLP}
+NETWORKS: Mapping[str, type[nn.Module]] = {
+    "unet": UNet,
+    "mlp": MLP,
+    "song_unet": SongUNet,
+    "dhariwal_unet": DhariwalUNet,
+    "edm2_unet": EDM2UNet,
+}
+PRECONDITIONINGS: Mapping[str, Callable[..., EDMDenoiser]] = {
+    "edm": EDMDenoiser,
+    "vp": VPDenoiser,
+    "ve": VEDenoiser,
+    "iddpm": IDDPMDenoiser,
+}
 
 
-def build_network(config: dict[str, Any]) -> nn.Module:
-    """A raw network from {"type": "unet" | "mlp", ...constructor arguments}.
+def build_network(config: Mapping[str, Any]) -> nn.Module:
+    """A raw network from {"type": a name in NETWORKS, ...constructor arguments}.
 
     Raises:
         UserError: for an unknown type or constructor argument, or a value that the network refuses.
     """
-    arguments = dict(config)
-    kind = arguments.pop("type", None)
-    if kind not in NETWORKS:
-        raise UserError(f"network.type: found {kind!r}, expected one of {', '.join(NETWORKS)}")
-    require_arguments(NETWORKS[kind], arguments, "network")
+    make, arguments = chosen(NETWORKS, config, "network")
+    require_arguments(make, arguments, "network")
     try:
-        return NETWORKS[kind](**arguments)
+        return make(**arguments)
     except ValueError as error:  # sizes that make no network; it says which
         raise UserError(f"network.{error}") from error
 
 
-def build_denoiser(config: dict[str, Any]) -> EDMDenoiser:
-    """A denoiser from {"network": ..., "process": ..., "sigma_data": float}, randomly initialised, channels-last."""
-    model = build_network(config["network"])
-    process = process_from_config(config["process"])
+def build_denoiser(config: Mapping[str, Any]) -> EDMDenoiser:
+    """A denoiser from plain values, randomly initialised, channels-last.
+
+    Args:
+        config: `network`; `process`; `sigma_data` (0.5), which EDM's preconditioning needs; `preconditioning`, a
+            mapping of `type` (edm, vp, ve or iddpm) and that class's own options, EDM's where it is left out.
+
+    Raises:
+        UserError: for an unknown type or option, or values that do not fit together.
+    """
+    model, process = build_network(config["network"]), process_from_config(config["process"])
+    make, options = chosen(PRECONDITIONINGS, config.get("preconditioning") or {"type": "edm"}, "preconditioning")
     label_dim = config["network"].get("label_dim", 0)
-    denoiser = EDMDenoiser(model, process, sigma_data=config.get("sigma_data", 0.5), label_dim=label_dim)
+    if make is EDMDenoiser:
+        make = EDM2Denoiser if isinstance(model, EDM2UNet) else EDMDenoiser
+        make = partial(make, model, process, config.get("sigma_data", 0.5), label_dim)
+    else:
+        if "sigma_data" in config:
+            raise UserError(
+                f"sigma_data: found {config['sigma_data']}, expected none: only edm preconditioning has one"
+            )
+        make = partial(make, model, process, label_dim)
+    denoiser = preconditioned(make, options)
+    denoiser.check_process()
     channels_last(denoiser)
     return denoiser
+
+
+def known_levels(preconditioning: Mapping[str, Any]) -> tuple[float, float]:
+    """Lowest and highest noise level that a preconditioning is defined for; 0 and infinity for EDM's.
+
+    Raises:
+        UserError: for an unknown type or option, or values that make no levels.
+    """
+    make, options = chosen(PRECONDITIONINGS, preconditioning, "preconditioning")
+    denoiser = preconditioned(partial(make, nn.Identity(), EDMProcess()), options)
+    return denoiser.sigma_min, denoiser.sigma_max
+
+
+def preconditioned(make: Callable[..., EDMDenoiser], options: Mapping[str, Any]) -> EDMDenoiser:
+    """A denoiser from the options of its preconditioning, the process not yet checked.
+
+    Raises:
+        UserError: for an unknown option, or values that make no levels.
+    """
+    require_arguments(make, options, "preconditioning")
+    try:
+        return make(**options)
+    except (ArithmeticError, ValueError) as error:
+        raise UserError(f"preconditioning: found {dict(options)}, which make no noise levels: {error}") from error
+
+
+def chosen(
+    types: Mapping[str, Callable[..., Any]], config: Mapping[str, Any], section: str
+) -> tuple[Any, dict[str, Any]]:
+    """The class that `type` names, and the other values.
+
+    Raises:
+        UserError: for an unknown type.
+    """
+    arguments = dict(config)
+    kind = arguments.pop("type", None)
+    if kind not in types:
+        raise UserError(f"{section}.type: found {kind!r}, expected one of {', '.join(types)}")
+    return types[kind], arguments

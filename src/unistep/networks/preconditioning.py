@@ -1,5 +1,7 @@
 """EDM preconditioning: a raw network F_x becomes a denoiser mu(x_t, t, cond) that predicts the clean sample."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,20 +24,45 @@ class EDMDenoiser(nn.Module):
         label_dim: number of classes, 0 without class conditioning.
     """
 
+    raw_name = "model"  # of F_x among the parameter names
+    sigma_min, sigma_max = 0.0, math.inf  # levels that the preconditioning is defined for
+
     def __init__(self, model: nn.Module, process: NoiseProcess, sigma_data: float = 0.5, label_dim: int = 0):
         super().__init__()
-        self.model, self.process = model, process
+        self.add_module(self.raw_name, model)
+        self.process = process
         self.sigma_data, self.label_dim = sigma_data, label_dim
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
+        c_skip, c_out, c_in, c_noise = self.coefficients(t)
+        F_x = self.raw(bcast(c_in, x_t) * x_t, c_noise, self.one_hot(cond))
+        return bcast(c_skip, x_t) * x_t + bcast(c_out, x_t) * F_x.to(x_t.dtype)
+
+    def raw(self, x: Tensor, c_noise: Tensor, labels: Tensor | None) -> Tensor:
+        """F_x itself, [b, *dims] -> [b, *dims]."""
+        return getattr(self, self.raw_name)(x, c_noise, labels)
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """c_skip, c_out, c_in, c_noise, float32 [b] each, at times t [b]."""
         alpha, sigma = self.process.alpha(t).float(), self.process.sigma(t).float()
         total = (alpha * self.sigma_data) ** 2 + sigma**2
-        c_skip = alpha * self.sigma_data**2 / total
-        c_out = sigma * self.sigma_data / total.sqrt()
-        c_in = 1 / total.sqrt()
         c_noise = (sigma / alpha.clamp_min(1e-4)).log() / 4  # an embedding, not a coefficient: bounded at alpha = 0
-        F_x = self.model(bcast(c_in, x_t) * x_t, c_noise, self.one_hot(cond))
-        return bcast(c_skip, x_t) * x_t + bcast(c_out, x_t) * F_x.to(x_t.dtype)
+        return alpha * self.sigma_data**2 / total, sigma * self.sigma_data / total.sqrt(), 1 / total.sqrt(), c_noise
+
+    def weighting(self, t: Tensor) -> Tensor:
+        """The training weight lambda that belongs to these coefficients, t [b] -> [b]."""
+        return edm_weighting(self.process, self.sigma_data, t)
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        """The nearest levels the network knows, [b] -> [b]: all of them, unless a table says otherwise."""
+        return sigma
+
+    def check_process(self) -> None:
+        """Refuses a process that leaves the levels this preconditioning knows; EDM's knows all.
+
+        Raises:
+            UserError: naming both.
+        """
 
     def one_hot(self, cond: Cond) -> Tensor | None:
         """Class indices [b] (-1 = no class) to rows [b, label_dim]; no class is the zero row, as in EDM's networks."""

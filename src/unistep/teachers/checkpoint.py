@@ -15,17 +15,19 @@ from torch import nn
 from unistep.errors import UserError
 from unistep.networks.build import build_denoiser
 from unistep.networks.generator import Generator
-from unistep.networks.preconditioning import EDMDenoiser, edm_weighting
+from unistep.networks.preconditioning import EDMDenoiser
+from unistep.networks.state_dict import load_strictly
 from unistep.process.base import NoiseProcess
 from unistep.teachers.codecs import codec_from_config
 from unistep.teachers.conditioners import conditioner_from_config
 from unistep.teachers.teacher import Teacher
 
 FORMAT = "unistep-denoiser/1"
+FILES = ("model.safetensors", "config.json")
 
 
 def save_denoiser(folder: Path, denoiser: nn.Module, config: dict[str, Any], dtype: torch.dtype | None = None) -> None:
-    """Writes a denoiser as a folder, atomically: a reader sees the old folder or the new one, never a mixture.
+    """Writes a denoiser as a folder, see `save_state`.
 
     Args:
         folder: where; replaced if it exists.
@@ -33,14 +35,25 @@ def save_denoiser(folder: Path, denoiser: nn.Module, config: dict[str, Any], dty
         config: network, process, sigma_data, shape, conditioner, codec; `t_init` too where it is a generator.
         dtype: storage type of floating-point weights; None keeps theirs.
     """
-    for leftover in folder.parent.glob(f".{folder.name}.*"):  # of a writer that was killed or had no room
-        shutil.rmtree(leftover)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
     state = {
         k: v.detach().cpu().contiguous().to(dtype if dtype and v.is_floating_point() else v.dtype)
         for k, v in denoiser.state_dict().items()
     }
+    save_state(folder, state, config)
+
+
+def save_state(folder: Path, state: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
+    """Writes tensors and configuration as a folder, atomically: a reader sees the old folder or the new one.
+
+    Args:
+        folder: where; replaced if it exists.
+        state: contiguous tensors on the CPU, by name.
+        config: plain values; the format's name is added.
+    """
+    for leftover in folder.parent.glob(f".{folder.name}.*"):  # of a writer that was killed or had no room
+        shutil.rmtree(leftover)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary.mkdir(parents=True)
     save_file(state, str(temporary / "model.safetensors"))
     (temporary / "config.json").write_text(json.dumps({"format": FORMAT, **config}, indent=2) + "\n")
     if folder.exists():
@@ -63,7 +76,7 @@ def load_denoiser(folder: Path) -> tuple[EDMDenoiser, dict[str, Any], str]:
         if key not in config:
             raise UserError(f"{folder / 'config.json'}: {key}: missing, a value is needed; restore the file")
     denoiser = build_denoiser(config)
-    fill(denoiser, state, folder / "model.safetensors")
+    load_strictly(denoiser, state, folder / "model.safetensors")
     return denoiser, config, digest
 
 
@@ -90,41 +103,23 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tenso
     return config, state, hashlib.sha256(weights.read_bytes() + description.read_bytes()).hexdigest()
 
 
-def fill(module: nn.Module, state: dict[str, torch.Tensor], file: Path) -> None:
-    """Loads weights of any floating type into a float32 module whose tensors have the same names and shapes."""
-    require_same_keys(module, state, file)
-    module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-
-
-def require_same_keys(module: nn.Module, state: dict[str, torch.Tensor], file: Path) -> None:
-    """Weights must have exactly the names and shapes of the module.
-
-    Raises:
-        UserError: naming the first missing, surplus or misshapen tensor.
-    """
-    expected = {k: tuple(v.shape) for k, v in module.state_dict().items()}
-    found = {k: tuple(v.shape) for k, v in state.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise UserError(
-                f"{file}: tensor {name}: found {found.get(name, 'nothing')}, "
-                f"expected {expected.get(name, 'nothing')}; the weights belong to another network"
-            )
-
-
 def teacher_from_folder(folder: Path) -> Teacher:
     """A frozen teacher from a checkpoint folder."""
     denoiser, config, digest = load_denoiser(folder)
-    process, sigma_data = denoiser.process, denoiser.sigma_data
+    return teacher_from_config(denoiser, config, source=str(folder), sha256=digest)
+
+
+def teacher_from_config(denoiser: EDMDenoiser, config: dict[str, Any], source: str, sha256: str) -> Teacher:
+    """A frozen teacher around a denoiser whose weights are loaded."""
     return Teacher(
         denoiser=denoiser,
-        process=process,
-        weighting=lambda t: edm_weighting(process, sigma_data, t),
+        process=denoiser.process,
+        weighting=denoiser.weighting,
         shape=tuple(config["shape"]),
         codec=codec_from_config(config["codec"]),
         conditioner=conditioner_from_config(config.get("conditioner")),
-        source=str(folder),
-        sha256=digest,
+        source=source,
+        sha256=sha256,
         config=config,
     )
 
@@ -153,5 +148,5 @@ def load_generator(folder: str | Path, teacher: Teacher | None = None) -> tuple[
         denoiser, process = teacher.trainable_copy(), teacher.process
     else:
         raise UserError(f"{folder}: its teacher was a module of your own; give it as load_generator(folder, teacher)")
-    fill(denoiser, state, folder / "model.safetensors")
+    load_strictly(denoiser, state, folder / "model.safetensors")
     return Generator(denoiser, process, config["t_init"]).eval(), config, digest

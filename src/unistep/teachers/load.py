@@ -7,6 +7,7 @@ from unistep.assets import embedded_folder
 from unistep.errors import UserError
 from unistep.teachers.analytic import MIXTURES, mixture_teacher
 from unistep.teachers.checkpoint import teacher_from_folder
+from unistep.teachers.edm_checkpoint import load_edm_teacher
 from unistep.teachers.teacher import Teacher
 
 
@@ -14,8 +15,8 @@ def load_teacher(spec: str | Path) -> Teacher:
     """A frozen teacher.
 
     Args:
-        spec: `embedded:NAME` (packaged), `gaussians:NAME` (exact mixture), or the path of a checkpoint folder or of a
-            run of `unistep teach`.
+        spec: `embedded:NAME` (packaged), `gaussians:NAME` (exact mixture), `edm:PATH` (an EDM checkpoint file or the
+            folder that `unistep convert` made of it), the path of a checkpoint folder or of a run of `unistep teach`.
 
     Raises:
         UserError: if nothing is found there.
@@ -27,7 +28,11 @@ def load_teacher(spec: str | Path) -> Teacher:
         if name not in MIXTURES:
             raise UserError(f"teacher: found 'gaussians:{name}', expected one of {', '.join(MIXTURES)}")
         return mixture_teacher(name)
+    if kind == "edm":
+        return load_edm_teacher(Path(name))
     folder = Path(spec)
     if not folder.is_dir():
-        raise UserError(f"teacher: found no folder {spec}, expected embedded:NAME, gaussians:NAME or a checkpoint")
+        raise UserError(
+            f"teacher: found no folder {spec}, expected embedded:NAME, gaussians:NAME, edm:PATH or a checkpoint"
+        )
     return teacher_from_folder(folder / "teacher" if (folder / "teacher").is_dir() else folder)

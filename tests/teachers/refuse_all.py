@@ -1,7 +1,7 @@
 """Converts every file of a folder under a memory limit: `refuse_all.py FOLDER REPORT`; run by test_hostile_files.py.
 
-The report has one entry for each file: what was said, the processor seconds it took, and what the interpreter was asked to do
-beyond reading a file (audit events, PEP 578).
+The report has one entry for each file: what was said, the processor seconds it took, and what the interpreter was asked
+to do beyond reading a file (audit events, PEP 578).
 """
 
 import json

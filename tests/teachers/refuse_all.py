@@ -1,7 +1,7 @@
 """Converts every file of a folder under a memory limit: `refuse_all.py FOLDER REPORT`; run by test_hostile_files.py.
 
-The report has one entry for each file: what was said, the seconds it took, and what the interpreter was asked to do
-beyond reading a file (audit events, PEP 578).
+The report has one entry for each file: what was said, the processor seconds it took, and what the interpreter was asked
+to do beyond reading a file (audit events, PEP 578).
 """
 
 import json
@@ -23,7 +23,7 @@ events: list[str] = []
 def attempt(file: Path) -> dict[str, object]:
     """What converting one file gives."""
     events.clear()
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         convert(file, out=file.parent / "out")
         said = "converted"
@@ -31,7 +31,7 @@ def attempt(file: Path) -> dict[str, object]:
         said = str(error)
     except BaseException as error:
         said = f"crashed: {type(error).__name__}: {error}"[:500]
-    return {"said": said, "seconds": time.perf_counter() - start, "events": sorted(set(events) - QUIET)}
+    return {"said": said, "seconds": time.process_time() - start, "events": sorted(set(events) - QUIET)}
 
 
 def main(folder: Path, report: Path) -> None:

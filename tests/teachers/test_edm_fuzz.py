@@ -14,7 +14,10 @@ from unistep.errors import UserError
 from unistep.teachers.edm_checkpoint import config_of
 from unistep.teachers.edm_pickle import read_edm_pickle
 
-VALID = [dumps(checkpoint(network(small_state())), protocol) for protocol in (0, 2, 4, 5)]
+VALID = [
+    dumps(checkpoint(network(small_state(), class_name=name)), protocol)
+    for name, protocol in zip(("EDMPrecond", "VPPrecond", "VEPrecond", "iDDPMPrecond"), (0, 2, 4, 5), strict=True)
+]
 FORBIDDEN = (
     "os.system",
     "os.exec",

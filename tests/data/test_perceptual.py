@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from unistep.assets import embedded_folder
 from unistep.errors import UserError
 from unistep.evaluation.features import load_judge, load_perceptual, read_file, save_perceptual
 from unistep.evaluation.perceptual_network import PerceptualNetwork
@@ -23,8 +24,6 @@ def test_the_embedded_one_is_frozen_and_differentiable() -> None:
 
 
 def test_the_embedded_one_tells_the_classes_apart() -> None:
-    from unistep.assets import embedded_folder
-
     config, _, _ = read_file(embedded_folder("fashion-mnist") / "perceptual.safetensors", "unistep-perceptual/1")
     assert config["accuracy"] >= 0.9
 
@@ -34,6 +33,8 @@ def test_it_is_another_architecture_and_another_seed_than_the_judge() -> None:
     kinds = [{type(m).__name__ for m in network.modules()} for network in (perceptual, judge.network)]
     assert {"GroupNorm", "SiLU"} <= kinds[0] and not kinds[0] & {"BatchNorm2d", "ReLU", "ResidualBlock"}
     assert {"BatchNorm2d", "ReLU", "ResidualBlock"} <= kinds[1]
+    config, _, _ = read_file(embedded_folder("fashion-mnist") / "perceptual.safetensors", "unistep-perceptual/1")
+    assert (config["recipe"]["seed"], judge.recipe["seed"]) == (1, 0)
 
 
 def test_it_serves_the_regression_loss() -> None:

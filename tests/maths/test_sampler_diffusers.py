@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from unistep.prediction import from_x0
 from unistep.process import DiscreteVPProcess, EDMProcess, FlowProcess
 from unistep.samplers import build_sampler
 from unistep.samplers.base import Trajectory
@@ -80,6 +81,28 @@ def test_ddim_with_noise():
         x = scheduler.step(vp_model(process, x, t), t, x, eta=0.7, variance_noise=noise).prev_sample
         states.append(x)
     same(ours("ddim", process, 20, eta=0.7), states)
+
+
+@pytest.mark.parametrize(("name", "eta"), [("ddim", 0.0), ("ddim", 0.7), ("euler", 0.0)])
+@pytest.mark.parametrize("table", ["linear", "scaled_linear"])
+def test_zero_terminal_snr(name, eta, table):
+    """From a timestep without any signal on: their network predicts v, because eps would say nothing there."""
+    from diffusers import DDIMScheduler
+
+    betas = {"linear": {}, "scaled_linear": {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": table}}[table]
+    process = DiscreteVPProcess.zero_terminal_snr(getattr(DiscreteVPProcess, table)())
+    scheduler = DDIMScheduler(**(TRAILING | betas), rescale_betas_zero_snr=True, prediction_type="v_prediction",
+                              clip_sample=False, set_alpha_to_one=True)  # fmt: skip
+    scheduler.set_timesteps(20)
+    recorder, run = Recorder(process), Trajectory(toy, process, Z, None, torch.arange(len(Z)))
+    x, states = Z, [Z]
+    for step, timestep in enumerate(scheduler.timesteps):
+        t = timestep.double()[None]
+        v = from_x0(recorder(x, t), x, t.expand(len(x)), "v", process)
+        noise = run.noise(x, step) if eta else None
+        x = scheduler.step(v, timestep, x, eta=eta, variance_noise=noise).prev_sample
+        states.append(x)
+    same(ours(name, process, 20, **({"eta": eta} if name == "ddim" else {})), states, 2e-4)
 
 
 def test_euler_in_sigma_space():
@@ -173,6 +196,46 @@ def test_flow_match_euler(shift):
         x = scheduler.step(velocity, t, x).prev_sample.double()
         states.append(x)
     same(ours("euler", process, 10), states)
+
+
+def test_flow_match_heun():
+    """Their grid ends at 1 / num_train_timesteps before the 0, so ours of n steps is theirs of n training timesteps.
+
+    Called twice per step but for the last. With a shift the grids differ: theirs shifts its lowest level twice.
+    """
+    from diffusers import FlowMatchHeunDiscreteScheduler
+
+    process = FlowProcess()
+    scheduler = FlowMatchHeunDiscreteScheduler(num_train_timesteps=10)
+    scheduler.set_timesteps(10)
+    recorder = Recorder(process)
+    x, states = Z, [Z]
+    for t in scheduler.timesteps:
+        sigma = t.double() / 10
+        velocity = (x - recorder(x, sigma[None])) / sigma
+        x = scheduler.step(velocity, t, x).prev_sample.double()
+        states.append(x)
+    same(ours("heun", process, 10), states)
+
+
+def test_consistency(monkeypatch):
+    """Theirs adds sqrt(sigma^2 - sigma_min^2) of noise, as data are at sigma_min for it; ours are at 0, so it is 0."""
+    from diffusers import CMStochasticIterativeScheduler
+    from diffusers.schedulers import scheduling_consistency_models as home
+
+    process = EDMProcess()
+    scheduler = CMStochasticIterativeScheduler(sigma_min=0.0, clip_denoised=False)
+    scheduler.set_timesteps(4)
+    recorder, run = Recorder(process), Trajectory(toy, process, Z, None, torch.arange(len(Z)))
+    x, states = process.terminal(Z), [process.terminal(Z)]
+    for step, (t, sigma) in enumerate(zip(scheduler.timesteps, scheduler.sigmas.double(), strict=False)):
+        monkeypatch.setattr(home, "randn_tensor", lambda *_, step=step, **__: run.noise(Z, step))
+        scheduler.scale_model_input(x, t)
+        c_skip, c_out = scheduler.get_scalings_for_boundary_condition(sigma)
+        raw = (recorder(x, sigma[None]) - c_skip * x) / c_out
+        x = scheduler.step(raw, t, x).prev_sample
+        states.append(x)
+    same(ours("consistency", process, 4, times=scheduler.sigmas[1:4].tolist()), states)
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from unistep.api.distilling import initial_time
 from unistep.errors import UserError
 from unistep.networks import MLP, EDMDenoiser, Generator, build_denoiser, resolve_precision
 from unistep.networks.precision import autocast, cpu_has_bf16
 from unistep.networks.preconditioning import edm_weighting
-from unistep.process import ContinuousVPProcess, EDMProcess, FlowProcess
+from unistep.process import ContinuousVPProcess, DiscreteVPProcess, EDMProcess, FlowProcess, NoiseProcess
+from unistep.recipes.schema import GeneratorConfig
+from unistep.teachers.module import teacher_from_module
 
 
 class Recorder(nn.Module):
@@ -72,6 +75,82 @@ def test_generator_asks_the_denoiser_at_the_terminal_time() -> None:
     torch.testing.assert_close(seen["t"], torch.full((3,), 80.0), check_dtype=False)
     Generator(module, EDMProcess(), t_init=2.5)(z)
     torch.testing.assert_close(seen["x_t"], 2.5 * z)
+
+
+@pytest.mark.parametrize(
+    "process", [EDMProcess(), DiscreteVPProcess.linear(), ContinuousVPProcess(), FlowProcess(shift=3.0)],
+    ids=lambda p: type(p).__name__,
+)  # fmt: skip
+def test_the_network_is_told_a_quarter_of_the_log_noise_to_signal_ratio(process: NoiseProcess) -> None:
+    recorder = Recorder()
+    t = process.time(torch.tensor([0.05, 0.3, 0.6, 0.95]))
+    EDMDenoiser(recorder, process)(torch.ones(4, 2), t)
+    torch.testing.assert_close(recorder.c_noise, (process.sigma(t) / process.alpha(t)).log() / 4)
+
+
+def test_without_signal_the_network_is_told_a_bound() -> None:
+    recorder = Recorder()
+    EDMDenoiser(recorder, FlowProcess())(torch.ones(2, 2), torch.tensor([1.0, 0.8]))
+    torch.testing.assert_close(recorder.c_noise, torch.tensor([1e4, 4.0]).log() / 4)
+
+
+class Asked(nn.Module):
+    """Returns its input and remembers it with the time."""
+
+    def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        self.x_t, self.t = x_t, t
+        return x_t
+
+
+@pytest.mark.parametrize(
+    ("process", "t_init"),
+    [(DiscreteVPProcess.linear(), 500.0), (ContinuousVPProcess(), 0.3), (FlowProcess(), 0.4), (EDMProcess(), 2.5)],
+    ids=lambda p: type(p).__name__,
+)
+def test_a_generator_held_at_t_init_sees_noise_of_sigma_at_that_time(process: NoiseProcess, t_init: float) -> None:
+    asked, z, t = Asked(), torch.randn(3, 2), torch.full((3,), t_init)
+    Generator(asked, process, t_init)(z)
+    torch.testing.assert_close(asked.t, t)
+    torch.testing.assert_close(asked.x_t, process.sigma(t)[:, None] * z)
+
+
+def test_a_generator_of_a_vp_process_starts_at_its_last_timestep_with_z_itself() -> None:
+    asked, z = Asked(), torch.randn(3, 2)
+    Generator(asked, DiscreteVPProcess.linear())(z)
+    assert asked.t.tolist() == [999.0] * 3
+    assert torch.equal(asked.x_t, z)
+
+
+@pytest.mark.parametrize(
+    ("process", "config", "expected"),
+    [
+        (DiscreteVPProcess.linear(), {"u_init": 0.5}, 500.0),
+        (FlowProcess(shift=3.0, num_bins=101), {"u_init": 0.495}, 3 * 0.5 / 2),
+        (EDMProcess(), {"u_init": 1.0}, 80.0),
+        (EDMProcess(), {"sigma_init": 2.5}, 2.5),
+        (DiscreteVPProcess.linear(), {}, None),
+    ],
+)
+def test_where_a_recipe_holds_its_generator(
+    process: NoiseProcess, config: dict[str, float], expected: float | None
+) -> None:
+    teacher = teacher_from_module(nn.Identity(), process, "x0", (2,))
+    assert initial_time(GeneratorConfig(**config), teacher) == (None if expected is None else pytest.approx(expected))
+    if process.config()["type"] != "edm":
+        with pytest.raises(UserError, match="expected an EDM process; use generator.u_init"):
+            initial_time(GeneratorConfig(sigma_init=2.5), teacher)
+
+
+def test_each_label_moves_an_mlp_s_answer_its_own_way() -> None:
+    torch.manual_seed(0)
+    network, x, c_noise = MLP(2, 16, 1, label_dim=3), torch.randn(1, 2).expand(4, 2), torch.zeros(4)
+    none = network(x, c_noise)
+    labelled = network(x, c_noise, torch.eye(4, 3))  # the last row is no class
+    assert torch.equal(labelled[3], none[3])
+    assert torch.pdist(labelled).min() > 1e-3
+    with torch.no_grad():
+        network.label.weight.zero_()  # type: ignore[union-attr]
+    assert torch.equal(network(x, c_noise, torch.eye(4, 3)), none)
 
 
 def test_bf16_is_used_only_where_it_is_native() -> None:

@@ -166,6 +166,19 @@ def test_a_truncated_shard_is_refused_by_reader_and_writer(tiny: ModuleType, pai
     assert (pairs / SHARD).read_bytes() == data
 
 
+def test_a_flipped_bit_that_the_writer_left_is_found_on_reading(tiny: ModuleType, pairs: Path) -> None:
+    """Going on looks at headers and sizes alone: reading every stored row again would cost more than it saves."""
+    whole = (pairs / SHARD).read_bytes()
+    flip(pairs / SHARD, -3)
+    store = tiny.make(pairs, COUNT)
+    assert (pairs / SHARD).read_bytes() != whole
+    with pytest.raises(UserError, match=f"{SHARD}: checksum: found sha256 .* it is corrupted; delete this one file"):
+        store[torch.tensor([12])]
+    (pairs / SHARD).unlink()
+    assert len(tiny.make(pairs, COUNT)[torch.arange(COUNT)]) == COUNT
+    assert (pairs / SHARD).read_bytes() == whole
+
+
 def test_a_foreign_shard_is_refused_with_the_differing_fact(tiny: ModuleType, tmp_path: Path, pairs: Path) -> None:
     tiny.make(tmp_path / "other", 16, guidance=2.0)
     shutil.copy(tmp_path / "other" / SHARD, pairs / SHARD)

@@ -70,6 +70,32 @@ def test_labels_reach_the_network() -> None:
     assert teacher(torch.zeros(4, 2), torch.ones(4), cond)[:, 0].tolist() == [0, 1, 2, 0]
 
 
+def test_the_weighting_is_the_one_given_or_the_process_s_own() -> None:
+    process, t = EDMProcess(), torch.tensor([0.1, 2.0, 40.0])
+    given = Teacher.from_module(nn.Identity(), process, "x0", (2,), weighting=lambda t: 7 / t)
+    torch.testing.assert_close(given.weighting(t), 7 / t)
+    usual = Teacher.from_module(nn.Identity(), process, "x0", (2,))
+    torch.testing.assert_close(usual.weighting(t), 1 / t**2 + 4)
+
+
+def test_a_teacher_and_its_copies_do_not_drop_out() -> None:
+    class Dropping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.drop = nn.Parameter(torch.ones(1)), nn.Dropout(0.5)
+
+        def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+            return self.drop(self.weight * x_t)
+
+    teacher = teacher_from_module(Dropping().train(), EDMProcess(), "x0", (64,))
+    x, t = torch.ones(3, 64), torch.ones(3)
+    copy = teacher.trainable_copy()
+    assert torch.equal(teacher(x, t), x)
+    assert torch.equal(copy(x, t), x)
+    assert not any(p.requires_grad for p in teacher.denoiser.parameters())
+    assert all(p.requires_grad for p in copy.parameters())
+
+
 def test_wrong_output_shape_is_named() -> None:
     class Wrong(nn.Module):
         def forward(self, x_t: Tensor, t: Tensor) -> Tensor:

@@ -1,0 +1,98 @@
+"""Teaching a teacher: EDM's loss written out by hand, labels that are dropped, and where a network starts from."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unistep.api.teaching import initial_denoiser
+from unistep.methods import Batch, Teach, TeachConfig
+from unistep.networks import MLP, EDMDenoiser, build_denoiser
+from unistep.process import EDMProcess
+from unistep.recipes.load import recipe_of
+from unistep.recipes.schema import TeachRecipe
+from unistep.teachers.checkpoint import save_denoiser
+
+N, EPS = torch.tensor([-1.5, 0.0, 0.4, 2.0]), torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+X, LABELS = torch.randn(4, 2, generator=torch.Generator().manual_seed(1)), torch.tensor([2, 0, 1, 1])
+
+
+class Given:
+    """Randomness that was written down: ln sigma's normals N, the noise EPS, and uniforms for the labels."""
+
+    def __init__(self, *uniforms: float):
+        self.uniforms = torch.tensor(uniforms)
+
+    def normal(self, rows: int, *dims: int) -> Tensor:
+        return EPS if dims else N
+
+    def integers(self, rows: int, low: int, high: int) -> Tensor:
+        raise AssertionError("teaching draws no whole numbers")
+
+    def uniform(self, rows: int) -> Tensor:
+        return self.uniforms
+
+
+class Seen(nn.Module):
+    """Answers with half the noisy sample and remembers what it was asked."""
+
+    def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
+        self.x_t, self.t, self.cond = x_t, t, cond
+        return x_t / 2
+
+
+def method(**settings: float) -> tuple[Teach, Seen]:
+    denoiser, design = Seen(), EDMDenoiser(MLP(2, 8, 1), EDMProcess(), sigma_data=0.7)
+    return Teach(denoiser, design, TeachConfig(**settings)), denoiser
+
+
+def loss(method: Teach, labels: Tensor | None, *uniforms: float) -> Tensor:
+    output = method.loss(method.phases(0)[0], Batch(size=4, real=X, real_cond=labels), Given(*uniforms))
+    torch.testing.assert_close(output.total(), output.terms["denoise"].mean())
+    return output.terms["denoise"]
+
+
+@pytest.mark.parametrize(("P_mean", "P_std"), [(-1.2, 1.2), (0.5, 0.8)])
+def test_the_loss_is_edm_s(P_mean: float, P_std: float) -> None:
+    """lambda |D(x + sigma eps) - x|^2 with ln sigma = P_mean + P_std n and lambda = 1/sigma^2 + 1/sigma_data^2."""
+    teaching, denoiser = method() if P_mean == -1.2 else method(P_mean=P_mean, P_std=P_std)
+    terms = loss(teaching, None)
+    sigma = (P_mean + P_std * N).exp()
+    x_t = X + sigma[:, None] * EPS
+    torch.testing.assert_close(denoiser.t, sigma)
+    torch.testing.assert_close(denoiser.x_t, x_t)
+    torch.testing.assert_close(terms, (1 / sigma**2 + 1 / 0.7**2) * (x_t / 2 - X).square().mean(1))
+    assert denoiser.cond is None
+
+
+@pytest.mark.parametrize(
+    ("dropout", "expected"), [(0.1, [-1, 0, 1, 1]), (0.5, [-1, -1, 1, 1]), (0.0, [2, 0, 1, 1]), (1.0, [-1] * 4)]
+)
+def test_a_share_of_the_labels_is_dropped(dropout: float, expected: list[int]) -> None:
+    teaching, denoiser = method(label_dropout=dropout)
+    loss(teaching, LABELS, 0.05, 0.3, 0.5, 0.99)
+    assert denoiser.cond is not None
+    assert denoiser.cond.tolist() == expected
+    assert LABELS.tolist() == [2, 0, 1, 1]  # the batch's own are left alone
+
+
+def test_a_tenth_is_dropped_unless_said_otherwise() -> None:
+    assert TeachConfig().label_dropout == 0.1
+
+
+def test_images_are_needed() -> None:
+    with pytest.raises(ValueError, match="needs a stream of real images"):
+        method()[0].loss(method()[0].phases(0)[0], Batch(size=4), Given())
+
+
+def test_a_recipe_s_init_is_where_the_network_starts(tmp_path: Path) -> None:
+    network = "{type: unet, img_resolution: 8, img_channels: 1, model_channels: 8, num_blocks: 1, label_dim: 10}"
+    recipe = recipe_of(TeachRecipe, "digits-teacher", [f"network={network}", f"init={tmp_path / 'init'}"])
+    config = recipe.model_dump(include={"network", "process", "sigma_data"})
+    start = build_denoiser(config)
+    save_denoiser(tmp_path / "init", start, config | {"shape": [1, 8, 8], "codec": {"type": "pixels"}})
+    for name, value in initial_denoiser(recipe, config).state_dict().items():
+        assert torch.equal(value, start.state_dict()[name])
+    fresh = initial_denoiser(recipe.model_copy(update={"init": None}), config)
+    assert any(not torch.equal(value, start.state_dict()[name]) for name, value in fresh.state_dict().items())

@@ -33,14 +33,23 @@ class Row(NamedTuple):
     on_xt: Tensor
 
 
+def require_prediction(kind: str) -> None:
+    """Refuses a kind that is not in the table.
+
+    Raises:
+        UserError: naming the kinds.
+    """
+    if kind not in get_args(Prediction):
+        raise UserError(f"prediction: found {kind!r}, expected one of {', '.join(get_args(Prediction))}")
+
+
 def row(kind: Prediction, process: NoiseProcess, t: Tensor, sigma_data: float = 0.5) -> Row:
     """A kind's line of the table at times t [b].
 
     Raises:
         UserError: for an unknown kind.
     """
-    if kind not in get_args(Prediction):
-        raise UserError(f"prediction: found {kind!r}, expected one of {', '.join(get_args(Prediction))}")
+    require_prediction(kind)
     t = t.double()
     alpha, sigma = process.alpha(t), process.sigma(t)
     one, zero = torch.ones_like(alpha), torch.zeros_like(alpha)

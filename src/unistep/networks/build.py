@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from unistep.arguments import require_arguments
+from unistep.arguments import require_arguments, require_choice
 from unistep.errors import UserError
 from unistep.networks.dhariwal_unet import DhariwalUNet
 from unistep.networks.edm2_unet import EDM2UNet
@@ -84,6 +84,5 @@ def chosen(
     """
     arguments = dict(config)
     kind = arguments.pop("type", None)
-    if kind not in types:
-        raise UserError(f"{section}.type: found {kind!r}, expected one of {', '.join(types)}")
+    require_choice(kind, types, f"{section}.type")
     return types[kind], arguments

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from unistep.arguments import require_arguments
+from unistep.arguments import require_arguments, require_choice
 from unistep.errors import UserError
 from unistep.process.base import NoiseProcess
 from unistep.process.continuous_vp import ContinuousVPProcess
@@ -29,8 +29,8 @@ def discrete_vp(
     Raises:
         UserError: for an unknown table.
     """
-    if alphas_cumprod is None and table not in TABLES:
-        raise UserError(f"process.table: found {table!r}, expected one of {', '.join(TABLES)}")
+    if alphas_cumprod is None:
+        require_choice(table, TABLES, "process.table")
     made = TABLES[table](**arguments) if alphas_cumprod is None else DiscreteVPProcess(alphas_cumprod, **arguments)
     return DiscreteVPProcess.zero_terminal_snr(made) if zero_terminal_snr else made
 
@@ -56,8 +56,7 @@ def process_from_config(config: Mapping[str, Any]) -> NoiseProcess:
     """
     arguments = dict(config)
     kind = arguments.pop("type", None)
-    if kind not in TYPES:
-        raise UserError(f"process.type: found {kind!r}, expected one of {', '.join(TYPES)}")
+    require_choice(kind, TYPES, "process.type")
     require_arguments(TYPES[kind], arguments, "process")
     try:
         return TYPES[kind](**arguments)

@@ -40,6 +40,9 @@ def build_network(config: Mapping[str, Any]) -> nn.Module:
     """
     make, arguments = chosen(NETWORKS, config, "network")
     require_arguments(make, arguments, "network")
+    for name, least in (("img_resolution", 1), ("img_channels", 1), ("label_dim", 0)):
+        if arguments.get(name, least) < least:
+            raise UserError(f"network.{name}: found {arguments[name]}, expected {least} or more")
     try:
         return make(**arguments)
     except ValueError as error:  # sizes that make no network; it says which

@@ -19,19 +19,21 @@ TABLES: Mapping[str, Callable[..., DiscreteVPProcess]] = {
 
 
 def discrete_vp(
-    table: str = "linear",
+    table: str | None = None,
     alphas_cumprod: Sequence[float] | None = None,
     zero_terminal_snr: bool = False,
     **arguments: Any,
 ) -> DiscreteVPProcess:
-    """A discrete VP process from a named table or from its values.
+    """A discrete VP process from a named table (linear if nothing is said) or from its values.
 
     Raises:
-        UserError: for an unknown table.
+        UserError: for an unknown table, or a table beside values.
     """
-    if alphas_cumprod is None:
-        require_choice(table, TABLES, "process.table")
-    made = TABLES[table](**arguments) if alphas_cumprod is None else DiscreteVPProcess(alphas_cumprod, **arguments)
+    if alphas_cumprod is not None and table is not None:
+        raise UserError(f"process.table: found {table!r} beside alphas_cumprod, expected one of the two; remove one")
+    name = table or "linear"
+    require_choice(name, TABLES, "process.table")
+    made = TABLES[name](**arguments) if alphas_cumprod is None else DiscreteVPProcess(alphas_cumprod, **arguments)
     return DiscreteVPProcess.zero_terminal_snr(made) if zero_terminal_snr else made
 
 

@@ -119,11 +119,17 @@ def convert(
 ) -> Tensor:
     """One kind of prediction to another, by way of x_0; a kind converts to itself untouched.
 
+    eps and score are both the noise, so one becomes the other without x_0, at alpha = 0 too.
+
     Raises:
         UserError: where source does not determine x_0, or x_0 does not determine target.
     """
     if source == target:
         return pred
+    if {source, target} == {"eps", "score"}:
+        sigma = process.sigma(t.double())
+        _refuse_zero(sigma, target, t, "sigma = 0 there, where there is no noise")
+        return bcast(-1 / sigma if target == "score" else -sigma, pred) * pred
     x_0 = to_x0(pred, x_t, t, source, process, sigma_data)
     return from_x0(x_0, x_t, t, target, process, sigma_data)
 

@@ -46,8 +46,8 @@ def require_arguments(make: Callable[..., Any], values: Mapping[str, Any], secti
             raise UserError(f"{section}.{name}: missing, a value is needed")
 
 
-def require_choice(value: Any, choices: Iterable[str], path: str) -> None:
-    """One of the names, whatever else a recipe or a file may hold there.
+def require_choice(value: Any, choices: Iterable[str], path: str) -> str:
+    """The value, which must be one of the names, whatever else a recipe or a file may hold there.
 
     Raises:
         UserError: naming the path, what was found and the choices.
@@ -55,6 +55,7 @@ def require_choice(value: Any, choices: Iterable[str], path: str) -> None:
     names = tuple(choices)
     if not isinstance(value, str) or value not in names:
         raise UserError(f"{path}: found {value!r}, expected one of {', '.join(names)}")
+    return value
 
 
 def require_type(value: Any, wanted: Any, path: str) -> None:

@@ -69,7 +69,8 @@ def test_a_record_that_is_none_is_refused_in_one_line(content: bytes, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"\xff\xfe\x00", "a file that is no text"), (b"- a", "found list, expected a mapping")]
+    ("content", "message"),
+    [(b"\xff\xfe\x00", "found a file that is no text"), (b"- a", "found list, expected a mapping")],
 )
 def test_a_runs_recipe_that_is_none_is_refused_in_one_line(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_bytes(content)

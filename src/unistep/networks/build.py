@@ -86,6 +86,5 @@ def chosen(
         UserError: for an unknown type.
     """
     arguments = dict(config)
-    kind = arguments.pop("type", None)
-    require_choice(kind, types, f"{section}.type")
+    kind = require_choice(arguments.pop("type", None), types, f"{section}.type")
     return types[kind], arguments

@@ -15,7 +15,7 @@ class PositionalEmbedding(nn.Module):
     """Transformer-style embedding of a scalar: [b] -> [b, dim]; the slowest frequency is exactly 1 / 10000.
 
     Args:
-        dim: size of the embedding, even, at least 4: one frequency alone has no slowest and fastest.
+        dim: size of the embedding, even, at least 4 (2 with `adm`): the slowest and the fastest frequency must be two.
         adm: the form of Dhariwal and Nichol (arXiv:2105.05233): cosines first, and frequencies that stop one step short
             of 1 / 10000.
 

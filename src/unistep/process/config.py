@@ -31,8 +31,7 @@ def discrete_vp(
     """
     if alphas_cumprod is not None and table is not None:
         raise UserError(f"process.table: found {table!r} beside alphas_cumprod, expected one of the two; remove one")
-    name = table or "linear"
-    require_choice(name, TABLES, "process.table")
+    name = require_choice("linear" if table is None else table, TABLES, "process.table")
     made = TABLES[name](**arguments) if alphas_cumprod is None else DiscreteVPProcess(alphas_cumprod, **arguments)
     return DiscreteVPProcess.zero_terminal_snr(made) if zero_terminal_snr else made
 
@@ -57,8 +56,7 @@ def process_from_config(config: Mapping[str, Any]) -> NoiseProcess:
         UserError: for an unknown type, an unknown argument, or a value that the class refuses.
     """
     arguments = dict(config)
-    kind = arguments.pop("type", None)
-    require_choice(kind, TYPES, "process.type")
+    kind = require_choice(arguments.pop("type", None), TYPES, "process.type")
     require_arguments(TYPES[kind], arguments, "process")
     try:
         return TYPES[kind](**arguments)

@@ -44,8 +44,7 @@ def recipe_from_values(values: dict[str, Any], source: str) -> Recipe:
         UserError: see `load_recipe`.
     """
     require_plain(values, source)
-    kind = values.get("kind")
-    require_choice(kind, KINDS, f"{source}: kind")
+    kind = require_choice(values.get("kind"), KINDS, f"{source}: kind")
     values = {"name": Path(source).stem, **values}
     try:
         # JSON mode is strict about types and still reads lists as tuples, which frozen models hold.

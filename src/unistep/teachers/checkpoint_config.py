@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, FiniteFloat, PositiveInt
+from pydantic import Field, PositiveInt
 
 from unistep.arguments import require_type
 from unistep.errors import UserError
@@ -24,7 +24,7 @@ TYPES: dict[str, Any] = {
     "preconditioning": dict | None,
     "shape": tuple[PositiveInt, ...],
     "sigma_data": Annotated[float, Field(gt=0, allow_inf_nan=False)],
-    "t_init": FiniteFloat | None,
+    "t_init": Annotated[float | None, Field(allow_inf_nan=False)],
 }
 
 

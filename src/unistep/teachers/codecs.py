@@ -48,5 +48,4 @@ def codec_from_config(config: dict[str, Any]) -> PixelCodec | PointCodec:
         UserError: for an unknown type.
     """
     codecs = {"pixels": PixelCodec, "points": PointCodec}
-    require_choice(config.get("type"), codecs, "codec.type")
-    return codecs[config["type"]]()
+    return codecs[require_choice(config.get("type"), codecs, "codec.type")]()

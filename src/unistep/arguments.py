@@ -1,7 +1,7 @@
 """Plain values of a recipe as arguments of a class: names and types are checked first."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, get_origin
 
@@ -10,7 +10,14 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from unistep.errors import UserError
 
 LOOSE = ConfigDict(arbitrary_types_allowed=True)
-WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+WORDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    dict: "a mapping",
+    dict | None: "a mapping",
+}
 
 
 def require_arguments(make: Callable[..., Any], values: Mapping[str, Any], section: str) -> None:
@@ -37,6 +44,18 @@ def require_arguments(make: Callable[..., Any], values: Mapping[str, Any], secti
             require_type(values[name], parameter.annotation, f"{section}.{name}")
         elif parameter.default is inspect.Parameter.empty:
             raise UserError(f"{section}.{name}: missing, a value is needed")
+
+
+def require_choice(value: Any, choices: Iterable[str], path: str) -> str:
+    """The value, which must be one of the names, whatever else a recipe or a file may hold there.
+
+    Raises:
+        UserError: naming the path, what was found and the choices.
+    """
+    names = tuple(choices)
+    if not isinstance(value, str) or value not in names:
+        raise UserError(f"{path}: found {value!r}, expected one of {', '.join(names)}")
+    return value
 
 
 def require_type(value: Any, wanted: Any, path: str) -> None:

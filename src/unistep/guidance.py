@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from unistep.errors import UserError
-from unistep.types import Cond
+from unistep.types import Cond, to_device
 
 
 class GuidedDenoiser(nn.Module):
@@ -34,11 +34,5 @@ class GuidedDenoiser(nn.Module):
             return self.denoiser(x_t, t, cond)
         if cond is None:
             raise UserError(f"guidance: found scale {self.scale:g} and no condition, expected a condition or scale 1")
-        mu_null = self.denoiser(x_t, t, _on(x_t, self.null(len(x_t))))
+        mu_null = self.denoiser(x_t, t, to_device(self.null(len(x_t)), x_t.device))
         return mu_null + self.scale * (self.denoiser(x_t, t, cond) - mu_null)
-
-
-def _on(x_t: Tensor, cond: Cond) -> Cond:
-    if cond is None:
-        return None
-    return cond.to(x_t.device) if isinstance(cond, Tensor) else {k: v.to(x_t.device) for k, v in cond.items()}

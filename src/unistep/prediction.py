@@ -33,14 +33,23 @@ class Row(NamedTuple):
     on_xt: Tensor
 
 
+def require_prediction(kind: str) -> None:
+    """Refuses a kind that is not in the table.
+
+    Raises:
+        UserError: naming the kinds.
+    """
+    if kind not in get_args(Prediction):
+        raise UserError(f"prediction: found {kind!r}, expected one of {', '.join(get_args(Prediction))}")
+
+
 def row(kind: Prediction, process: NoiseProcess, t: Tensor, sigma_data: float = 0.5) -> Row:
     """A kind's line of the table at times t [b].
 
     Raises:
         UserError: for an unknown kind.
     """
-    if kind not in get_args(Prediction):
-        raise UserError(f"prediction: found {kind!r}, expected one of {', '.join(get_args(Prediction))}")
+    require_prediction(kind)
     t = t.double()
     alpha, sigma = process.alpha(t), process.sigma(t)
     one, zero = torch.ones_like(alpha), torch.zeros_like(alpha)
@@ -110,11 +119,17 @@ def convert(
 ) -> Tensor:
     """One kind of prediction to another, by way of x_0; a kind converts to itself untouched.
 
+    eps and score are both the noise, so one becomes the other without x_0, at alpha = 0 too.
+
     Raises:
         UserError: where source does not determine x_0, or x_0 does not determine target.
     """
     if source == target:
         return pred
+    if {source, target} == {"eps", "score"}:
+        sigma = process.sigma(t.double())
+        _refuse_zero(sigma, target, t, "sigma = 0 there, where there is no noise")
+        return bcast(-1 / sigma if target == "score" else -sigma, pred) * pred
     x_0 = to_x0(pred, x_t, t, source, process, sigma_data)
     return from_x0(x_0, x_t, t, target, process, sigma_data)
 

@@ -180,6 +180,9 @@ def test_a_run_goes_on_with_its_own_recipe_only(recipe: Path, taught: Path, tmp_
     [
         ("network.model_channels=7", "network.model_channels: found 7, expected an even number"),
         ("network.channel_mult=2", "network.channel_mult: found 2, expected a list"),
+        ("network.model_channels=2", "network.model_channels: found 2 features of the noise level, expected 4 or more"),
+        ("network.label_dim='10'", "network.label_dim: found '10', expected 10, as the images of data have it"),
+        ("network.type=[unet]", "network.type: found ['unet'], expected one of unet, mlp"),
         ("network.num_blocks=0", "network.num_blocks: found 0, expected 1 or more"),
         ("network.num_heads=3", "network.num_heads: found 3, expected a divisor"),
         ("network.dropout=2", "network.dropout: found 2, expected 0 or more"),
@@ -204,6 +207,13 @@ def test_a_judge_that_could_not_judge_is_found_before_teaching(tmp_path: Path) -
     assert "evaluation.samples_during_training: found 10, expected at least 128" in found
     assert not (tmp_path / "run" / "checkpoints").exists()
     succeed("teach", tmp_path / "judged.yaml", "--out", tmp_path / "run")
+
+
+def test_guidance_without_conditions(recipe: Path, tmp_path: Path) -> None:
+    overrides = ("--set", "network.label_dim=0", "--set", "guidance=2")
+    assert "guidance: found 2, expected 1: network.label_dim is 0" in refuse(
+        "teach", recipe, *overrides, "--out", tmp_path / "run"
+    )
 
 
 @pytest.mark.parametrize(

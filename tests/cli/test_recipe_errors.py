@@ -42,6 +42,14 @@ def test_a_resolved_recipe_resolves_to_itself(name: str, tmp_path: Path) -> None
         ("method.min_fraction=0.99", r"method\.min_fraction: found 0\.99, expected less than max_fraction"),
         ("training.optim.default.lr=-1", r"training\.optim\.default\.lr: found -1"),
         ("kind=distil", r"kind: found 'distil', expected one of distill, teach"),
+        ("kind=[distill]", r"kind: found \['distill'\], expected one of distill, teach"),
+        ("about=2024-01-01", r"gaussians: about: found 2024-01-01 \(date\), expected text or a number"),
+        ("evaluation.beside={a: [!!binary aGk=]}", r"evaluation\.beside\.a\.0: found b'hi' \(bytes\), expected text"),
+        ("evaluation.beside={2024-01-01: x}", r"evaluation\.beside: found the key 2024-01-01, expected text; put it"),
+        ("training.optim.default.lr=.nan", r"training\.optim\.default\.lr: found nan, expected a finite number"),
+        ("training.optim.default.lr=.inf", r"training\.optim\.default\.lr: found inf, expected a finite number"),
+        ("method.lambda_reg=.inf", r"method\.lambda_reg: found inf, expected a finite number"),
+        ("teacher.guidance=.inf", r"teacher\.guidance: found inf, expected a finite number"),
         ("teacher=null", r"teacher: found None, expected a mapping"),
         ("teacher.teach=digits-teacher", r"teacher: found both load and teach, expected one of them"),
     ],
@@ -87,6 +95,9 @@ def test_a_binary_file_is_no_recipe(tmp_path: Path) -> None:
     [
         ("a: 1\nb: [", r"x\.yaml, line \d: no readable YAML"),
         ("a: 1\na: 2", r"a: given twice"),
+        ("a: &a [*a]", r"x\.yaml, line 1: no readable YAML \(found unconstructable recursive node\)"),
+        ("&a {b: *a}", r"x\.yaml, line 1: no readable YAML \(found unconstructable recursive node\)"),
+        ("[" * 20_000, r"x\.yaml: no readable YAML \(nested too deeply\)"),
         ("- a", "found list, expected a mapping"),
         ("!!python/object/apply:os.system [true]", "no readable YAML"),
     ],
@@ -94,6 +105,10 @@ def test_a_binary_file_is_no_recipe(tmp_path: Path) -> None:
 def test_text_that_is_no_recipe(text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         parse_recipe_text(text, "x.yaml")
+
+
+def test_a_value_may_be_used_twice() -> None:
+    assert parse_yaml("a: &a [1]\nb: *a", "x") == {"a": [1], "b": [1]}
 
 
 @pytest.mark.parametrize(

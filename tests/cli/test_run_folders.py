@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from unistep.api.runs import environment, load_run_recipe, open_run, record, record_start
+from unistep.api.sampling import draws_from
 from unistep.errors import UserError
 from unistep.recipes import load_recipe
 
@@ -58,6 +59,30 @@ def test_run_json_collects_starts_and_facts(tmp_path: Path) -> None:
     assert len(facts["starts"]) == 2
     assert facts["teacher"] == {"sha256": "abc"}
     assert facts["starts"][0]["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize("content", [b"[]", b"7", b"\xff\xfe\x00", b"{", b'{"starts": 5}'])
+def test_a_record_that_is_none_is_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"run\.json: .*; delete this one file, it is only a record"):
+        record_start(tmp_path, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"\xff\xfe\x00", "found a file that is no text"), (b"- a", "found list, expected a mapping")],
+)
+def test_a_runs_recipe_that_is_none_is_refused_in_one_line(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=rf"recipe\.yaml: {message}"):
+        load_run_recipe(tmp_path)
+
+
+def test_a_binary_configuration_is_no_generators(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match=r"config\.json: no readable JSON"):
+        draws_from(tmp_path, torch.device("cpu"))
 
 
 def test_the_environment_is_plain_json() -> None:

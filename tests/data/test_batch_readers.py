@@ -172,6 +172,26 @@ def test_parquet_folders_with_binary_columns_and_numbers(tmp_path: Path) -> None
         ({"image": [{"path": "x"}]}, {}, "holds no picture bytes"),
         ({"image": [b"text"]}, {}, r"x\.parquet, row 0: no image"),
         ({"image": [png(1)], "y": [-1]}, {"label_column": "y"}, "found label -1"),
+        (
+            {"image": [png(1)] * 2, "y": [0, 2]},
+            {"label_column": "y"},
+            "found labels up to 2 in 'y' but none 1",
+        ),
+        (
+            {"image": [png(1)], "y": [10**12]},
+            {"label_column": "y"},
+            "labels up to 1000000000000 in 'y' but none 0",
+        ),
+        (
+            {"image": [png(1)], "y": pa.array([2**63], pa.uint64())},
+            {"label_column": "y"},
+            "labels up to 9223372036",
+        ),
+        (
+            {"image": [png(1)], "y": pa.array([2**63], pa.uint64())},
+            {"label_column": "y", "names": ("a",)},
+            "data.names: 1 names, expected at least 9223372036854775809",
+        ),
         ({"image": [png(1)], "y": [0.5]}, {"label_column": "y"}, "holds float, expected whole numbers or text"),
         ({"image": [png(1)], "y": ["a"]}, {"label_column": "y", "names": ("b",)}, "label 'a' of 'y' is not among b"),
         ({"image": pa.array([], pa.binary())}, {}, "found no rows"),
@@ -182,6 +202,21 @@ def test_parquet_mistakes_are_named(tmp_path: Path, columns: dict, options: dict
     path = parquet(tmp_path / "x.parquet", **columns)
     with pytest.raises(UserError, match=message):
         load_parquet_images(path, **options)
+
+
+def test_a_damaged_page_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"image": [png(v) for v in range(9)]}), path, compression="gzip", use_dictionary=False)
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + bytes(60) + content[64:])
+    with pytest.raises(UserError, match=r"x\.parquet: no readable parquet file"):
+        load_parquet_images(path)
+
+
+def test_named_classes_may_be_without_an_image(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "x.parquet", image=[png(1), png(2)], y=[0, 2])
+    data = load_images(DataConfig(kind="parquet", path=str(path), label_column="y", names=("a", "b", "c")))
+    assert data.labels is not None and data.labels.tolist() == [0, 2]
 
 
 def test_places_without_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,6 +107,18 @@ class TestFolder:
         with pytest.raises(UserError, match="bomb.png: "):
             open_picture("bomb.png", bomb + end)
 
+    @pytest.mark.parametrize("exif", [b"XXXX\x08\0\0\0", b"II*\0\x08\0"])
+    def test_damaged_exif_is_a_user_error(self, exif: bytes) -> None:
+        file = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(file, "PNG", exif=b"Exif\0\0" + exif)
+        with pytest.raises(UserError, match=r"x\.png: damaged image"):
+            open_picture("x.png", file.getvalue())
+
+    def test_a_dds_file_of_no_known_form_is_a_user_error(self) -> None:
+        content = b"DDS " + struct.pack("<7I", 124, 0, 8, 8, 0, 0, 0) + bytes(96)
+        with pytest.raises(UserError, match=r"x\.dds: damaged image"):
+            open_picture("x.dds", content)
+
     @settings(max_examples=60, deadline=None)
     @given(st.integers(0, 60), st.binary(min_size=1, max_size=8))
     def test_damaged_pictures_are_user_errors(self, place: int, noise: bytes) -> None:

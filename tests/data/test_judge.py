@@ -1,6 +1,7 @@
 """The embedded judge and its reference features, a judge trained on the spot, and what is refused."""
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from unistep.assets import embedded_folder
 from unistep.data import DataConfig, load_images
 from unistep.errors import UserError
-from unistep.evaluation.features import Judge, load_judge
+from unistep.evaluation.features import Judge, load_judge, read_file
 from unistep.evaluation.fit_classifier import ClassifierRecipe, augment, schedule
 from unistep.evaluation.judge_network import JudgeNetwork
 from unistep.evaluation.train_judge import train_judge
@@ -157,6 +158,29 @@ def test_missing_damaged_and_mixed_up_files(judge: Judge, digits_judge: Judge, t
         load_judge(tmp_path)
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(UserError, match="no readable safetensors file"):
+        load_judge(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ([], "found format None"),
+        ({"network": None}, "network: found None, expected a mapping"),
+        ({"network": {"channels": 1}}, "network.size: missing"),
+        ({"network": {"channels": -1, "size": 8, "num_classes": 2}}, "network: found .*, which makes none; restore"),
+        ({"accuracy": None}, "accuracy: found None, expected a number"),
+        ({"names": 5}, "names: found 5, expected a list"),
+    ],
+)
+def test_a_judge_whose_header_says_something_else(
+    digits_judge: Judge, tmp_path: Path, header: dict | list, message: str
+) -> None:
+    digits_judge.save(tmp_path)
+    weights = tmp_path / "judge.safetensors"
+    config, state, _ = read_file(weights, None)
+    said = {**config, **header} if isinstance(header, dict) else header
+    save_file(state, weights, {"config": json.dumps(said)})
+    with pytest.raises(UserError, match=rf"judge\.safetensors: {message}"):
         load_judge(tmp_path)
 
 

@@ -72,6 +72,21 @@ def test_flow_velocity_is_noise_minus_data():
 
 
 @pytest.mark.parametrize("process", [FlowProcess(), ZERO_SNR], ids=["flow", "zero-snr"])
+def test_noise_and_score_are_one_thing_without_signal_too(process):
+    t = process.time(torch.ones(2, dtype=torch.float64))
+    eps = torch.tensor([[1.0, -2.0], [3.0, 0.5]])
+    assert torch.equal(convert(eps, eps, t, "eps", "score", process), -eps)
+    assert torch.equal(convert(-eps, eps, t, "score", "eps", process), eps)
+
+
+@pytest.mark.parametrize("kinds", [("eps", "score"), ("score", "eps")])
+def test_without_noise_there_is_neither(kinds):
+    x = torch.zeros(1, 2)
+    with pytest.raises(UserError, match="found t = 0, expected another time: sigma = 0"):
+        convert(x, x, torch.zeros(1), *kinds, FlowProcess())
+
+
+@pytest.mark.parametrize("process", [FlowProcess(), ZERO_SNR], ids=["flow", "zero-snr"])
 @pytest.mark.parametrize("kind", ["eps", "score"])
 def test_noise_alone_does_not_determine_the_sample(process, kind):
     x_0, _, x_t, t = noised(process, 1.0, 0)

@@ -138,6 +138,16 @@ def test_discrete_tables_hit_their_entries():
     assert process.alpha(torch.arange(50)).dtype == torch.float32  # integer timesteps are times too
 
 
+def test_the_table_goes_to_a_device_once():
+    process, t = DiscreteVPProcess.linear(), torch.zeros(2, device="meta")
+    process.angle(t)
+    before = process._on_device[t.device]
+    process.angle(t)
+    assert process._on_device[t.device] is before
+    process._phi = None  # nothing is left to copy from
+    process.angle(t)
+
+
 def test_zero_terminal_snr_ends_exactly_without_signal_and_keeps_its_start():
     base = DiscreteVPProcess.scaled_linear()
     process = DiscreteVPProcess.zero_terminal_snr(base)
@@ -187,6 +197,17 @@ def test_training_levels_are_timesteps():
         ({"type": "discrete_vp", "num_steps": 1}, "process.num_steps: found 1"),
         ({"type": "continuous_vp", "beta_min": 0}, "beta_min > 0"),
         ({"type": "continuous_vp", "t_min": 1}, "process.t_min: found 1"),
+        ({"type": ["edm"]}, r"process.type: found \['edm'\], expected one of edm"),
+        ({"type": "edm", "rho": math.nan}, "process.rho: found nan, expected a finite number"),
+        ({"type": "edm", "sigma_max": math.inf}, "process.sigma_max: found inf, expected a finite number"),
+        ({"type": "continuous_vp", "beta_d": math.inf}, "process.beta_d: found inf, expected a finite number"),
+        ({"type": "flow", "shift": math.inf}, "process.shift: found inf, expected a finite number"),
+        ({"type": "discrete_vp", "beta_start": -1}, "found beta_start -1 and .*expected 0 < beta_start < beta_end < 1"),
+        ({"type": "discrete_vp", "table": "scaled_linear", "beta_start": -1}, "found beta_start -1 and beta_end 0.012"),
+        ({"type": "discrete_vp", "beta_end": math.nan}, "beta_end nan, expected"),
+        ({"type": "discrete_vp", "table": "cosine", "offset": -1}, "found offset -1 and .*expected offset >= 0"),
+        ({"type": "discrete_vp", "table": "linear", "alphas_cumprod": [0.9, 0.1]}, "'linear' beside alphas_cumprod"),
+        ({"type": "discrete_vp", "table": ["linear"]}, r"process.table: found \['linear'\]"),
         ({"type": "flow", "shift": -1}, "process.shift: found -1"),
     ],
 )

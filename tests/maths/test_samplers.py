@@ -161,6 +161,13 @@ def test_ddim_without_noise_is_euler(process):
     torch.testing.assert_close(ddim, euler)
 
 
+@pytest.mark.parametrize("times", [(1000, 10), (999, 10), (10, -1), (10, -3), (math.nan, 10)])
+def test_consistency_refuses_times_outside_the_process(times):
+    process = DiscreteVPProcess.linear()
+    with pytest.raises(UserError, match=r"sampler\.times: found .*"):
+        Consistency(3, times=times)(Counting(process), process, torch.zeros(1, 2), seeds=torch.arange(1))
+
+
 def test_consistency_visits_the_training_grid_or_the_given_times():
     process = DiscreteVPProcess.linear()
     z, seeds = seeded_normal(torch.arange(2), (2,)), torch.arange(2)
@@ -207,6 +214,11 @@ def test_config_round_trip(name, options):
         ("euler", 0, {}, "sampler.num_steps: found 0"),
         ("euler", 4, {"eta": 1}, "sampler.eta: found this option for euler, which knows none"),
         ("heun", 4, {"S_churn": -1}, "sampler.S_churn: found -1"),
+        ("heun", 4, {"S_churn": math.nan}, "sampler.S_churn: found nan, expected a finite number"),
+        ("heun", 4, {"S_noise": -1.0}, "sampler.S_noise: found -1.0, expected a finite number, 0 or more"),
+        ("heun", 4, {"S_noise": math.inf}, "sampler.S_noise: found inf"),
+        ("heun", 4, {"S_min": 2.0, "S_max": 1.0}, "sampler.S_max: found 1.0, expected at least S_min, which is 2.0"),
+        ("heun", 4, {"S_max": math.nan}, "sampler.S_max: found nan"),
         ("ddim", 4, {"eta": 2}, "sampler.eta: found 2"),
         ("consistency", 3, {"times": [1.0]}, "num_steps - 1 = 2"),
         ("consistency", 3, {"times": [1.0, 2.0]}, "decreasing"),

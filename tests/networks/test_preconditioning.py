@@ -178,3 +178,13 @@ def test_unknown_network_names_are_refused_in_one_line() -> None:
         build_denoiser({"network": {"type": "resnet"}, "process": {"type": "edm"}})
     with pytest.raises(UserError, match="heads"):
         build_denoiser({"network": {"type": "mlp", "heads": 3}, "process": {"type": "edm"}})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "least"),
+    [("label_dim", -1, 0), ("img_channels", 0, 1), ("img_resolution", 0, 1), ("img_resolution", -8, 1)],
+)
+def test_sizes_that_make_no_network_are_refused(key: str, value: int, least: int) -> None:
+    network = {"type": "unet", "img_resolution": 8, "img_channels": 1, "model_channels": 8, key: value}
+    with pytest.raises(UserError, match=f"network.{key}: found {value}, expected {least} or more"):
+        build_denoiser({"network": network, "process": {"type": "edm"}})

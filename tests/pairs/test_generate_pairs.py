@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from unistep.errors import UserError
 from unistep.guidance import GuidedDenoiser
 from unistep.pairs import atomic, open_pairs, row_facts
+from unistep.pairs import facts as facts_of_pairs
 from unistep.samplers import Heun, seeded_normal
 
 COUNT = 40  # five shards of two tiles of four
@@ -214,6 +215,16 @@ def test_the_manifest_holds_every_fact_and_every_shard(tiny: ModuleType, tmp_pat
     assert {"tile", "rows_per_shard", "device", "threads", "torch", "float32_matmul"} <= facts.keys()
     assert [(e["first_seed"], e["rows"]) for e in manifest["shards"].values()] == [(0, 8), (8, 8)]
     assert all((tmp_path / name).stat().st_size == e["bytes"] for name, e in manifest["shards"].items())
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_gpus_facts_tell_how_its_convolutions_round(allowed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facts_of_pairs, "device_name", str)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
+    facts = {d: facts_of_pairs.kernel_facts(tile=8, rows_per_shard=8, device=torch.device(d), threads=1)
+             for d in ("cpu", "cuda")}  # fmt: skip
+    assert facts["cuda"]["cudnn_tf32"] is allowed
+    assert "cudnn_tf32" not in facts["cpu"]
 
 
 def test_the_bar_shows_rate_and_time_left(tiny: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,8 @@
 """A user's own network as a teacher, conditioners and codecs."""
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from unistep.errors import UserError
+from unistep.prediction import to_x0
 from unistep.process import DiscreteVPProcess, EDMProcess
 from unistep.teachers.checkpoint import load_generator, save_denoiser
 from unistep.teachers.codecs import PixelCodec
@@ -47,6 +50,64 @@ def test_hash_tells_how_the_same_weights_are_read() -> None:
     network = EpsNetwork(process, 0.3)
     readings = {Teacher.from_module(network, process, kind, (4,)).sha256 for kind in ("eps", "v", "x0")}
     assert len(readings) == 3
+
+
+class NoTime(nn.Module):
+    def __init__(self, dim: int):
+        super().__init__()
+        self.layer = nn.Linear(dim, dim)
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        return self.layer(x_t)
+
+
+class Zero(nn.Module):
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        return torch.zeros_like(x_t)
+
+
+class One(nn.Module):
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        return torch.ones_like(x_t)
+
+
+def test_hash_tells_networks_without_parameters_apart() -> None:
+    def sha256(network: nn.Module, shape: tuple[int, ...] = (2,), **options: Any) -> str:
+        return teacher_from_module(network, EDMProcess(), "x0", shape, **options).sha256
+
+    hashes = [sha256(Zero()), sha256(One()), sha256(nn.Sequential(Zero())), sha256(Zero(), (3,))]
+    hashes += [sha256(Zero(), sigma_data=1.0), sha256(Zero(), num_classes=2)]
+    assert len(set(hashes)) == len(hashes) and sha256(Zero()) == hashes[0]
+
+
+def test_an_f_network_is_read_with_its_own_sigma_data() -> None:
+    teacher = Teacher.from_module(One(), EDMProcess(), "F", (2,), sigma_data=1.0)
+    x_t, t = torch.full((1, 2), 3.0), torch.tensor([2.0])
+    expected = x_t / (1 + 4) + 2 / math.sqrt(1 + 4)  # c_skip x_t + c_out, EDM's Table 1 at sigma_data 1
+    torch.testing.assert_close(teacher(x_t, t), expected)
+    assert teacher.weighting(t).item() == pytest.approx(1 / 4 + 1)
+
+
+@pytest.mark.parametrize("sigma_data", [0.0, -1.0, math.nan, math.inf])
+def test_a_sigma_data_that_is_none_is_refused(sigma_data: float) -> None:
+    with pytest.raises(UserError, match=r"sigma_data: found .*, expected a positive number"):
+        teacher_from_module(Zero(), EDMProcess(), "F", (2,), sigma_data=sigma_data)
+
+
+def test_an_unknown_prediction_is_refused_at_once() -> None:
+    with pytest.raises(UserError, match="prediction: found 'noise', expected one of x0, eps, v"):
+        teacher_from_module(Zero(), EDMProcess(), "noise", (2,))  # type: ignore[arg-type]
+
+
+def test_autocast_leaves_the_conversion_in_float32() -> None:
+    torch.manual_seed(0)
+    process, network = DiscreteVPProcess.scaled_linear(), NoTime(4)
+    teacher = teacher_from_module(network, process, "eps", (4,))
+    x_t, t = torch.randn(3, 4), torch.full((3,), 999.0)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        mu, output = teacher(x_t, t), network(x_t, t)
+    assert (mu.dtype, output.dtype) == (torch.float32, torch.bfloat16)
+    torch.testing.assert_close(mu, to_x0(output.float(), x_t, t, "eps", process), rtol=0, atol=0)
 
 
 def test_a_generator_of_a_foreign_network_opens_with_its_teacher(tmp_path: Path) -> None:

@@ -12,8 +12,7 @@ import torch
 import unistep
 from unistep.errors import UserError
 from unistep.pairs.atomic import atomic_write
-from unistep.recipes.load import Recipe, dump_recipe, recipe_from_values
-from unistep.recipes.parse import parse_yaml
+from unistep.recipes.load import Recipe, dump_recipe, load_recipe
 from unistep.training.resume import binding, require_same_recipe
 
 LEARNT = ("checkpoints/step-*", "judge/*", "generator/*")
@@ -61,10 +60,7 @@ def load_run_recipe(folder: Path) -> Recipe:
     path = folder / "recipe.yaml"
     if not path.is_file():
         raise UserError(f"{folder}: found no recipe.yaml, expected the folder of a run")
-    values = parse_yaml(path.read_text(), str(path))
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: found no mapping; restore the file")
-    return recipe_from_values(values, str(path))
+    return load_recipe(path)
 
 
 def settings(recipe: Recipe) -> dict[str, Any]:
@@ -86,9 +82,12 @@ def read_record(path: Path) -> dict[str, Any]:
         UserError: if it is damaged.
     """
     try:
-        return json.loads(path.read_text()) if path.is_file() else {}
+        known = json.loads(path.read_text()) if path.is_file() else {}
     except ValueError as error:
         raise UserError(f"{path}: no readable JSON ({error}); delete this one file, it is only a record") from error
+    if not isinstance(known, dict) or not isinstance(known.get("starts", []), list):
+        raise UserError(f"{path}: found no mapping with a list of starts; delete this one file, it is only a record")
+    return known
 
 
 def record_start(folder: Path, device: torch.device) -> None:

@@ -90,7 +90,7 @@ def draws_from(run: str | Path, device: torch.device, own: Teacher | None = None
 def is_generator(folder: Path) -> bool:
     """Whether a folder is an exported generator."""
     path = folder / "config.json"
-    return path.is_file() and '"t_init"' in path.read_text()
+    return path.is_file() and b'"t_init"' in path.read_bytes()
 
 
 def default_folder(run: str | Path) -> Path:

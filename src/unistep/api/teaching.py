@@ -111,10 +111,12 @@ def teacher_config(recipe: TeachRecipe, data: ImageDataset) -> dict[str, Any]:
         ("label_dim", network.get("label_dim", 0), data.num_classes),
     ):
         if found != wanted and not (key == "label_dim" and found == 0):
-            raise UserError(f"network.{key}: found {found}, expected {wanted}, as the images of data.source have it")
+            raise UserError(f"network.{key}: found {found!r}, expected {wanted}, as the images of data have it")
     if height != width:
-        raise UserError(f"data.source: found images of {height} x {width}, expected square ones; crop or pad them")
+        raise UserError(f"data.size: found images of {height} x {width}, expected square ones; set it, or pad them")
     conditional = network.get("label_dim", 0) > 0
+    if recipe.guidance != 1 and not conditional:
+        raise UserError(f"guidance: found {recipe.guidance:g}, expected 1: network.label_dim is 0, without conditions")
     return {
         "network": network,
         "process": recipe.process,

@@ -15,7 +15,10 @@ from unistep.data.config import DataConfig
 from unistep.errors import UserError
 
 GREY, COLOUR = {"1", "L", "LA", "La"}, {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"}
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+UNREADABLE = (
+    OSError, SyntaxError, ValueError, EOFError, LookupError, ArithmeticError, TypeError, NotImplementedError,
+    struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip  # what Pillow's readers raise on damaged files
 MAX_PIXELS = 2**27  # of one picture; a larger one is taken for a decompression bomb
 
 
@@ -53,15 +56,17 @@ def open_picture(name: str, content: bytes) -> Image.Image:
             picture = Image.open(io.BytesIO(content))
             require_bounded(name, picture)
             picture.load()
+        if picture.mode not in GREY | COLOUR:
+            raise UserError(
+                f"{name}: found pixels of mode {picture.mode}, expected 8 bits per channel; convert it first"
+            )
+        return on_white(ImageOps.exif_transpose(picture))
     except UnidentifiedImageError as error:
         raise UserError(f"{name}: no image; expected a PNG, JPEG or other picture, so remove it or fix it") from error
     except UserError:
         raise
     except UNREADABLE as error:
         raise UserError(f"{name}: damaged image ({error}); remove it or fetch it again") from error
-    if picture.mode not in GREY | COLOUR:
-        raise UserError(f"{name}: found pixels of mode {picture.mode}, expected 8 bits per channel; convert it first")
-    return on_white(ImageOps.exif_transpose(picture))
 
 
 def require_bounded(name: str, picture: Image.Image) -> None:

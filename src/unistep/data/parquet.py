@@ -1,6 +1,8 @@
 """Reader of parquet files whose rows hold encoded pictures (extra `parquet`)."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +50,21 @@ def parquet_paths(config: DataConfig) -> list[Path]:
 
 def open_parquet(path: Path) -> Any:
     """pyarrow's reader of a file."""
+    with readable(path):
+        from pyarrow.parquet import ParquetFile
+
+        return ParquetFile(path)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Says in one line what pyarrow finds wrong with a file."""
     try:
         import pyarrow
-        import pyarrow.parquet
     except ImportError as error:
         raise UserError("data.kind: found 'parquet', but pyarrow is missing; pip install 'unistep[parquet]'") from error
     try:
-        return pyarrow.parquet.ParquetFile(path)
+        yield
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{path}: no readable parquet file ({str(error).splitlines()[0]})") from error
 
@@ -69,13 +79,17 @@ def column(path: Path, name: str) -> Iterator[Any]:
     file = open_parquet(path)
     if name not in file.schema_arrow.names:
         raise UserError(f"{path}: found no column {name!r}, expected one of {', '.join(file.schema_arrow.names)}")
-    row = 0
-    for batch in file.iter_batches(batch_size=256, columns=[name]):
-        for value in batch.column(0).to_pylist():
-            if value is None:
-                raise UserError(f"{path}: row {row} of column {name!r} is empty; remove the row")
-            yield value
-            row += 1
+    for row, value in enumerate(chain.from_iterable(batches(file, path, name))):
+        if value is None:
+            raise UserError(f"{path}: row {row} of column {name!r} is empty; remove the row")
+        yield value
+
+
+def batches(file: Any, path: Path, name: str) -> Iterator[list[Any]]:
+    """The values of one column, some rows at a time; a page may be damaged though the file could be opened."""
+    with readable(path):
+        for batch in file.iter_batches(batch_size=256, columns=[name]):
+            yield batch.column(0).to_pylist()
 
 
 def pictures(paths: list[Path], name: str, wanted: set[int]) -> Iterator[tuple[str, bytes]]:
@@ -103,7 +117,18 @@ def class_indices(labels: list[Any], config: DataConfig) -> tuple[Tensor, tuple[
             raise UserError(
                 f"data.label_column: found label {min(labels)} in {config.label_column!r}, expected 0 or more"
             )
-        return torch.tensor(labels), config.names or tuple(str(k) for k in range(max(labels) + 1))
+        present = sorted(set(labels))
+        if config.names and present[-1] >= len(config.names):
+            raise UserError(
+                f"data.names: {len(config.names)} names, expected at least {present[-1] + 1}: a label is {present[-1]}"
+            )
+        if not config.names and present[-1] >= len(present):
+            absent = next(k for k, label in enumerate(present) if k != label)
+            raise UserError(
+                f"data.label_column: found labels up to {present[-1]} in {config.label_column!r} but none {absent}, "
+                "expected every class 0..k-1; number them without gaps, or name all of them in data.names"
+            )
+        return torch.tensor(labels), config.names or tuple(str(k) for k in present)
     if not all(isinstance(label, str) for label in labels):
         found = type(labels[0]).__name__
         raise UserError(f"data.label_column: {config.label_column!r} holds {found}, expected whole numbers or text")

@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -15,14 +14,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from unistep.arguments import require_arguments, require_type
 from unistep.assets import embedded_folder
 from unistep.errors import UserError
 from unistep.evaluation.judge_network import Judgement, JudgeNetwork
 from unistep.evaluation.perceptual_network import PerceptualNetwork
+from unistep.pairs.atomic import atomic_write
 
 Split = Literal["train", "test"]
 N = TypeVar("N", bound=nn.Module)
 JUDGE_FORMAT, PERCEPTUAL_FORMAT = "unistep-judge/1", "unistep-perceptual/1"
+HEADER: Mapping[str, Any] = {"accuracy": float, "recipe": dict, "names": tuple[str, ...]}
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,8 @@ class Judge:
         """Writes judge.safetensors and reference.safetensors, each atomically."""
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"{split}.{k}": v for split, r in self.references.items() for k, v in pack_reference(r).items()}
-        write_atomically(folder / "reference.safetensors", save(tensors, {"judge": self.sha256}))
-        write_atomically(folder / "judge.safetensors", self.weights_file())
+        atomic_write(folder / "reference.safetensors", save(tensors, {"judge": self.sha256}))
+        atomic_write(folder / "judge.safetensors", self.weights_file())
 
     @classmethod
     def load(cls, folder: Path) -> "Judge":
@@ -111,9 +113,13 @@ class Judge:
             UserError: for a missing or damaged file, or references made with other weights.
         """
         config, state, _ = read_file(folder / "judge.safetensors", JUDGE_FORMAT)
-        network = fill(JudgeNetwork(**config["network"]), state, folder / "judge.safetensors")
+        for key, wanted in HEADER.items():
+            require_type(config.get(key), wanted, f"{folder / 'judge.safetensors'}: {key}")
+        network = described(JudgeNetwork, config, state, folder / "judge.safetensors")
         path = folder / "reference.safetensors"
         _, tensors, metadata = read_file(path, None)
+        if absent := {f"{s}.{f.name}" for s in ("train", "test") for f in fields(ReferenceFeatures)} - set(tensors):
+            raise UserError(f"{path}: {min(absent)}: missing; restore the file")
         judge = cls(
             network=network,
             accuracy=config["accuracy"],
@@ -138,13 +144,13 @@ def load_perceptual(spec: str | Path = "embedded:fashion-mnist") -> PerceptualNe
     """The frozen network for perceptual losses, from `embedded:NAME` or a folder with perceptual.safetensors."""
     path = asset_or_folder(spec, "perceptual network") / "perceptual.safetensors"
     config, state, _ = read_file(path, PERCEPTUAL_FORMAT)
-    return fill(PerceptualNetwork(**config["network"]), state, path)
+    return described(PerceptualNetwork, config, state, path)
 
 
 def save_perceptual(folder: Path, network: PerceptualNetwork, description: Mapping[str, Any]) -> None:
     """Writes perceptual.safetensors: fp16 parameters, with the description in the header."""
     content = network_file(network, {"format": PERCEPTUAL_FORMAT, "network": network.config, **description})
-    write_atomically(folder / "perceptual.safetensors", content)
+    atomic_write(folder / "perceptual.safetensors", content)
 
 
 def asset_or_folder(spec: str | Path, what: str) -> Path:
@@ -207,9 +213,23 @@ def read_file(path: Path, format: str | None) -> tuple[dict[str, Any], dict[str,
         config = json.loads(metadata.get("config", "{}"))
     except (SafetensorError, json.JSONDecodeError) as error:
         raise UserError(f"{path}: no readable safetensors file ({error}); restore the file") from error
-    if format and config.get("format") != format:
-        raise UserError(f"{path}: found format {config.get('format')!r}, expected {format!r}")
+    found = config.get("format") if isinstance(config, dict) else None
+    if format and found != format:
+        raise UserError(f"{path}: found format {found!r}, expected {format!r}")
     return config, tensors, metadata
+
+
+def described(
+    make: Callable[..., N], config: Mapping[str, Any], state: Mapping[str, Tensor], path: Path
+) -> N:  # fmt: skip
+    """The network that a file's description names, with the file's weights."""
+    require_type(config.get("network"), dict, f"{path}: network")
+    require_arguments(make, config["network"], f"{path}: network")
+    try:
+        network = make(**config["network"])
+    except (ArithmeticError, RuntimeError, ValueError) as error:  # sizes that make no network
+        raise UserError(f"{path}: network: found {config['network']}, which makes none; restore the file") from error
+    return fill(network, state, path)
 
 
 def fill(network: N, state: Mapping[str, Tensor], path: Path) -> N:
@@ -219,10 +239,3 @@ def fill(network: N, state: Mapping[str, Tensor], path: Path) -> N:
     except RuntimeError as error:
         raise UserError(f"{path}: the weights do not fit the network that the file describes; restore it") from error
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes beside the file, then moves: a reader sees the old file or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

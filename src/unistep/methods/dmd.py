@@ -31,7 +31,7 @@ class DMDConfig(BaseModel):
     the generator it will judge.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: Literal["dmd"] = "dmd"
     lambda_dm: float = Field(default=1.0, ge=0)

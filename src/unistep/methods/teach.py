@@ -15,7 +15,7 @@ class TeachConfig(BaseModel):
     ln(sigma) ~ N(P_mean, P_std^2); `label_dropout` is the share of labels replaced by "no class", for guidance.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     P_mean: float = -1.2
     P_std: float = Field(default=1.2, gt=0)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from unistep.arguments import require_arguments
+from unistep.arguments import require_arguments, require_choice
 from unistep.errors import UserError
 from unistep.networks.dhariwal_unet import DhariwalUNet
 from unistep.networks.edm2_unet import EDM2UNet
@@ -40,6 +40,9 @@ def build_network(config: Mapping[str, Any]) -> nn.Module:
     """
     make, arguments = chosen(NETWORKS, config, "network")
     require_arguments(make, arguments, "network")
+    for name, least in (("img_resolution", 1), ("img_channels", 1), ("label_dim", 0)):
+        if arguments.get(name, least) < least:
+            raise UserError(f"network.{name}: found {arguments[name]}, expected {least} or more")
     try:
         return make(**arguments)
     except ValueError as error:  # sizes that make no network; it says which
@@ -107,7 +110,5 @@ def chosen(
         UserError: for an unknown type.
     """
     arguments = dict(config)
-    kind = arguments.pop("type", None)
-    if kind not in types:
-        raise UserError(f"{section}.type: found {kind!r}, expected one of {', '.join(types)}")
+    kind = require_choice(arguments.pop("type", None), types, f"{section}.type")
     return types[kind], arguments

@@ -15,13 +15,18 @@ class PositionalEmbedding(nn.Module):
     """Transformer-style embedding of a scalar: [b] -> [b, dim]; the slowest frequency is exactly 1 / 10000.
 
     Args:
-        dim: size of the embedding, even.
+        dim: size of the embedding, even, at least 4 (2 with `adm`): the slowest and the fastest frequency must be two.
         adm: the form of Dhariwal and Nichol (arXiv:2105.05233): cosines first, and frequencies that stop one step short
             of 1 / 10000.
+
+    Raises:
+        ValueError: for a size too small.
     """
 
     def __init__(self, dim: int, adm: bool = False):
         super().__init__()
+        if dim < (2 if adm else 4):
+            raise ValueError(f"model_channels: found {dim} features of the noise level, expected 4 or more of them")
         self.dim, self.adm = dim, adm
 
     def forward(self, t: Tensor) -> Tensor:

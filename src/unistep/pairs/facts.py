@@ -43,6 +43,7 @@ def row_facts(teacher: Teacher, sampler: Sampler, *, guidance: float = 1.0, dtyp
 
 def kernel_facts(*, tile: int, rows_per_shard: int, device: torch.device, threads: int) -> Facts:
     """What decides the last bits of a row (and the cut into files): the shapes and the machine it is solved on."""
+    convolutions = {"cudnn_tf32": torch.backends.cudnn.allow_tf32} if device.type == "cuda" else {}
     return {
         "tile": tile,
         "rows_per_shard": rows_per_shard,
@@ -50,6 +51,7 @@ def kernel_facts(*, tile: int, rows_per_shard: int, device: torch.device, thread
         "threads": threads,
         "torch": torch.__version__,
         "float32_matmul": torch.get_float32_matmul_precision(),
+        **convolutions,
     }
 
 

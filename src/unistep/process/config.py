@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from unistep.arguments import require_arguments
+from unistep.arguments import require_arguments, require_choice
 from unistep.errors import UserError
 from unistep.process.base import NoiseProcess
 from unistep.process.continuous_vp import ContinuousVPProcess
@@ -19,19 +19,20 @@ TABLES: Mapping[str, Callable[..., DiscreteVPProcess]] = {
 
 
 def discrete_vp(
-    table: str = "linear",
+    table: str | None = None,
     alphas_cumprod: Sequence[float] | None = None,
     zero_terminal_snr: bool = False,
     **arguments: Any,
 ) -> DiscreteVPProcess:
-    """A discrete VP process from a named table or from its values.
+    """A discrete VP process from a named table (linear if nothing is said) or from its values.
 
     Raises:
-        UserError: for an unknown table.
+        UserError: for an unknown table, or a table beside values.
     """
-    if alphas_cumprod is None and table not in TABLES:
-        raise UserError(f"process.table: found {table!r}, expected one of {', '.join(TABLES)}")
-    made = TABLES[table](**arguments) if alphas_cumprod is None else DiscreteVPProcess(alphas_cumprod, **arguments)
+    if alphas_cumprod is not None and table is not None:
+        raise UserError(f"process.table: found {table!r} beside alphas_cumprod, expected one of the two; remove one")
+    name = require_choice("linear" if table is None else table, TABLES, "process.table")
+    made = TABLES[name](**arguments) if alphas_cumprod is None else DiscreteVPProcess(alphas_cumprod, **arguments)
     return DiscreteVPProcess.zero_terminal_snr(made) if zero_terminal_snr else made
 
 
@@ -55,9 +56,7 @@ def process_from_config(config: Mapping[str, Any]) -> NoiseProcess:
         UserError: for an unknown type, an unknown argument, or a value that the class refuses.
     """
     arguments = dict(config)
-    kind = arguments.pop("type", None)
-    if kind not in TYPES:
-        raise UserError(f"process.type: found {kind!r}, expected one of {', '.join(TYPES)}")
+    kind = require_choice(arguments.pop("type", None), TYPES, "process.type")
     require_arguments(TYPES[kind], arguments, "process")
     try:
         return TYPES[kind](**arguments)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unistep.errors import UserError
-from unistep.process.grid import require_steps
+from unistep.process.grid import require_finite, require_steps
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class ContinuousVPProcess:
     num_bins: int = 1000
 
     def __post_init__(self) -> None:
+        require_finite("process", beta_d=self.beta_d, beta_min=self.beta_min, t_min=self.t_min)
         if self.beta_d < 0 or self.beta_min <= 0:
             raise UserError(
                 f"process: found beta_d {self.beta_d} and beta_min {self.beta_min}, expected beta_d >= 0, beta_min > 0"

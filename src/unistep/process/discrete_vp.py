@@ -40,11 +40,13 @@ class DiscreteVPProcess:
     @classmethod
     def linear(cls, num_steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Self:
         """beta linear in t (DDPM, arXiv:2006.11239)."""
+        require_betas(beta_start, beta_end)
         return cls._named("linear", tables.linear, num_steps=num_steps, beta_start=beta_start, beta_end=beta_end)
 
     @classmethod
     def scaled_linear(cls, num_steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012) -> Self:
         """sqrt(beta) linear in t (latent diffusion, Stable Diffusion)."""
+        require_betas(beta_start, beta_end)
         return cls._named(
             "scaled_linear", tables.scaled_linear, num_steps=num_steps, beta_start=beta_start, beta_end=beta_end
         )
@@ -52,6 +54,10 @@ class DiscreteVPProcess:
     @classmethod
     def cosine(cls, num_steps: int = 1000, offset: float = 0.008, beta_max: float = 0.999) -> Self:
         """alpha-bar a squared cosine (arXiv:2102.09672, Eq. 17)."""
+        if not (0 <= offset < math.inf and 0 < beta_max <= 1):
+            raise UserError(
+                f"process: found offset {offset} and beta_max {beta_max}, expected offset >= 0, 0 < beta_max <= 1"
+            )
         return cls._named("cosine", tables.cosine, num_steps=num_steps, offset=offset, beta_max=beta_max)
 
     @classmethod
@@ -67,7 +73,9 @@ class DiscreteVPProcess:
 
     def angle(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """phi(t) and d phi / dt, float64 [b]; the slope at an entry is that of the segment above it."""
-        phi = self._on_device.setdefault(t.device, self._phi.to(t.device))
+        if t.device not in self._on_device:
+            self._on_device[t.device] = self._phi.to(t.device)
+        phi = self._on_device[t.device]
         position = (t.double() + 1).clamp(0, self.num_bins)
         index = position.floor().long().clamp(max=self.num_bins - 1)
         slope = phi[index + 1] - phi[index]
@@ -117,6 +125,18 @@ class DiscreteVPProcess:
     def __repr__(self) -> str:
         name = "custom" if self._origin is None else self._origin["table"]
         return f"DiscreteVPProcess({name}, {self.num_bins} timesteps)"
+
+
+def require_betas(beta_start: float, beta_end: float) -> None:
+    """Refuses what is no rising table of betas.
+
+    Raises:
+        UserError: unless 0 < beta_start < beta_end < 1.
+    """
+    if not 0 < beta_start < beta_end < 1:
+        raise UserError(
+            f"process: found beta_start {beta_start} and beta_end {beta_end}, expected 0 < beta_start < beta_end < 1"
+        )
 
 
 def _real(t: Tensor) -> torch.dtype:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unistep.errors import UserError
-from unistep.process.grid import require_steps
+from unistep.process.grid import require_finite, require_steps
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class EDMProcess:
     num_bins: int = 1000
 
     def __post_init__(self) -> None:
+        require_finite("process", sigma_min=self.sigma_min, sigma_max=self.sigma_max, rho=self.rho)
         if not 0 < self.sigma_min < self.sigma_max:
             raise UserError(
                 f"process: found sigma_min {self.sigma_min} and sigma_max {self.sigma_max}, "

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unistep.errors import UserError
-from unistep.process.grid import require_steps
+from unistep.process.grid import require_finite, require_steps
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class FlowProcess:
     num_bins: int = 1000
 
     def __post_init__(self) -> None:
+        require_finite("process", shift=self.shift)
         if self.shift <= 0:
             raise UserError(f"process.shift: found {self.shift}, expected a positive number, 1 for none")
         require_steps("process.num_bins", self.num_bins, minimum=2)

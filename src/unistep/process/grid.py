@@ -1,4 +1,6 @@
-"""The one check that all time grids share."""
+"""The checks that processes share: numbers of steps, and numbers that are finite."""
+
+import math
 
 from unistep.errors import UserError
 
@@ -12,3 +14,14 @@ def require_steps(field: str, found: int, minimum: int = 1, maximum: int | None 
     if found < minimum or (maximum is not None and found > maximum):
         upper = "" if maximum is None else f" and at most {maximum}"
         raise UserError(f"{field}: found {found}, expected a whole number, at least {minimum}{upper}")
+
+
+def require_finite(section: str, **values: float) -> None:
+    """Refuses infinity and NaN, which pass many a comparison.
+
+    Raises:
+        UserError: naming the first value.
+    """
+    for name, found in values.items():
+        if not math.isfinite(found):
+            raise UserError(f"{section}.{name}: found {found}, expected a finite number")

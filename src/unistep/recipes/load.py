@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from unistep.arguments import require_choice
 from unistep.errors import UserError
 from unistep.recipes.builtin import read_recipe
 from unistep.recipes.messages import explain
-from unistep.recipes.parse import parse_recipe_text
+from unistep.recipes.parse import parse_recipe_text, require_plain
 from unistep.recipes.schema import DistillRecipe, TeachRecipe
 
 Recipe = DistillRecipe | TeachRecipe
@@ -42,13 +43,12 @@ def recipe_from_values(values: dict[str, Any], source: str) -> Recipe:
     Raises:
         UserError: see `load_recipe`.
     """
-    kind = values.get("kind")
-    if kind not in KINDS:
-        raise UserError(f"{source}: kind: found {kind!r}, expected one of {', '.join(KINDS)}")
+    require_plain(values, source)
+    kind = require_choice(values.get("kind"), KINDS, f"{source}: kind")
     values = {"name": Path(source).stem, **values}
     try:
         # JSON mode is strict about types and still reads lists as tuples, which frozen models hold.
-        return KINDS[kind].model_validate_json(json.dumps(values, default=str), strict=True)
+        return KINDS[kind].model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         raise UserError(explain(error, KINDS[kind], source)) from error
 

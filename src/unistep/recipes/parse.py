@@ -10,7 +10,10 @@ from unistep.errors import UserError
 
 
 class Loader(yaml.SafeLoader):
-    """Safe YAML that reads 1e-3 as a number and refuses a key given twice."""
+    """Safe YAML that reads 1e-3 as a number and refuses a key given twice and a value that holds itself."""
+
+    def construct_document(self, node: Any) -> Any:
+        return self.construct_object(node, deep=True)  # all at once: what is unfinished cannot be referred to
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -39,6 +42,8 @@ def parse_yaml(text: str, source: str) -> Any:
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).replace("\n", " ")
         raise UserError(f"{source}{line}: no readable YAML ({problem})") from error
+    except RecursionError as error:
+        raise UserError(f"{source}: no readable YAML (nested too deeply)") from error
 
 
 def parse_recipe_text(text: str, source: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
@@ -53,6 +58,25 @@ def parse_recipe_text(text: str, source: str, overrides: Iterable[str] = ()) -> 
     for override in overrides:
         apply_override(values, override)
     return values
+
+
+def require_plain(value: Any, source: str, path: tuple[str, ...] = ()) -> None:
+    """Only text, numbers, true, false, null, lists, and mappings whose keys are text: YAML knows dates and more.
+
+    Raises:
+        UserError: naming the path and what was found.
+    """
+    place = f"{source}: {'.'.join(path)}: " if path else f"{source}: "
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise UserError(f"{place}found the key {key}, expected text; put it in quotes")
+            require_plain(inner, source, (*path, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            require_plain(inner, source, (*path, str(index)))
+    elif not isinstance(value, str | int | float | None):
+        raise UserError(f"{place}found {value} ({type(value).__name__}), expected text or a number; quote a text")
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:

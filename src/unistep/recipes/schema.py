@@ -15,7 +15,7 @@ ExportedWeights = Literal["best", "ema", "raw"]
 class Section(BaseModel):
     """A part of a recipe."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SolverConfig(Section):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from unistep.arguments import require_type
+from unistep.arguments import require_choice, require_type
 from unistep.errors import UserError
 from unistep.samplers.base import Sampler
 from unistep.samplers.consistency import Consistency
@@ -27,8 +27,7 @@ def build_sampler(name: str, num_steps: int, **options: Any) -> Sampler:
     Raises:
         UserError: for an unknown name or option, or a value out of range.
     """
-    if name not in SAMPLERS:
-        raise UserError(f"sampler.name: found {name!r}, expected one of {', '.join(SAMPLERS)}")
+    require_choice(name, SAMPLERS, "sampler.name")
     kind = SAMPLERS[name]
     known = {field.name: field.type for field in fields(kind) if field.name != "num_steps"}
     unknown = sorted(set(options) - set(known))

@@ -42,10 +42,20 @@ class Consistency(Sampler):
         return super().config() | {"times": None if self.times is None else list(self.times)}
 
     def levels(self, run: Trajectory) -> list[Level]:
-        """num_steps levels, the first is the terminal one."""
+        """num_steps levels, the first is the terminal one.
+
+        Raises:
+            UserError: for times of one's own that are not between data and the terminal time.
+        """
         u = 1 - torch.arange(self.num_steps, dtype=torch.float64) / self.num_steps
         times = run.process.time(u).tolist()
         later: Sequence[float] = times[1:] if self.times is None else self.times
+        data = float(run.process.sampling_times(1)[-1])
+        if self.times is not None and not all(data < t < times[0] for t in self.times):
+            raise UserError(
+                f"sampler.times: found {list(self.times)}, expected times above {data:g} (data) and below "
+                f"{times[0]:g} (the terminal time)"
+            )
         return [run.level(t) for t in chain(times[:1], later)]
 
     def solve(self, run: Trajectory, x: Tensor) -> Tensor:

@@ -34,8 +34,11 @@ class Heun(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.S_churn < 0:
-            raise UserError(f"sampler.S_churn: found {self.S_churn}, expected 0 or more")
+        for name in ("S_churn", "S_min", "S_noise"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"sampler.{name}: found {getattr(self, name)}, expected a finite number, 0 or more")
+        if not self.S_min <= self.S_max:
+            raise UserError(f"sampler.S_max: found {self.S_max}, expected at least S_min, which is {self.S_min}")
 
     def nfe(self, evaluations_per_call: int = 1) -> int:
         """2 n - 1 calls: the last step ends at sigma = 0, where the correction is undefined."""

@@ -1,6 +1,5 @@
 """Gaussian mixtures as teachers: exact mu(x_t, t), score, density and samples, for every noise process."""
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from typing import Self
@@ -153,7 +152,6 @@ def mixture_teacher(name: str, process: NoiseProcess | None = None, conditional:
 
 def teacher_from_mixture(mixture: GaussianMixture, source: str, conditional: bool = False) -> Teacher:
     """Any mixture as a teacher; its hash covers the mixture and the process."""
-    reading = f"{identity(mixture, mixture.process, 'x0')} {conditional}"
     return Teacher(
         denoiser=mixture,
         process=mixture.process,
@@ -162,5 +160,5 @@ def teacher_from_mixture(mixture: GaussianMixture, source: str, conditional: boo
         codec=PointCodec() if len(mixture.dims) == 1 else PixelCodec(),
         conditioner=LabelConditioner(len(mixture.std)) if conditional else None,
         source=source,
-        sha256=hashlib.sha256(reading.encode()).hexdigest(),
+        sha256=identity(mixture, {"process": mixture.process.config(), "conditional": conditional}),
     )

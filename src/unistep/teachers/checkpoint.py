@@ -1,8 +1,10 @@
 """unistep's own checkpoints: a folder with model.safetensors and config.json, nothing executed on load."""
 
+import filecmp
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from unistep.errors import UserError
-from unistep.networks.build import build_denoiser
 from unistep.networks.generator import Generator
 from unistep.networks.preconditioning import EDMDenoiser
 from unistep.networks.state_dict import load_strictly
 from unistep.process.base import NoiseProcess
+from unistep.teachers.checkpoint_config import denoiser_from_config, naming, require_types
 from unistep.teachers.codecs import codec_from_config
 from unistep.teachers.conditioners import conditioner_from_config
 from unistep.teachers.teacher import Teacher
@@ -43,19 +45,30 @@ def save_denoiser(folder: Path, denoiser: nn.Module, config: dict[str, Any], dty
 
 
 def save_state(folder: Path, state: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
-    """Writes tensors and configuration as a folder, atomically: a reader sees the old folder or the new one.
+    """Writes tensors and configuration as a folder: a reader finds both files of one call, never parts.
+
+    The files are written beside the folder and flushed to the disk; then two renames put an earlier folder aside and
+    the new one in its place. Between the two there is no folder: a writer that is killed just there leaves the earlier
+    one under a hidden name, and the next call puts it back before it begins. A folder that holds the same bytes already
+    is left alone. There must be one writer at a time.
 
     Args:
         folder: where; replaced if it exists.
         state: contiguous tensors on the CPU, by name.
         config: plain values; the format's name is added.
     """
-    for leftover in folder.parent.glob(f".{folder.name}.*"):  # of a writer that was killed or had no room
-        shutil.rmtree(leftover)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(folder)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
+    temporary.mkdir()
     save_file(state, str(temporary / "model.safetensors"))
     (temporary / "config.json").write_text(json.dumps({"format": FORMAT, **config}, indent=2) + "\n")
+    if filecmp.cmpfiles(temporary, folder, FILES, shallow=False)[0] == list(FILES):
+        shutil.rmtree(temporary)
+        return
+    for name in FILES:
+        with (temporary / name).open("rb+") as file:
+            os.fsync(file.fileno())
     if folder.exists():
         old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
         os.replace(folder, old)
@@ -65,17 +78,26 @@ def save_state(folder: Path, state: dict[str, torch.Tensor], config: dict[str, A
         os.replace(temporary, folder)
 
 
+def clear_leftovers(folder: Path) -> None:
+    """Undoes what a writer that was killed or had no room left behind; the earlier folder comes back if it is gone."""
+    ours = re.compile(rf"\.{re.escape(folder.name)}\.\d+\.(tmp|old)")
+    for leftover in sorted(folder.parent.iterdir()):
+        if not ours.fullmatch(leftover.name):
+            continue
+        if leftover.suffix == ".old" and not folder.exists():
+            os.replace(leftover, folder)
+        else:
+            shutil.rmtree(leftover)
+
+
 def load_denoiser(folder: Path) -> tuple[EDMDenoiser, dict[str, Any], str]:
     """A denoiser, its configuration and the sha256 over both files.
 
     Raises:
-        UserError: for a missing or damaged file, or weights that do not fit the configuration.
+        UserError: for a missing or damaged file, values that make no denoiser, or weights that do not fit it.
     """
     config, state, digest = read_checkpoint(folder)
-    for key in ("network", "process", "shape", "codec"):
-        if key not in config:
-            raise UserError(f"{folder / 'config.json'}: {key}: missing, a value is needed; restore the file")
-    denoiser = build_denoiser(config)
+    denoiser = denoiser_from_config(config, folder / "config.json")
     load_strictly(denoiser, state, folder / "model.safetensors")
     return denoiser, config, digest
 
@@ -142,9 +164,11 @@ def load_generator(folder: str | Path, teacher: Teacher | None = None) -> tuple[
             f"{folder}: holds a denoiser, not a generator; expected a distilled run or its generator folder"
         )
     if "network" in config:
-        denoiser = build_denoiser(config)
+        denoiser = denoiser_from_config(config, folder / "config.json")
         process: NoiseProcess = denoiser.process
     elif teacher is not None:
+        with naming(folder / "config.json"):
+            require_types(config)
         denoiser, process = teacher.trainable_copy(), teacher.process
     else:
         raise UserError(f"{folder}: its teacher was a module of your own; give it as load_generator(folder, teacher)")

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unistep.errors import UserError
+from unistep.arguments import require_choice
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,4 @@ def codec_from_config(config: dict[str, Any]) -> PixelCodec | PointCodec:
         UserError: for an unknown type.
     """
     codecs = {"pixels": PixelCodec, "points": PointCodec}
-    if config.get("type") not in codecs:
-        raise UserError(f"codec.type: found {config.get('type')!r}, expected one of {', '.join(codecs)}")
-    return codecs[config["type"]]()
+    return codecs[require_choice(config.get("type"), codecs, "codec.type")]()

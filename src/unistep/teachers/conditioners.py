@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unistep.arguments import require_arguments
 from unistep.errors import UserError
 
 
@@ -22,6 +23,8 @@ class LabelConditioner:
     names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.num_classes < 1:
+            raise UserError(f"conditioner.num_classes: found {self.num_classes}, expected 1 or more")
         if not self.names:
             object.__setattr__(self, "names", tuple(str(i) for i in range(self.num_classes)))
         if len(self.names) != self.num_classes:
@@ -56,10 +59,13 @@ def conditioner_from_config(config: dict[str, Any] | None) -> LabelConditioner |
     """Rebuilds a conditioner from `config()`; None stays None.
 
     Raises:
-        UserError: for an unknown type.
+        UserError: for an unknown type, or values that are missing or of another type.
     """
     if config is None:
         return None
-    if config.get("type") != "labels":
-        raise UserError(f"conditioner.type: found {config.get('type')!r}, expected 'labels'")
-    return LabelConditioner(int(config["num_classes"]), tuple(config.get("names", ())))
+    arguments = dict(config)
+    kind = arguments.pop("type", None)
+    if kind != "labels":
+        raise UserError(f"conditioner.type: found {kind!r}, expected 'labels'")
+    require_arguments(LabelConditioner, arguments, "conditioner")
+    return LabelConditioner(arguments["num_classes"], tuple(arguments.get("names", ())))

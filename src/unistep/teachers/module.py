@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
 from unistep.errors import UserError
-from unistep.prediction import Prediction, to_x0
+from unistep.prediction import Prediction, require_prediction, to_x0
 from unistep.process.base import NoiseProcess
 from unistep.teachers.codecs import PixelCodec, PointCodec
 from unistep.teachers.conditioners import LabelConditioner
@@ -24,24 +26,36 @@ class ModuleDenoiser(nn.Module):
         process: noise process whose times the network was trained with.
         prediction: what the network predicts.
         conditional: whether the network takes a condition.
+        sigma_data: standard deviation of the data, which "F" is read with and the other kinds do without.
+
+    Raises:
+        UserError: for an unknown prediction.
     """
 
-    def __init__(self, network: nn.Module, process: NoiseProcess, prediction: Prediction, conditional: bool):
+    def __init__(self, network: nn.Module, process: NoiseProcess, prediction: Prediction, conditional: bool,
+                 sigma_data: float = 0.5):  # fmt: skip
         super().__init__()
+        require_prediction(prediction)
         self.network, self.process = network, process
         self.prediction: Prediction = prediction
-        self.conditional = conditional
+        self.conditional, self.sigma_data = conditional, sigma_data
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
         output = self.network(x_t, t, cond) if self.conditional else self.network(x_t, t)
         if output.shape != x_t.shape:
             raise UserError(f"network: found output {tuple(output.shape)}, expected x_t's {tuple(x_t.shape)}")
-        return to_x0(output, x_t, t, self.prediction, self.process)
+        output = output.to(x_t.dtype)  # under autocast it comes in bf16, too coarse for the differences below
+        return to_x0(output, x_t, t, self.prediction, self.process, self.sigma_data)
 
 
-def identity(module: nn.Module, process: NoiseProcess, prediction: Prediction) -> str:
-    """sha256 over how the network is read (process, prediction) and all its parameters and buffers."""
-    digest = hashlib.sha256(json.dumps([process.config(), prediction], sort_keys=True).encode())
+def identity(module: nn.Module, reading: dict[str, Any]) -> str:
+    """sha256 over the network's class and layers, all its parameters and buffers, and how it is read (plain values).
+
+    The code of its `forward` is not covered, nor are attributes that its `repr` does not show.
+    """
+    kind = type(module)
+    described = [kind.__module__, kind.__qualname__, repr(module), reading]
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for name, value in module.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().double().numpy().tobytes())
@@ -55,6 +69,7 @@ def teacher_from_module(
     shape: tuple[int, ...],
     *,
     num_classes: int = 0,
+    sigma_data: float = 0.5,
     weighting: Callable[[Tensor], Tensor] | None = None,
     source: str = "your own module",
 ) -> Teacher:
@@ -63,19 +78,34 @@ def teacher_from_module(
     Args:
         network: called as network(x_t, t), or with num_classes as network(x_t, t, labels [b] int64, -1 = no class).
         process: its noise process, for example `DiscreteVPProcess.linear()`.
-        prediction: "x0", "eps", "v", "velocity", "score" or "F".
+        prediction: "x0", "eps", "v", "velocity", "score" or "F"; an "F" network is called with the raw x_t and t too,
+            so scaling its input and noise level (EDM's c_in and c_noise) is its own affair.
         shape: dims of one sample, for example (3, 32, 32); one number means points.
         num_classes: classes the network is conditioned on, 0 for none.
+        sigma_data: standard deviation of the data the network was trained on, for "F" and for the usual weighting of
+            EDM processes.
         weighting: weight of Eq. 6 as the network was trained, t -> weight; None = the process's usual one.
         source: readable name for reports.
+
+    Raises:
+        UserError: for an unknown prediction, or a sigma_data that is not positive.
     """
+    if not (math.isfinite(sigma_data) and sigma_data > 0):
+        raise UserError(f"sigma_data: found {sigma_data}, expected a positive number")
+    reading = {
+        "process": process.config(),
+        "prediction": prediction,
+        "shape": list(shape),
+        "sigma_data": sigma_data,
+        "num_classes": num_classes,
+    }
     return Teacher(
-        denoiser=ModuleDenoiser(network, process, prediction, conditional=num_classes > 0),
+        denoiser=ModuleDenoiser(network, process, prediction, num_classes > 0, sigma_data),
         process=process,
-        weighting=weighting or default_weighting(process),
+        weighting=weighting or default_weighting(process, sigma_data),
         shape=shape,
         codec=PointCodec() if len(shape) == 1 else PixelCodec(),
         conditioner=LabelConditioner(num_classes) if num_classes else None,
         source=source,
-        sha256=identity(network, process, prediction),
+        sha256=identity(network, reading),
     )

@@ -12,12 +12,11 @@ def prepare_network(network: nn.Module, config: TrainingConfig, device: torch.de
 
     Args:
         network: on any device, the same weights on every rank or rank 0's to be taken.
-        config: device, channels_last, compile, strategy.
+        config: device, channels_last (false: channels first, whatever the network had), compile, strategy.
         device: from `resolve_device`.
     """
-    network = network.to(device)
-    if config.channels_last:
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    network = network.to(device).to(memory_format=layout)  # type: ignore[call-overload]
     if config.compile:
         network.compile()
     return wrap(network, config.strategy, device)

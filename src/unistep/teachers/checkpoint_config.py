@@ -1,0 +1,84 @@
+"""What config.json of a checkpoint folder says, checked value by value: a denoiser comes of it or one line."""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, PositiveInt
+
+from unistep.arguments import require_type
+from unistep.errors import UserError
+from unistep.networks.build import NETWORKS, build_denoiser
+from unistep.networks.preconditioning import EDMDenoiser
+from unistep.teachers.codecs import codec_from_config
+from unistep.teachers.conditioners import conditioner_from_config
+
+NEEDED = ("network", "process", "shape", "codec")
+TYPES: dict[str, Any] = {
+    "network": dict,
+    "process": dict,
+    "codec": dict,
+    "conditioner": dict | None,
+    "preconditioning": dict | None,
+    "shape": tuple[PositiveInt, ...],
+    "sigma_data": Annotated[float, Field(gt=0, allow_inf_nan=False)],
+    "t_init": Annotated[float | None, Field(allow_inf_nan=False)],
+}
+
+
+def denoiser_from_config(config: dict[str, Any], file: Path) -> EDMDenoiser:
+    """The denoiser that a configuration describes, randomly initialised.
+
+    Args:
+        config: of a teacher, or of a generator with a network.
+        file: where it was read, for the message.
+
+    Raises:
+        UserError: naming file and key, for what is missing, no value of its kind or at odds with the network.
+    """
+    with naming(file):
+        for key in NEEDED:
+            if key not in config:
+                raise UserError(f"{key}: missing, a value is needed; restore the file")
+        require_types(config)
+        denoiser = build_denoiser(config)
+        require_fitting(config)
+    return denoiser
+
+
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Puts the file's name before what is said of its values."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+
+
+def require_types(config: dict[str, Any]) -> None:
+    """Each value that is there must be of its kind."""
+    for key, wanted in TYPES.items():
+        if key in config:
+            require_type(config[key], wanted, key)
+
+
+def require_fitting(config: dict[str, Any]) -> None:
+    """Shape, codec and conditioner must be those of the network."""
+    values = dict(config["network"])
+    bound = inspect.signature(NETWORKS[values.pop("type")]).bind(**values)
+    bound.apply_defaults()
+    network, shape, codec = bound.arguments, list(config["shape"]), codec_from_config(config["codec"]).config()["type"]
+    images = "img_resolution" in network
+    expected = [network["img_channels"], *[network["img_resolution"]] * 2] if images else [network["dim"]]
+    if shape != expected:
+        raise UserError(f"shape: found {shape}, expected {expected}, as the network has it")
+    if codec != ("pixels" if images else "points"):
+        raise UserError(f"codec.type: found {codec!r}, expected {'pixels' if images else 'points'!r} for shape {shape}")
+    conditioner = conditioner_from_config(config.get("conditioner"))
+    if conditioner is not None and conditioner.num_classes != network["label_dim"]:
+        raise UserError(
+            f"conditioner.num_classes: found {conditioner.num_classes}, expected {network['label_dim']}, "
+            "the network's label_dim"
+        )

@@ -66,9 +66,9 @@ def test_verdicts(image_evaluation: Evaluation, point_evaluation: Evaluation) ->
 
 def test_panels_take_what_is_there(image_evaluation: Evaluation) -> None:
     lines = [
-        {"step": 1, "time": 3.0, "generator/dm": 0.5, "fake_score/denoise": 2.0, "generator/grad_norm": 1.0},
-        {"step": 2, "generator/dm": -0.5, "generator/reg": None, "fake_score/denoise": 1.0, "health/lag": "words"},
-        {"step": 2, "eval/frechet": 20.0},
+        {"step": 1, "time": 3.0, "loss/dm": 0.5, "loss/denoise": 2.0, "grad_norm/generator": 1.0},
+        {"step": 2, "loss/dm": -0.5, "loss/reg": None, "loss/denoise": 1.0, "health/lag": "words"},
+        {"step": 2, "evaluation/frechet": 20.0},
     ]
     found = {p.title: p for p in panels(lines, image_evaluation)}
     assert set(found) == {"Frechet distance during training", "Losses of the generator", "Denoising loss",

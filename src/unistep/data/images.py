@@ -16,7 +16,7 @@ from unistep.errors import UserError
 
 GREY, COLOUR = {"1", "L", "LA", "La"}, {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"}
 UNREADABLE = (
-    OSError, SyntaxError, ValueError, EOFError, LookupError, ArithmeticError, TypeError, NotImplementedError,
+    OSError, SyntaxError, ValueError, EOFError, LookupError, ArithmeticError, TypeError, RuntimeError,
     struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip  # what Pillow's readers raise on damaged files
 MAX_PIXELS = 2**27  # of one picture; a larger one is taken for a decompression bomb

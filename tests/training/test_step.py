@@ -128,9 +128,7 @@ class Recording(Target):
         return LossOutput(terms={"out": out.float().flatten().square()}, weights={"out": 1.0})
 
 
-@pytest.mark.parametrize(
-    ("precision", "seen"), [("fp32", (False, torch.float32)), ("bf16", (True, torch.bfloat16))]
-)
+@pytest.mark.parametrize(("precision", "seen"), [("fp32", (False, torch.float32)), ("bf16", (True, torch.bfloat16))])
 def test_the_methods_loss_runs_in_the_precision_asked_for(precision: str, seen: tuple[bool, torch.dtype]) -> None:
     training, recording = settings(False).model_copy(update={"precision": precision}), Recording()
     train_step(TrainState.start(recording, training, HealthMonitor()), Rows(), training, CPU)

@@ -41,6 +41,13 @@ def test_a_resolved_recipe_resolves_to_itself(name: str, tmp_path: Path) -> None
         ("training.steps=0", r"training\.steps: found 0, expected greater than or equal to 1"),
         ("method.min_fraction=0.99", r"method\.min_fraction: found 0\.99, expected less than max_fraction"),
         ("training.optim.default.lr=-1", r"training\.optim\.default\.lr: found -1"),
+        (
+            "pairs.first_seed=980001",
+            r"pairs\.first_seed: found seeds 980001\.\.1000000, expected none of those that are judged, "
+            r"1000000\.\.1011999; change pairs\.first_seed or evaluation\.first_seed",
+        ),
+        ("pairs.first_seed=1011999", r"pairs\.first_seed: found seeds 1011999\.\.1031998, expected none of"),
+        ("evaluation.first_seed=0", r"found seeds 0\.\.19999, expected none of those that are judged, 0\.\.11999"),
         ("kind=distil", r"kind: found 'distil', expected one of distill, teach"),
         ("kind=[distill]", r"kind: found \['distill'\], expected one of distill, teach"),
         ("about=2024-01-01", r"gaussians: about: found 2024-01-01 \(date\), expected text or a number"),
@@ -58,6 +65,12 @@ def test_mistakes_are_named(override: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         load_recipe("gaussians", [override])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("first_seed", [980000, 1012000])
+def test_pairs_may_end_and_begin_where_judging_begins_and_ends(first_seed: int) -> None:
+    pairs = load_recipe("gaussians", [f"pairs.first_seed={first_seed}"]).pairs  # type: ignore[union-attr]
+    assert (pairs.first_seed, pairs.count) == (first_seed, 20000)
 
 
 @pytest.mark.parametrize("override", ["method.lambda_reg", "=1", "method..x=1", "name.x=1", "method.lambda_reg=[1"])

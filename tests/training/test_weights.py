@@ -42,3 +42,16 @@ def test_without_an_average_there_is_no_choice() -> None:
     chosen = choose_weights("ema", network, None, distance_to(0.0))
     assert chosen.name == "raw"
     assert torch.equal(chosen.state["weight"], network.weight)
+
+
+def test_both_are_measured_without_dropout() -> None:
+    network = nn.Sequential(nn.Linear(1, 1), nn.Dropout(0.5)).train()
+    modes: list[bool] = []
+
+    def measure(network: nn.Module) -> float:
+        modes.append(any(module.training for module in network.modules()))
+        return 0.0
+
+    choose_weights("best", network, EMA(network, EMAConfig(half_life=10.0)), measure)
+    assert modes == [False, False]
+    assert all(module.training for module in network.modules())

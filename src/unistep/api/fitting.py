@@ -78,6 +78,11 @@ def fitted(recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.
     return load_teacher(folder / "teacher")
 
 
+def is_fitted(folder: Path) -> bool:
+    """Whether a fit in `folder` has come to its end, so that `fitted` will train no more."""
+    return (folder / "teacher" / "config.json").is_file()
+
+
 def fit_config(fit: FitConfig, teacher: Teacher, mixture: GaussianMixture) -> dict[str, Any]:
     """What `save_denoiser` stores beside the weights."""
     return {

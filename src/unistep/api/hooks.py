@@ -14,7 +14,8 @@ from unistep.training.distributed import is_main
 from unistep.training.health import SampleStatistics, sample_statistics
 from unistep.training.hooks import Hooks, View
 
-IMAGE_SEEDS, POINT_SEEDS = torch.arange(10), torch.arange(2000)
+LOOKED_AT = 2_000_000  # seeds from here are for looking at: neither pairs nor the evaluation have them
+IMAGE_SEEDS, POINT_SEEDS = torch.arange(LOOKED_AT, LOOKED_AT + 10), torch.arange(LOOKED_AT, LOOKED_AT + 2000)
 STATISTICS_SEEDS = torch.arange(10_000_000, 10_000_256)
 
 QuickJudge = Callable[[Draws], Mapping[str, float]]

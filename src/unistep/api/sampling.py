@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from unistep.api.draws import Draws, one_step, solved_teacher
-from unistep.api.hooks import write_picture
+from unistep.api.hooks import LOOKED_AT, write_picture
 from unistep.errors import UserError
 from unistep.recipes.schema import SolverConfig
 from unistep.teachers.checkpoint import load_generator
@@ -28,7 +28,7 @@ def sample(
     run: str | Path,
     *,
     num: int = 64,
-    first_seed: int = 0,
+    first_seed: int = LOOKED_AT,
     labels: Iterable[str | int] | None = None,
     files: bool = False,
     out: str | Path | None = None,
@@ -41,7 +41,7 @@ def sample(
         run: a distilled run or its generator folder; a teacher's folder or spec (`embedded:fashion-mnist`) works too,
             under an 18-step Heun solver.
         num: how many.
-        first_seed: the first seed.
+        first_seed: the first seed; the default is none of the pairs' or the evaluation's.
         labels: classes by name or index, dealt out in turn; None = each seed's own.
         files: write one PNG per image too (points: samples.npy).
         out: folder; None = RUN/samples.

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from unistep.api.fitting import certified
-from unistep.api.runs import record
+from unistep.api.fitting import certified, is_fitted
+from unistep.api.runs import read_record, record
 from unistep.api.talk import Talk
 from unistep.api.teaching import teach
 from unistep.errors import UserError
@@ -62,8 +62,10 @@ def starting_point(
     guided(teacher, recipe.teacher.guidance)  # refused now, not after hours, where the teacher takes no conditions
     if any(True for _ in teacher.denoiser.parameters()):
         return Starting(teacher, teacher)
+    fitted_earlier = is_fitted(folder / "teacher")
     network, certificate = certified(recipe, teacher, folder / "teacher", device, say)
-    on_main(lambda: record(folder, fit=certificate))
+    if not fitted_earlier or "fit" not in read_record(folder / "run.json"):
+        on_main(lambda: record(folder, fit=certificate))
     return Starting(teacher, network)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from unistep.recipes.schema import ExportedWeights
 from unistep.training.distributed import full_tensor, on_main, unwrap
 from unistep.training.ema import EMA
+from unistep.training.hooks import eval_mode
 
 Measure = Callable[[nn.Module], float]
 """A generator -> a distance, lower is better."""
@@ -42,8 +43,9 @@ def choose_weights(wanted: ExportedWeights, generator: nn.Module, ema: EMA | Non
         return Chosen("raw", raw)
     if wanted == "ema" or measure is None:
         return Chosen("ema", ema.state_dict())
-    scores = {"raw": measure(generator)}
-    with ema.applied():
-        scores["ema"] = measure(generator)
+    with eval_mode(generator):
+        scores = {"raw": measure(generator)}
+        with ema.applied():
+            scores["ema"] = measure(generator)
     better = on_main(lambda: min(scores, key=scores.__getitem__))  # ranks may differ in the last digit
     return Chosen(better, raw if better == "raw" else ema.state_dict(), scores)

@@ -13,7 +13,7 @@ from unistep.cli.options import Device, Quiet, RunArgument
 def sample(
     run: RunArgument,
     num: Annotated[int, typer.Option("--num", "-n", min=1, help="How many.")] = 64,
-    first_seed: Annotated[int, typer.Option("--first-seed", min=0, help="Seeds count up from here.")] = 0,
+    first_seed: Annotated[int, typer.Option("--first-seed", min=0, help="Seeds count up from here.")] = 2_000_000,
     label: Annotated[list[str] | None, typer.Option(help="A class, by name or index; may be repeated.")] = None,
     files: Annotated[bool, typer.Option("--files", help="One file per image beside the grid.")] = False,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write.  [default: RUN/samples]")] = None,

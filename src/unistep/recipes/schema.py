@@ -137,7 +137,21 @@ class DistillRecipe(Section):
                 f"method.dm_from_step: found {self.method.dm_from_step}, expected less than training.steps "
                 f"{self.training.steps}: distribution matching would never begin; set method.lambda_dm to 0 if meant"
             )
+        if self.pairs is not None:
+            require_unseen(self.pairs, self.evaluation)
         return self
+
+
+def require_unseen(pairs: PairsConfig, evaluation: EvaluationConfig) -> None:
+    """Refuses to judge samples of the pairs' own seeds; the weights are chosen on seeds after those evaluated."""
+    learnt = range(pairs.first_seed, pairs.first_seed + pairs.count)
+    first = evaluation.first_seed
+    judged = range(first, first + evaluation.samples + evaluation.samples_during_training)
+    if learnt.start < judged.stop and judged.start < learnt.stop:
+        raise ValueError(
+            f"pairs.first_seed: found seeds {learnt.start}..{learnt.stop - 1}, expected none of those that are judged, "
+            f"{judged.start}..{judged.stop - 1}; change pairs.first_seed or evaluation.first_seed"
+        )
 
 
 class TeachRecipe(Section):

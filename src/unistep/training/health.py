@@ -46,7 +46,7 @@ class Reading:
         fake_loss: the fake score's denoising loss on fresh samples.
         teacher_loss: the teacher's denoising loss on the same noised samples.
         samples: statistics of the generator's samples.
-        grad_norms: network -> gradient norm before clipping.
+        grad_norms: network -> largest gradient norm before clipping since the last log step.
     """
 
     step: int

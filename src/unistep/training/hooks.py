@@ -35,9 +35,21 @@ class View:
 
     @contextmanager
     def averaged(self) -> Iterator[nn.Module]:
-        """`network` with the averaged weights (the raw ones if there is no average) inside the `with` block."""
-        with self.ema.applied() if self.ema is not None else nullcontext():
+        """`network` in eval mode with the averaged weights (raw ones without an average) inside the `with` block."""
+        with eval_mode(self.network), self.ema.applied() if self.ema is not None else nullcontext():
             yield self.network
+
+
+@contextmanager
+def eval_mode(network: nn.Module) -> Iterator[None]:
+    """No dropout inside the `with` block; afterwards every module is in the mode it was in."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 Evaluate = Callable[[View], float | Mapping[str, float]]

@@ -197,7 +197,7 @@ class Run:
 
     def watch(self, report: StepReport, values: dict[str, float]) -> None:
         """Feeds the health monitor; alarms go to the progress output."""
-        norms = {name[10:]: value for name, value in values.items() if name.startswith("grad_norm/")}
+        norms = mean_over_ranks(self.state.take_peaks())
         fake_loss, teacher_loss = self.fake_losses(values)
         reading = Reading(step=self.state.step, fake_loss=fake_loss, teacher_loss=teacher_loss, grad_norms=norms)
         if report.samples and sum(map(len, report.samples)) > 1:

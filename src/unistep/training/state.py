@@ -1,8 +1,10 @@
 """What a run carries from step to step, and its form in a checkpoint."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from unistep.methods.base import Method
@@ -17,7 +19,8 @@ from unistep.training.optim import NetworkOptimizer, build_optimizer, check_name
 class TrainState:
     """Networks, their optimisers, the average, the number of completed steps and the best evaluation.
 
-    No random state: every draw follows from the seed and the step.
+    No random state: every draw follows from the seed and the step. `peaks` are the largest gradient norms since the
+    last log line, by network: the health monitor's, which no spike between two lines may pass.
     """
 
     method: Method
@@ -26,6 +29,7 @@ class TrainState:
     health: HealthMonitor
     step: int = 0
     best: dict[str, float] = field(default_factory=dict)  # {"step": ..., "score": ...} once evaluated
+    peaks: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def start(cls, method: Method, config: TrainingConfig, health: HealthMonitor) -> "TrainState":
@@ -57,11 +61,23 @@ class TrainState:
             flat |= {f"ema.{key}": value for key, value in self.ema.shadow.items()}
         return flat
 
+    def note_norms(self, norms: Mapping[str, Tensor]) -> None:
+        """Takes note of an update's gradient norms, without waiting for the device."""
+        for name, norm in norms.items():
+            self.peaks[name] = torch.maximum(self.peaks[name].to(norm.device), norm) if name in self.peaks else norm
+
+    def take_peaks(self) -> dict[str, float]:
+        """The largest norms noted since the last call."""
+        peaks, self.peaks = self.peaks, {}
+        return {name: float(norm) for name, norm in peaks.items()}
+
     def record(self) -> dict[str, Any]:
         """The plain values beside the tensors."""
-        return {"step": self.step, "best": self.best, "health": self.health.state()}
+        peaks = {name: float(norm) for name, norm in self.peaks.items()}
+        return {"step": self.step, "best": self.best, "health": self.health.state(), "peaks": peaks}
 
     def restore(self, record: dict[str, Any]) -> None:
         """Takes the plain values back."""
         self.step, self.best = record["step"], dict(record["best"])
         self.health.restore(record["health"])
+        self.peaks = {name: torch.tensor(norm) for name, norm in record.get("peaks", {}).items()}

@@ -146,6 +146,7 @@ def update(run: PhaseRun, finite: Mapping[str, Tensor], report: StepReport) -> N
         network.clip(norms[name])
         network.adam.step()
         network.adam.zero_grad(set_to_none=True)
+    run.state.note_norms(norms)
     report.norms |= norms
 
 

@@ -1,0 +1,104 @@
+"""What is looked at: previews with the teacher above, samples by seed and label, none of them of the pairs' seeds."""
+
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+from unistep import api
+from unistep.api.draws import Draws
+from unistep.api.hooks import IMAGE_SEEDS, POINT_SEEDS, looking_hooks
+from unistep.api.sampling import draws_from
+from unistep.api.talk import Talk
+from unistep.assets import embedded_folder
+from unistep.cli import app
+from unistep.teachers.codecs import PixelCodec, PointCodec
+from unistep.training import View
+from unistep.types import Cond
+
+CPU = torch.device("cpu")
+WHITE, BLACK = (255, 255, 255, 255), (0, 0, 0, 255)
+
+
+class Plain:
+    """Draws of one value everywhere; keeps the seeds it was asked for."""
+
+    def __init__(self, value: float, shape: tuple[int, ...] = (1, 8, 8)):
+        self.value, self.shape, self.asked = value, shape, list[Tensor]()
+
+    def draws(self, network: nn.Module | None = None) -> Draws:
+        codec = PixelCodec() if len(self.shape) == 3 else PointCodec()
+        return Draws(model=self.model, shape=self.shape, codec=codec, conditioner=None, device=CPU)
+
+    def model(self, z: Tensor, cond: Cond, seeds: Tensor) -> Tensor:
+        self.asked.append(seeds)
+        return torch.full_like(z, self.value) if z.ndim == 4 else z
+
+
+def view(folder: Path, step: int) -> View:
+    return View(step=step, method=None, network=nn.Linear(1, 1), ema=None, run_dir=folder, device=CPU)  # type: ignore[arg-type]
+
+
+def test_previews_have_the_teachers_row_above(tmp_path: Path) -> None:
+    student, teacher = Plain(-1.0), Plain(1.0)
+    hooks = looking_hooks(student.draws, None, Talk(quiet=True), teacher.draws())
+    teacher.asked.clear()  # the reference of the health monitor
+    for step in (0, 5):
+        assert hooks.preview is not None
+        hooks.preview(view(tmp_path, step))
+    assert sorted(p.name for p in (tmp_path / "previews").iterdir()) == ["step-0000000.png", "step-0000005.png"]
+    with Image.open(tmp_path / "previews" / "step-0000005.png") as picture:
+        assert picture.height == 2 * 64 + 2
+        assert picture.getpixel((picture.width - 1, 0)) == WHITE
+        assert picture.getpixel((picture.width - 1, picture.height - 1)) == BLACK
+    assert len(teacher.asked) == 1 and torch.equal(teacher.asked[0], IMAGE_SEEDS)
+    assert len(student.asked) == 2 and all(torch.equal(seeds, IMAGE_SEEDS) for seeds in student.asked)
+
+
+def test_without_a_teacher_there_is_one_row(tmp_path: Path) -> None:
+    hooks = looking_hooks(Plain(-1.0).draws, None, Talk(quiet=True))
+    assert hooks.preview is not None and hooks.evaluate is None and hooks.reference is None
+    hooks.preview(view(tmp_path, 1))
+    with Image.open(tmp_path / "previews" / "step-0000001.png") as picture:
+        assert picture.height == 64
+
+
+def test_points_are_previewed_from_seeds_of_their_own(tmp_path: Path) -> None:
+    student = Plain(0.0, (2,))
+    hooks = looking_hooks(student.draws, None, Talk(quiet=True))
+    assert hooks.preview is not None
+    hooks.preview(view(tmp_path, 1))
+    assert torch.equal(student.asked[0], POINT_SEEDS)
+
+
+def test_what_is_looked_at_is_neither_learnt_nor_judged() -> None:
+    assert IMAGE_SEEDS.tolist() == list(range(2_000_000, 2_000_010))
+    assert POINT_SEEDS.tolist() == list(range(2_000_000, 2_002_000))
+    assert inspect.signature(api.sample).parameters["first_seed"].default == 2_000_000
+
+
+def test_the_program_samples_from_the_same_seed_as_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: dict[str, object] = {}
+    monkeypatch.setattr(api, "sample", lambda run, **kwargs: seen.update(kwargs))
+    assert CliRunner().invoke(app, ["sample", str(tmp_path), "-q"], catch_exceptions=False).exit_code == 0
+    assert seen == {
+        "num": 64, "first_seed": 2_000_000, "labels": None, "files": False, "out": None, "device": "auto",
+    }  # fmt: skip
+
+
+def test_sample_writes_a_file_per_image_of_the_labels_asked_for(tmp_path: Path) -> None:
+    generator = embedded_folder("fashion-mnist") / "regression_only"
+    arguments = ["--label", "bag", "--label", "9", "--files", "-n", "3", "--first-seed", "5", "--device", "cpu"]
+    result = CliRunner().invoke(app, ["sample", str(generator), *arguments, "--out", str(tmp_path)])
+    assert (result.exit_code, result.stdout.split()) == (0, [str(tmp_path / "seeds-5-7.png")])
+    expected = draws_from(generator, CPU).decoded(torch.tensor([5, 6, 7]), torch.tensor([8, 9, 8]))
+    names = [f"{seed:08d}.png" for seed in (5, 6, 7)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*names, "seeds-5-7.png"]
+    for name, image in zip(names, expected, strict=True):
+        with Image.open(tmp_path / name) as file:
+            assert np.array_equal(np.asarray(file), image[0].numpy())

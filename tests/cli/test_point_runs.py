@@ -1,4 +1,4 @@
-"""A run on exact points: a network fitted once and certified, or refused where it is far off."""
+"""A run on exact points: a network fitted once and certified, refused where it is far off, judged beside another."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import unistep
 from unistep.api.fitting import certified, fit_error
 from unistep.api.talk import Talk
 from unistep.api.teachers import starting_point
@@ -77,3 +78,14 @@ def test_the_certificate_is_that_of_the_call_that_trained(tmp_path: Path) -> Non
     (tmp_path / "run.json").unlink()
     starting_point(tiny(), tmp_path, CPU, QUIET, True)
     assert record(tmp_path)["fit"]["error"] == first["error"]
+
+
+def test_a_generator_beside_has_a_row_of_its_own(tmp_path: Path) -> None:
+    run = unistep.distill(tiny(), out=tmp_path / "run", device="cpu", quiet=True)
+    result = unistep.evaluate(run, overrides=[f"evaluation.beside={{itself: {run}}}"], device="cpu", quiet=True)
+    rows = {row.name: row for row in result.rows}
+    assert list(rows)[-2:] == ["itself", "one-step generator"]
+    assert (rows["itself"].role, rows["itself"].nfe) == ("other", 1)
+    assert rows["itself"].figures == rows["one-step generator"].figures
+    stored = json.loads((run / "evaluation.json").read_text())
+    assert [row["name"] for row in stored["rows"]] == list(rows)

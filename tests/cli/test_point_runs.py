@@ -89,3 +89,10 @@ def test_a_generator_beside_has_a_row_of_its_own(tmp_path: Path) -> None:
     assert rows["itself"].figures == rows["one-step generator"].figures
     stored = json.loads((run / "evaluation.json").read_text())
     assert [row["name"] for row in stored["rows"]] == list(rows)
+
+
+@pytest.mark.parametrize("setting", ["samples", "samples_during_training"])
+def test_too_few_points_are_found_before_the_training(setting: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"evaluation.{setting}: found 50, expected at least 100"):
+        unistep.distill(tiny(f"evaluation.{setting}=50"), out=tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run" / "checkpoints").exists()

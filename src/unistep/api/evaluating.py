@@ -17,6 +17,7 @@ from unistep.evaluation import Candidate, Evaluation, Identity, Judge, evaluate_
 from unistep.evaluation.cache import holds
 from unistep.evaluation.evaluate import slug
 from unistep.evaluation.judging import require_enough_samples
+from unistep.evaluation.points import FEWEST
 from unistep.evaluation.result import Role
 from unistep.networks import Generator
 from unistep.recipes.load import recipe_of
@@ -204,11 +205,15 @@ def require_judging(recipe: DistillRecipe, teacher: Teacher, folder: Path) -> No
         UserError: naming the setting.
     """
     evaluation, judge = recipe.evaluation, find_judge(recipe.evaluation.judge, folder)
+    compared = recipe.generator.weights == "best" and recipe.training.ema is not None
+    during = evaluation.samples_during_training if recipe.training.evaluate_every or compared else None
     if judge is not None:
         judge.features(teacher.codec.decode(torch.zeros(1, *teacher.shape)))  # images of its size?
-        compared = recipe.generator.weights == "best" and recipe.training.ema is not None
-        during = evaluation.samples_during_training if recipe.training.evaluate_every or compared else None
         require_enough_samples(judge.reference("train"), evaluation.samples, during)
+    elif point_reference(teacher, 1) is not None:
+        for setting, found in (("samples", evaluation.samples), ("samples_during_training", during)):
+            if found is not None and found < FEWEST:
+                raise UserError(f"evaluation.{setting}: found {found}, expected at least {FEWEST}")
     for spec in evaluation.beside.values():
         read_checkpoint(generator_folder(spec))
 

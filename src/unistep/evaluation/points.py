@@ -7,6 +7,7 @@ from torch import Tensor
 
 from unistep.evaluation.base import require_samples
 
+FEWEST = 100  # points that figures are made of
 CHUNK = 1024  # rows of a distance matrix held at once
 
 
@@ -78,7 +79,7 @@ def sliced_wasserstein(x: Tensor, y: Tensor, num_directions: int = 128, seed: in
 
 def point_figures(points: Tensor, real: Tensor, modes: Modes | None) -> dict[str, float]:
     """All figures of points [n, d] against as many real points; those about modes only where modes are known."""
-    require_samples("points", min(len(points), len(real)), 100, "figures of fewer are noise")
+    require_samples("points", min(len(points), len(real)), FEWEST, "figures of fewer are noise")
     n = min(len(points), len(real))
     apart = {
         "energy": energy_distance(points[:n], real[:n]),

@@ -14,7 +14,7 @@ import torch
 from stand_ins import Blocks, config, method, run, stop_after, streams
 from torch import nn
 
-from unistep.methods.base import Batch, LossOutput, Phase, Random
+from unistep.methods.base import Batch, LossOutput, Method, Phase, Random
 from unistep.training import EMA, EMAConfig, Hooks, SampleStatistics, TrainResult, View, train
 from unistep.training.checkpoint import Checkpoints
 from unistep.training.random import Part
@@ -23,7 +23,7 @@ NO_CHECKPOINTS = {"every_steps": None, "every_minutes": None}
 SPIKE = 61  # the step, counted from 0
 
 
-class Slope:
+class Slope(Method):
     """A line of gradient 1 whose loss is multiplied once, with what it is told to log."""
 
     averaged = "line"

@@ -12,7 +12,8 @@ from unistep.api.runs import read_record, record
 from unistep.api.talk import Talk
 from unistep.api.teaching import teach
 from unistep.errors import UserError
-from unistep.methods.dmd import guided
+from unistep.methods.ingredients import guided
+from unistep.networks import Generator
 from unistep.recipes.schema import DistillRecipe
 from unistep.teachers.checkpoint import save_denoiser
 from unistep.teachers.load import load_teacher
@@ -37,8 +38,8 @@ class Starting:
         """A trainable copy of the network."""
         return self.network.trainable_copy()
 
-    def save_generator(self, folder: Path, state: Mapping[str, Tensor], t_init: float | None) -> None:
-        """Writes the generator's folder from the weights of a `Generator`."""
+    def save_generator(self, folder: Path, state: Mapping[str, Tensor], generator: Generator) -> None:
+        """Writes the generator's folder from weights of it."""
         exported, conditioner = self.copy(), self.teacher.conditioner
         seen = {
             "shape": list(self.teacher.shape),
@@ -46,7 +47,7 @@ class Starting:
             "conditioner": conditioner.config() if conditioner is not None else None,
         }
         exported.load_state_dict({name.removeprefix("denoiser."): value for name, value in state.items()})
-        save_denoiser(folder, exported, {**seen, **self.network.config, "t_init": t_init})
+        save_denoiser(folder, exported, {**seen, **self.network.config, **generator.config()})
 
 
 def starting_point(

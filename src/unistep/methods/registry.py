@@ -1,0 +1,22 @@
+"""The methods by name, what `method: {name: ...}` of a distill recipe may say; a new one is a file and a line here."""
+
+from typing import Annotated, Any
+
+from pydantic import Discriminator, Tag
+
+from unistep.methods.config import MethodConfig
+from unistep.methods.dmd import DMDConfig
+from unistep.methods.knowledge import KnowledgeConfig
+
+
+def named(value: Any) -> str | None:
+    """The name that decides which settings a `method` section is checked against: dmd where it has none."""
+    if isinstance(value, dict):
+        return str(value.get("name", "dmd"))
+    return getattr(value, "name", None) if isinstance(value, MethodConfig) else None
+
+
+AnyMethod = Annotated[
+    Annotated[DMDConfig, Tag("dmd")] | Annotated[KnowledgeConfig, Tag("knowledge")],
+    Discriminator(named),
+]

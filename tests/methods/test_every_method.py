@@ -17,6 +17,9 @@ from unistep.process.base import NoiseProcess
 SETTINGS: dict[str, dict[str, Any]] = {
     "dmd": {"name": "dmd", "regression": "l2"},
     "knowledge": {"name": "knowledge"},
+    "dmd2": {"name": "dmd2", "fake_score_updates_per_step": 2},
+    "dmd2 of 3 steps": {"name": "dmd2", "fake_score_updates_per_step": 1, "num_steps": 3},
+    "dmd2 without GAN": {"name": "dmd2", "lambda_gan": 0},
 }
 
 

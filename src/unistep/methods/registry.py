@@ -6,6 +6,7 @@ from pydantic import Discriminator, Tag
 
 from unistep.methods.config import MethodConfig
 from unistep.methods.dmd import DMDConfig
+from unistep.methods.dmd2 import DMD2Config
 from unistep.methods.knowledge import KnowledgeConfig
 
 
@@ -17,6 +18,8 @@ def named(value: Any) -> str | None:
 
 
 AnyMethod = Annotated[
-    Annotated[DMDConfig, Tag("dmd")] | Annotated[KnowledgeConfig, Tag("knowledge")],
+    Annotated[DMDConfig, Tag("dmd")]
+    | Annotated[DMD2Config, Tag("dmd2")]
+    | Annotated[KnowledgeConfig, Tag("knowledge")],
     Discriminator(named),
 ]

@@ -20,6 +20,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "dmd2": {"name": "dmd2", "fake_score_updates_per_step": 2},
     "dmd2 of 3 steps": {"name": "dmd2", "fake_score_updates_per_step": 1, "num_steps": 3},
     "dmd2 without GAN": {"name": "dmd2", "lambda_gan": 0},
+    "gan": {"name": "gan", "discriminator_updates_per_step": 2},
 }
 
 

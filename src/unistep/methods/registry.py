@@ -7,6 +7,7 @@ from pydantic import Discriminator, Tag
 from unistep.methods.config import MethodConfig
 from unistep.methods.dmd import DMDConfig
 from unistep.methods.dmd2 import DMD2Config
+from unistep.methods.gan import GANConfig
 from unistep.methods.knowledge import KnowledgeConfig
 
 
@@ -20,6 +21,7 @@ def named(value: Any) -> str | None:
 AnyMethod = Annotated[
     Annotated[DMDConfig, Tag("dmd")]
     | Annotated[DMD2Config, Tag("dmd2")]
+    | Annotated[GANConfig, Tag("gan")]
     | Annotated[KnowledgeConfig, Tag("knowledge")],
     Discriminator(named),
 ]

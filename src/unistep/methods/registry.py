@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Tag
 
 from unistep.methods.config import MethodConfig
+from unistep.methods.consistency import ConsistencyDistillationConfig, ConsistencyTrainingConfig
 from unistep.methods.dmd import DMDConfig
 from unistep.methods.dmd2 import DMD2Config
 from unistep.methods.gan import GANConfig
@@ -22,6 +23,8 @@ AnyMethod = Annotated[
     Annotated[DMDConfig, Tag("dmd")]
     | Annotated[DMD2Config, Tag("dmd2")]
     | Annotated[GANConfig, Tag("gan")]
+    | Annotated[ConsistencyDistillationConfig, Tag("consistency_distillation")]
+    | Annotated[ConsistencyTrainingConfig, Tag("consistency_training")]
     | Annotated[KnowledgeConfig, Tag("knowledge")],
     Discriminator(named),
 ]

@@ -24,6 +24,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "consistency distillation": {"name": "consistency_distillation"},
     "with an average": {"name": "consistency_distillation", "target_decay": 0.9, "images": "data", "num_steps": 2},
     "consistency training": {"name": "consistency_training"},
+    "progressive": {"name": "progressive", "start_steps": 8},
 }
 
 

@@ -10,6 +10,7 @@ from unistep.methods.dmd import DMDConfig
 from unistep.methods.dmd2 import DMD2Config
 from unistep.methods.gan import GANConfig
 from unistep.methods.knowledge import KnowledgeConfig
+from unistep.methods.progressive import ProgressiveConfig
 
 
 def named(value: Any) -> str | None:
@@ -25,6 +26,7 @@ AnyMethod = Annotated[
     | Annotated[GANConfig, Tag("gan")]
     | Annotated[ConsistencyDistillationConfig, Tag("consistency_distillation")]
     | Annotated[ConsistencyTrainingConfig, Tag("consistency_training")]
+    | Annotated[ProgressiveConfig, Tag("progressive")]
     | Annotated[KnowledgeConfig, Tag("knowledge")],
     Discriminator(named),
 ]

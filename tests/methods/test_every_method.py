@@ -25,6 +25,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "with an average": {"name": "consistency_distillation", "target_decay": 0.9, "images": "data", "num_steps": 2},
     "consistency training": {"name": "consistency_training"},
     "progressive": {"name": "progressive", "start_steps": 8},
+    "instaflow": {"name": "instaflow", "distil_from_step": 20, "reflows": 2, "solver_steps": 2},
+    "rectified flow": {"name": "instaflow", "num_steps": 3},
 }
 
 

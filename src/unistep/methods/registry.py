@@ -9,6 +9,7 @@ from unistep.methods.consistency import ConsistencyDistillationConfig, Consisten
 from unistep.methods.dmd import DMDConfig
 from unistep.methods.dmd2 import DMD2Config
 from unistep.methods.gan import GANConfig
+from unistep.methods.instaflow import InstaFlowConfig
 from unistep.methods.knowledge import KnowledgeConfig
 from unistep.methods.progressive import ProgressiveConfig
 
@@ -27,6 +28,7 @@ AnyMethod = Annotated[
     | Annotated[ConsistencyDistillationConfig, Tag("consistency_distillation")]
     | Annotated[ConsistencyTrainingConfig, Tag("consistency_training")]
     | Annotated[ProgressiveConfig, Tag("progressive")]
+    | Annotated[InstaFlowConfig, Tag("instaflow")]
     | Annotated[KnowledgeConfig, Tag("knowledge")],
     Discriminator(named),
 ]

@@ -21,6 +21,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "dmd2 of 3 steps": {"name": "dmd2", "fake_score_updates_per_step": 1, "num_steps": 3},
     "dmd2 without GAN": {"name": "dmd2", "lambda_gan": 0},
     "gan": {"name": "gan", "discriminator_updates_per_step": 2},
+    "sid": {"name": "sid", "fake_levels": "uniform", "fake_score_updates_per_step": 2},
     "consistency distillation": {"name": "consistency_distillation"},
     "with an average": {"name": "consistency_distillation", "target_decay": 0.9, "images": "data", "num_steps": 2},
     "consistency training": {"name": "consistency_training"},

@@ -12,6 +12,7 @@ from unistep.methods.gan import GANConfig
 from unistep.methods.instaflow import InstaFlowConfig
 from unistep.methods.knowledge import KnowledgeConfig
 from unistep.methods.progressive import ProgressiveConfig
+from unistep.methods.sid import SiDConfig
 
 
 def named(value: Any) -> str | None:
@@ -25,6 +26,7 @@ AnyMethod = Annotated[
     Annotated[DMDConfig, Tag("dmd")]
     | Annotated[DMD2Config, Tag("dmd2")]
     | Annotated[GANConfig, Tag("gan")]
+    | Annotated[SiDConfig, Tag("sid")]
     | Annotated[ConsistencyDistillationConfig, Tag("consistency_distillation")]
     | Annotated[ConsistencyTrainingConfig, Tag("consistency_training")]
     | Annotated[ProgressiveConfig, Tag("progressive")]

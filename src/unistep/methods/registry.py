@@ -8,6 +8,7 @@ from unistep.methods.config import MethodConfig
 from unistep.methods.consistency import ConsistencyDistillationConfig, ConsistencyTrainingConfig
 from unistep.methods.dmd import DMDConfig
 from unistep.methods.dmd2 import DMD2Config
+from unistep.methods.f_distill import FDistillConfig
 from unistep.methods.gan import GANConfig
 from unistep.methods.instaflow import InstaFlowConfig
 from unistep.methods.knowledge import KnowledgeConfig
@@ -25,6 +26,7 @@ def named(value: Any) -> str | None:
 AnyMethod = Annotated[
     Annotated[DMDConfig, Tag("dmd")]
     | Annotated[DMD2Config, Tag("dmd2")]
+    | Annotated[FDistillConfig, Tag("f_distill")]
     | Annotated[GANConfig, Tag("gan")]
     | Annotated[SiDConfig, Tag("sid")]
     | Annotated[ConsistencyDistillationConfig, Tag("consistency_distillation")]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from stand_ins import TwoPhases, config, method, run, stop_after, streams
-from tiny_dmd import run_dmd
+from tiny_dmd import METHODS, run_method
 from torch import Tensor
 
 from unistep.__main__ import leave
@@ -44,7 +44,8 @@ def main(out: Path) -> None:
         run(out / f"{strategy}-accumulated", strategy=strategy, accumulate=4)
         run(out / f"{strategy}-from-one", strategy=strategy)
         run(out / f"{strategy}-to-one", strategy=strategy, hooks=stop_after(4, rank=1), preview_every=1)
-        run_dmd(out / f"{strategy}-dmd", strategy)
+        for name in METHODS:
+            run_method(out / f"{strategy}-{name}", name, strategy)
     message = broken(out / "broken")
     (out / f"broken-{distributed.rank()}.txt").write_text(message)
     assert distributed.any_rank(distributed.rank() == 1, False) == (True, False)

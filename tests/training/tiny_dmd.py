@@ -60,13 +60,16 @@ def tiny_teacher() -> Teacher:
 
 
 def run_method(folder: Path, name: str, strategy: str = "ddp") -> TrainResult:
-    """Three steps, two micro-batches each."""
+    """Three steps, two micro-batches each.
+
+    With guidance: unguided, the scores are equal at the start, and Adam makes steps of their difference's rounding.
+    """
     settings = TrainingConfig.model_validate(
         {"steps": 3, "batch": 8, "accumulate": 2, "device": "cpu", "precision": "fp32", "strategy": strategy,
          "checkpoint": {"every_minutes": None}}
     )  # fmt: skip
     teacher, cpu = tiny_teacher(), torch.device("cpu")
-    made_of = Ingredients(teacher=teacher, copy=teacher.trainable_copy, steps=3, regression=l2,
+    made_of = Ingredients(teacher=teacher, copy=teacher.trainable_copy, steps=3, regression=l2, guidance=1.5,
                           prepare=lambda network: prepare_network(network, settings, cpu))  # fmt: skip
     method = TypeAdapter(AnyMethod).validate_python(METHODS[name]).build(made_of)
     images = TensorImages(torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(2)), torch.arange(20) % 3)

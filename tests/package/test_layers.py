@@ -17,6 +17,7 @@ LAYERS = (
     ("teachers",),
     ("methods",),
     ("pairs", "data"),
+    ("certification",),
     ("training",),
     ("evaluation",),
     ("reports",),

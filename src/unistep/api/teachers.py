@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from unistep.api.certifying import require_certificate
 from unistep.api.fitting import certified, is_fitted
 from unistep.api.runs import read_record, record
 from unistep.api.talk import Talk
@@ -60,6 +61,8 @@ def starting_point(
     teacher = own or find_teacher(recipe, folder, device, say, quiet)
     teacher.denoiser.to(device)
     guided(teacher, recipe.teacher.guidance)  # refused now, not after hours, where the teacher takes no conditions
+    if recipe.teacher.certify:
+        require_certificate(teacher, folder, device, say)
     if any(True for _ in teacher.denoiser.parameters()):
         return Starting(teacher, teacher)
     fitted_earlier = is_fitted(folder / "teacher")

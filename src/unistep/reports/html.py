@@ -10,6 +10,7 @@ from typing import Any
 
 from unistep.errors import UserError
 from unistep.evaluation.result import Evaluation
+from unistep.reports.certificate import rows
 from unistep.reports.columns import COST, percent, significant
 from unistep.reports.curves import panels
 from unistep.reports.figures import draw_panel, inline_svg, render
@@ -72,6 +73,8 @@ def parts(run: RunFiles) -> dict[str, Any]:
         "curves": curves(run),
         "alarms": alarms(run),
         "watched": run.health is not None or any(k.startswith("health/") for line in run.lines for k in line),
+        "certificate": rows(run.certificate) if run.certificate else [],
+        "certified": run.certificate,
         "recipe": run.recipe,
         "versions": flattened((run.record or {}) | ({"evaluation": dict(evaluation.versions)} if evaluation else {})),
         "missing": run.missing,

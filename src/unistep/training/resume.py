@@ -8,9 +8,9 @@ from unistep.errors import UserError
 
 FREE = (
     "device", "strategy", "accumulate", "log_every", "preview_every", "evaluate_every",
-    "checkpoint", "compile",
+    "checkpoint", "compile", "teacher.certify",
 )  # fmt: skip
-"""Settings of the loop that may change between two parts of a run: they do not change what is learnt."""
+"""Settings that may change between two parts of a run: they do not change what is learnt."""
 
 
 def flatten(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -91,7 +91,7 @@ def train_generator(
 ) -> None:
     """Pairs if needed, the loop, the export to `generator/`."""
     teacher, config = start.teacher, recipe.training
-    require_judging(recipe, teacher, folder)
+    require_judging(recipe, teacher, folder, device, say)
     above, _ = solved_teacher(teacher, recipe.evaluation.solver, recipe.teacher.guidance, device)
     initial = Generator(start.copy(), teacher.process, initial_time(recipe.generator, teacher))
     generator = prepare_network(initial, config, device)
@@ -105,12 +105,14 @@ def train_generator(
         seed=config.seed, batch=config.batch, pair_batch=config.pair_batch, device=device,
         conditioner=teacher.conditioner, pairs=pairs, pair_phases=PAIR_PHASES,
     )  # fmt: skip
-    quick = find_quick_judge(recipe, teacher, folder, device) if config.evaluate_every else None
+    quick = find_quick_judge(recipe, teacher, folder, device, say) if config.evaluate_every else None
     hooks = looking_hooks(lambda network: teacher_draws(teacher, one_step(network), device), quick, say, above)
     result = train(method, streams, config, folder, hooks, bound_to(recipe, teacher))
     if result.stopped == "signal":
         raise KeyboardInterrupt
-    chosen = choose_weights(recipe.generator.weights, generator, result.ema, measure(recipe, teacher, folder, device))
+    chosen = choose_weights(
+        recipe.generator.weights, generator, result.ema, measure(recipe, teacher, folder, device, say)
+    )
     on_main(lambda: start.save_generator(folder / "generator", chosen.state, initial.t_init))
     on_main(lambda: record(folder, weights={"exported": chosen.name, **chosen.scores}))
     if chosen.scores:
@@ -118,11 +120,11 @@ def train_generator(
         say(f"exported the {chosen.name} weights; distances: {both}")
 
 
-def measure(recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device) -> Measure | None:
+def measure(recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device, say: Talk) -> Measure | None:
     """What compares averaged and last weights: the quick judge, on seeds after those of the evaluation."""
     evaluation = recipe.evaluation
     after = evaluation.model_copy(update={"first_seed": evaluation.first_seed + evaluation.samples})
-    judge = find_quick_judge(recipe.model_copy(update={"evaluation": after}), teacher, folder, device)
+    judge = find_quick_judge(recipe.model_copy(update={"evaluation": after}), teacher, folder, device, say)
     if judge is None:
         return None
     return lambda network: judge(teacher_draws(teacher, one_step(network), device))["score"]

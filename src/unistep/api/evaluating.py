@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from unistep.api.draws import Draws, one_step, solved_teacher, teacher_draws
-from unistep.api.judges import find_judge, point_reference
+from unistep.api.judges import AnyJudge, find_judge, point_reference
 from unistep.api.runs import load_run_recipe, read_record
 from unistep.api.talk import Talk, with_flags
 from unistep.api.teachers import find_teacher
 from unistep.assets import embedded_folder
 from unistep.errors import UserError
-from unistep.evaluation import Candidate, Evaluation, Identity, Judge, evaluate_models, evaluate_points
+from unistep.evaluation import Candidate, Evaluation, Identity, evaluate_models, evaluate_points
 from unistep.evaluation.cache import holds
 from unistep.evaluation.evaluate import slug
 from unistep.evaluation.judging import require_enough_samples
@@ -29,8 +29,8 @@ from unistep.training.distributed import on_main, process_group, resolve_device
 
 TEACHER, ONE_STEP, STUDENT = "teacher", "teacher at one step", "one-step generator"
 NO_JUDGE = (
-    "evaluation.judge: found nothing, expected embedded:NAME or a folder (`teach` leaves one in its run): "
-    "images are not measured without a judge"
+    "evaluation.judge: found nothing, expected embedded:NAME, a folder (`teach` leaves one in its run), "
+    "efficientnet-lite0 or inception:PATH: images are not measured without a judge"
 )
 
 
@@ -90,12 +90,10 @@ def evaluate_run(
 
     Images without a judge are shown in the report, not measured: then there is no result.
     """
+    judge = find_judge(recipe, teacher, folder, device, say, recompute)
 
     def judged() -> Evaluation | None:
         generator, _, _ = load_generator(folder, teacher)
-        judge = find_judge(recipe.evaluation.judge, folder)
-        if judge is not None:
-            judge.network.to(device)
         rows = candidates(recipe, teacher, generator.to(device), judge, folder, device)
         if judge is not None:
             result = judge_images(recipe, teacher, rows, judge, folder, say, recompute)
@@ -120,7 +118,7 @@ def candidates(
     recipe: DistillRecipe,
     teacher: Teacher,
     generator: Generator,
-    judge: Judge | None,
+    judge: AnyJudge | None,
     folder: Path,
     device: torch.device,
 ) -> list[Candidate]:
@@ -178,7 +176,7 @@ def judge_images(
     recipe: DistillRecipe,
     teacher: Teacher,
     rows: list[Candidate],
-    judge: Judge,
+    judge: AnyJudge,
     folder: Path,
     say: Talk,
     recompute: bool,
@@ -194,21 +192,21 @@ def judge_images(
     write_samples(folder, rows, first_seed=evaluation.first_seed)
     return evaluate_models(
         rows, judge, num_samples=evaluation.samples, first_seed=evaluation.first_seed, batch=evaluation.batch,
-        recompute=recompute, keep_features=folder / "features", teacher=teacher.sha256, on_progress=progress,
+        recompute=recompute, keep_features=folder / "features", with_floor="test" in judge.references,
+        teacher=teacher.sha256, on_progress=progress,
     )  # fmt: skip
 
 
-def require_judging(recipe: DistillRecipe, teacher: Teacher, folder: Path) -> None:
+def require_judging(recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device, say: Talk) -> None:
     """Finds what would stop an evaluation, before hours of training: another judge, few samples, a missing generator.
 
     Raises:
         UserError: naming the setting.
     """
-    evaluation, judge = recipe.evaluation, find_judge(recipe.evaluation.judge, folder)
+    evaluation, judge = recipe.evaluation, find_judge(recipe, teacher, folder, device, say)
     compared = recipe.generator.weights == "best" and recipe.training.ema is not None
     during = evaluation.samples_during_training if recipe.training.evaluate_every or compared else None
     if judge is not None:
-        judge.features(teacher.codec.decode(torch.zeros(1, *teacher.shape)))  # images of its size?
         require_enough_samples(judge.reference("train"), evaluation.samples, during)
     elif point_reference(teacher, 1) is not None:
         for setting, found in (("samples", evaluation.samples), ("samples_during_training", during)):

@@ -16,7 +16,7 @@ from unistep.reports.curves import panels
 from unistep.reports.figures import draw_panel, inline_svg, render
 from unistep.reports.run_files import RunFiles, read_run
 from unistep.reports.table import cells, to_html
-from unistep.reports.verdict import DISTANCE, verdict
+from unistep.reports.verdict import distance_of, verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +76,16 @@ def parts(run: RunFiles) -> dict[str, Any]:
         "certificate": rows(run.certificate) if run.certificate else [],
         "certified": run.certificate,
         "recipe": run.recipe,
-        "versions": flattened((run.record or {}) | ({"evaluation": dict(evaluation.versions)} if evaluation else {})),
+        "versions": flattened((run.record or {}) | ({"evaluation": made_with(evaluation)} if evaluation else {})),
         "missing": run.missing,
     }
+
+
+def made_with(evaluation: Evaluation) -> dict[str, Any]:
+    """What the figures depend on: versions, judge and reference, with their hashes."""
+    judge = {"title": evaluation.judge_title or None, "sha256": evaluation.judge or None}
+    reference = {"title": evaluation.reference, "sha256": evaluation.reference_sha256 or None}
+    return {**evaluation.versions, "judge": judge, "reference": reference}
 
 
 def tiles(evaluation: Evaluation | None) -> list[Tile]:
@@ -86,7 +93,7 @@ def tiles(evaluation: Evaluation | None) -> list[Tile]:
     student = evaluation and evaluation.row("student")
     if evaluation is None or student is None:
         return []
-    key, name = DISTANCE[evaluation.kind]
+    key, name = distance_of(evaluation)
     teacher = evaluation.row("teacher")
     found = [Tile(number=significant(student.figures[key]), words=name)] if key in student.figures else []
     if found and teacher is not None and teacher.figures.get(key):

@@ -39,6 +39,19 @@ def test_the_description_may_change(tmp_path: Path) -> None:
     open_run(load_recipe("gaussians", ["about=in other words"]), tmp_path)
 
 
+def test_what_killed_writers_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    open_run(load_recipe("gaussians"), tmp_path)
+    left = [tmp_path / ".health.json.4711.tmp", tmp_path / "previews" / ".step-0000001.png.4711.tmp"]
+    kept = [tmp_path / ".notes.tmp", tmp_path / "pairs" / ".seeds-000000000000.safetensors.4711.tmp"]
+    for file in left + kept:
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"half")
+    (tmp_path / ".generator.4711.tmp").mkdir()  # a folder: its own writer clears it up
+    open_run(load_recipe("gaussians"), tmp_path)
+    assert [file.exists() for file in left + kept] == [False, False, True, True]
+    assert (tmp_path / ".generator.4711.tmp").is_dir()
+
+
 def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(UserError, match=r"found thesis\.tex but no recipe\.yaml"):

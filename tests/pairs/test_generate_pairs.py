@@ -112,7 +112,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
 
     def fsync(_: int) -> None:
         written.append(1)
-        if len(written) == 3:
+        if len(written) == 4:  # the manifest and two shards are there
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(atomic.os, "fsync", fsync)
@@ -135,7 +135,7 @@ def test_a_folder_that_cannot_be_made_is_one_line_before_any_solving(tiny: Modul
 def test_left_overs_of_a_killed_writer_are_swept(tiny: ModuleType, tmp_path: Path) -> None:
     tiny.make(tmp_path, 8)
     (tmp_path / ".seeds-000000000008.safetensors.4711.tmp").write_bytes(b"half")
-    (tmp_path / ".manifest.json.4711.tmp").write_bytes(b"half")
+    (tmp_path / ".manifest.json.4711.tmp").write_bytes(b"half")  # of its beginning, too
     tiny.make(tmp_path, COUNT)
     assert not list(tmp_path.glob(".*"))
 

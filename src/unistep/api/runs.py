@@ -11,11 +11,12 @@ import torch
 
 import unistep
 from unistep.errors import UserError
-from unistep.pairs.atomic import atomic_write
+from unistep.pairs.atomic import atomic_write, sweep
 from unistep.recipes.load import Recipe, dump_recipe, load_recipe
 from unistep.training.resume import binding, require_same_recipe
 
 LEARNT = ("checkpoints/step-*", "judge/*", "generator/*")
+WRITTEN = (".", "judge", "previews", "features", "samples", "teacher", "teacher/previews")  # by this run alone
 
 
 def open_run(recipe: Recipe, out: Path | None) -> Path:
@@ -42,6 +43,8 @@ def open_run(recipe: Recipe, out: Path | None) -> Path:
         foreign = next((path.name for path in folder.iterdir() if not path.name.startswith(".")), None)
         if foreign:
             raise UserError(f"{folder}: found {foreign} but no recipe.yaml, so this is no run; choose another --out")
+    for place in filter(Path.is_dir, (folder / name for name in WRITTEN)):
+        sweep(place)
     atomic_write(stored, dump_recipe(recipe).encode())
     return folder
 

@@ -1,8 +1,12 @@
 """Writing a file so that a reader sees all of it or nothing, whatever happens to the writer."""
 
 import os
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+DRAFT = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")
 
 
 def atomic_write(file: Path, data: bytes) -> None:
@@ -11,22 +15,41 @@ def atomic_write(file: Path, data: bytes) -> None:
     Raises:
         OSError: for an unwritable folder or a full disk; `file` is then as it was.
     """
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    with draft_of(file, data) as draft:
+        os.replace(draft, file)
+
+
+def atomic_create(file: Path, data: bytes) -> None:
+    """The same, but a file that is there already stays as it is: of two writers at once one wins.
+
+    Raises:
+        OSError: for an unwritable folder or a full disk.
+    """
+    with draft_of(file, data) as draft, suppress(FileExistsError):
+        os.link(draft, file)  # refuses to overwrite, unlike a rename
+
+
+@contextmanager
+def draft_of(file: Path, data: bytes) -> Iterator[Path]:
+    """The content under a hidden name, on the disk; gone after the `with` block, whatever happens inside."""
+    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as stream:
+        with draft.open("wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, file)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
+        yield draft
+    except OSError as error:
+        if error.filename is None:
             error.filename = str(file)  # a failed write does not say where
         raise
+    finally:
+        draft.unlink(missing_ok=True)
 
 
-def sweep(folder: Path, names: Collection[str]) -> None:
-    """Removes what killed writers of these files left; for the only writer of them, before it begins."""
+def sweep(folder: Path, names: Collection[str] | None = None) -> None:
+    """Removes what killed writers of these files (None: of any) left; for their only writer, before it begins."""
     for entry in list(os.scandir(folder)):
-        if entry.name.startswith(".") and entry.name.endswith(".tmp") and entry.name[1:].rsplit(".", 2)[0] in names:
+        draft = DRAFT.fullmatch(entry.name)
+        if draft and (names is None or draft["name"] in names) and entry.is_file(follow_symlinks=False):
             os.unlink(entry.path)

@@ -5,7 +5,7 @@ import ast
 from source_tree import modules
 
 LAYERS = (
-    ("errors", "types", "assets"),
+    ("errors", "types", "atomic", "assets"),
     ("pickles",),
     ("arguments",),
     ("process",),

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from unistep import atomic
 from unistep.errors import UserError
 from unistep.guidance import GuidedDenoiser
-from unistep.pairs import atomic, open_pairs, row_facts
 from unistep.pairs import facts as facts_of_pairs
+from unistep.pairs import open_pairs, row_facts
 from unistep.samplers import Heun, seeded_normal
 
 COUNT = 40  # five shards of two tiles of four

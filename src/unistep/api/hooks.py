@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from unistep.api.draws import Draws
 from unistep.api.talk import Talk
-from unistep.pairs.atomic import atomic_write
+from unistep.atomic import atomic_write
 from unistep.reports import draw_points, grid_png, render
 from unistep.training.distributed import is_main
 from unistep.training.health import SampleStatistics, sample_statistics

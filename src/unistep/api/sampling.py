@@ -11,8 +11,8 @@ from torch import Tensor
 
 from unistep.api.draws import Draws, one_step, solved_teacher
 from unistep.api.hooks import LOOKED_AT, write_picture
+from unistep.atomic import atomic_write
 from unistep.errors import UserError
-from unistep.pairs.atomic import atomic_write
 from unistep.recipes.schema import SolverConfig
 from unistep.teachers.checkpoint import load_generator
 from unistep.teachers.codecs import codec_from_config

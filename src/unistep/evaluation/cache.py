@@ -11,9 +11,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.evaluation.base import Observed
-from unistep.pairs.atomic import atomic_write
 
 FORMAT = "unistep-features/1"
 

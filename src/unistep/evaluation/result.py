@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.evaluation.throughput import Timing
-from unistep.pairs.atomic import atomic_write
 
 FORMAT = "unistep-evaluation/1"
 Role = Literal["floor", "teacher", "teacher_one_step", "student", "other"]

@@ -7,9 +7,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.evaluation.result import Evaluation
-from unistep.pairs.atomic import atomic_write
 from unistep.reports.columns import COST, percent, significant
 from unistep.reports.curves import panels
 from unistep.reports.figures import draw_panel, inline_svg, render

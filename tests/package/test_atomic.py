@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from unistep.pairs import atomic
-from unistep.pairs.atomic import atomic_create, atomic_write, sweep
+from unistep import atomic
+from unistep.atomic import atomic_create, atomic_write, sweep
 
 
 def names(folder: Path) -> list[str]:

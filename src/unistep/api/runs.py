@@ -68,7 +68,7 @@ def load_run_recipe(folder: Path) -> Recipe:
 
 def settings(recipe: Recipe) -> dict[str, Any]:
     """The values that a resumed run must share with the one that was started; how it is judged may change."""
-    return binding(recipe.model_dump(mode="json", exclude={"about", "evaluation"}))
+    return binding(recipe.model_dump(mode="json", exclude={"about", "evaluation", "name"}))
 
 
 def record(folder: Path, **facts: Any) -> None:

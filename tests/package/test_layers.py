@@ -5,7 +5,7 @@ import ast
 from source_tree import modules
 
 LAYERS = (
-    ("errors", "types", "atomic", "assets"),
+    ("errors", "types", "atomic", "progress", "assets"),
     ("pickles",),
     ("arguments",),
     ("process",),

@@ -52,7 +52,7 @@ def started(recipe: DistillRecipe, teacher: Teacher, device: torch.device) -> Tr
     initial = Generator(teacher.trainable_copy(), teacher.process, initial_time(recipe.generator, teacher))
     generator = prepare_network(initial, recipe.training, device)
     fake_score = prepare_network(teacher.trainable_copy(), recipe.training, device)
-    distance = regression(recipe, device)
+    distance = regression(recipe.method, teacher.shape, device)
     method = DMD(teacher, generator, fake_score, recipe.method, distance, recipe.teacher.guidance)
     return TrainState.start(method, recipe.training, HealthMonitor(None, recipe.training.steps, HealthConfig()))
 
@@ -80,7 +80,7 @@ def main(name: str, batch: int, pairs: int, repeats: int) -> None:
     assert recipe.teacher.load is not None, f"{name}: its teacher must be taught first; choose another recipe"
     device, teacher = resolve_device(recipe.training.device), load_teacher(recipe.teacher.load)
     teacher.denoiser.to(device)
-    print(f"{name}, batch {batch}, {device_name()}, {torch.get_num_threads()} threads")
+    print(f"{name}, batch {batch}, {device_name(device)}, {torch.get_num_threads()} threads")
     with tempfile.TemporaryDirectory() as folder:
         spent = seconds(lambda: make_pairs(recipe, teacher, Path(folder), pairs, device))
         print(f"pairs: {pairs / spent:.1f} per second")

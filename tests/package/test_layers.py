@@ -5,7 +5,7 @@ import ast
 from source_tree import modules
 
 LAYERS = (
-    ("errors", "types", "assets"),
+    ("errors", "types", "atomic", "progress", "assets"),
     ("pickles",),
     ("arguments",),
     ("process",),
@@ -15,9 +15,9 @@ LAYERS = (
     ("networks",),
     ("losses",),
     ("teachers",),
+    ("certification",),
     ("methods",),
     ("pairs", "data"),
-    ("certification",),
     ("training",),
     ("evaluation",),
     ("reports",),

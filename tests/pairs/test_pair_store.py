@@ -153,6 +153,14 @@ def test_any_flipped_bit_is_noticed(pairs: Path, place: float, bit: int, header:
     (pairs / SHARD).write_bytes(whole)
 
 
+def test_another_digit_of_the_same_number_is_noticed(pairs: Path) -> None:
+    written, other = b"-0.13264712691307068", b"-0.13264712691307069"  # of seed 0's noise
+    assert float(written) == float(other)
+    (pairs / SHARD).write_bytes((pairs / SHARD).read_bytes().replace(written, other, 1))
+    with pytest.raises(UserError, match=f"{SHARD}: no readable header"):
+        open_pairs(pairs)[torch.tensor([8])]
+
+
 @pytest.mark.parametrize("size", [0, 5, 100, -1])
 def test_a_truncated_shard_is_refused_by_reader_and_writer(tiny: ModuleType, pairs: Path, size: int) -> None:
     data = (pairs / SHARD).read_bytes()

@@ -57,8 +57,8 @@ class TwoPhases:
             name="critic", trains=("critic",), reuses_samples=True
         )
 
-    def milestones(self) -> tuple[int, ...]:
-        return (6,)
+    def milestones(self) -> dict[str, tuple[int, ...]]:
+        return {"generator": (6,)}
 
     def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
         if phase.name == "generator":

@@ -13,10 +13,11 @@ import pytest
 import torch
 from stand_ins import Blocks, config, method, run, stop_after, streams
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException, _wrap_exception
 
 from unistep.methods.base import Batch, LossOutput, Phase, Random
-from unistep.training import EMA, EMAConfig, Hooks, SampleStatistics, TrainResult, View, train
-from unistep.training.checkpoint import Checkpoints
+from unistep.training import EMA, EMAConfig, Hooks, SampleStatistics, TrainResult, View, loop, train
+from unistep.training.checkpoint import Checkpoints, guarded
 from unistep.training.random import Part
 
 NO_CHECKPOINTS = {"every_steps": None, "every_minutes": None}
@@ -38,8 +39,8 @@ class Slope:
         self.size = self.spike if step == SPIKE else 1.0
         return (Phase(name="line", trains=("line",)),)
 
-    def milestones(self) -> tuple[int, ...]:
-        return ()
+    def milestones(self) -> dict[str, tuple[int, ...]]:
+        return {}
 
     def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
         out = self.size * self.networks["line"](torch.ones(batch.size, 1)).flatten()
@@ -122,6 +123,55 @@ def test_a_signal_ends_the_run_after_the_step_and_says_how_to_go_on(tmp_path: Pa
     assert lines[-1] == "stopped after step 4, saved; the same command goes on from here"
     assert Checkpoints(tmp_path / "checkpoints").steps() == [4]
     assert run(tmp_path).stopped == "done"
+
+
+@pytest.mark.parametrize("moment", ["train_step", "evaluate", "save"])
+def test_a_signal_in_the_last_step_is_not_swallowed(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(when: bool) -> None:
+        if when:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def evaluate(view: View) -> float:
+        interrupt(moment == "evaluate")
+        return 1.0
+
+    step, save = loop.train_step, Checkpoints.save
+    if moment == "train_step":
+        monkeypatch.setattr(loop, "train_step", lambda s, *a: (interrupt(s.step == 9), step(s, *a))[1])
+    if moment == "save":
+        monkeypatch.setattr(Checkpoints, "save", lambda *a: (save(*a), interrupt(True))[0])
+    lines: list[str] = []
+    settings = config(checkpoint=NO_CHECKPOINTS)
+    hooks = Hooks(evaluate=evaluate, message=lines.append)
+    result = train(method(settings), streams(settings), settings, tmp_path, hooks)
+    assert (result.stopped, result.step) == ("signal", 10)
+    assert lines[-1] == "stopped after step 10, saved; the same command goes on from here"
+    assert Checkpoints(tmp_path / "checkpoints").steps() == [10]
+    assert (result.best_step, result.best_score) == (10, 1.0)
+    monkeypatch.undo()
+    assert run(tmp_path).stopped == "done"
+
+
+def test_a_second_signal_ends_an_evaluation_at_once_and_loses_nothing(tmp_path: Path) -> None:
+    def endless(view: View) -> float:
+        while True:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    settings = config(evaluate_every=4, checkpoint=NO_CHECKPOINTS)
+    with pytest.raises(KeyboardInterrupt):
+        train(method(settings), streams(settings), settings, tmp_path, Hooks(evaluate=endless))
+    assert Checkpoints(tmp_path / "checkpoints").steps() == [4]
+    assert run(tmp_path).stopped == "done"
+
+
+def test_a_ctrl_c_that_the_checkpoint_library_wraps_is_one_again(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        raise CheckpointException("save", {0: _wrap_exception(KeyboardInterrupt())})
+
+    with pytest.raises(KeyboardInterrupt):
+        guarded(tmp_path, interrupted)
 
 
 # ------------------------------------------------------------------------------------------------- the health monitor

@@ -18,8 +18,8 @@ from unistep.api.teachers import Starting, starting_point
 from unistep.api.weights import Measure, choose_weights
 from unistep.errors import UserError
 from unistep.evaluation.features import load_perceptual
-from unistep.losses.regression import build_regression
-from unistep.methods import DMD
+from unistep.losses.regression import build_regression, require_images
+from unistep.methods import DMD, DMDConfig
 from unistep.networks import Generator
 from unistep.recipes.load import Recipe, recipe_of
 from unistep.recipes.schema import DistillRecipe, GeneratorConfig
@@ -96,9 +96,8 @@ def train_generator(
     initial = Generator(start.copy(), teacher.process, initial_time(recipe.generator, teacher))
     generator = prepare_network(initial, config, device)
     fake_score = prepare_network(start.copy(), config, device)
-    method = DMD(
-        teacher, generator, fake_score, recipe.method, regression(recipe, teacher, device), recipe.teacher.guidance
-    )
+    distance = regression(recipe.method, teacher.shape, device)
+    method = DMD(teacher, generator, fake_score, recipe.method, distance, recipe.teacher.guidance)
     check_names(config.optim, method.networks)
     pairs = pairs_of_run(recipe, teacher, folder, device, say, quiet) if recipe.method.needs_pairs else None
     streams = Streams(
@@ -153,24 +152,24 @@ def initial_time(config: GeneratorConfig, teacher: Teacher) -> float | None:
 
 
 def regression(
-    recipe: DistillRecipe, teacher: Teacher, device: torch.device
+    method: DMDConfig, shape: tuple[int, ...], device: torch.device
 ) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """The distance of Eq. 9 that the recipe names, or None.
+    """The distance of Eq. 9 that the method's settings name, for samples [b, *shape]; None where none is needed.
 
     Raises:
-        UserError: for a perceptual network that looks at other samples than the teacher's.
+        UserError: for a distance of images, or a perceptual network, that looks at samples of another shape.
     """
-    method = recipe.method
     if not method.needs_pairs:
         return None
+    require_images(method.regression, shape)
     features = None
     if method.perceptual_network is not None:
         features = load_perceptual(method.perceptual_network).to(device)
         sees = (features.config["channels"], features.config["size"], features.config["size"])
-        if sees != teacher.shape:
+        if sees != shape:
             raise UserError(
                 f"method.perceptual_network: found one for samples of shape {list(sees)}, expected the teacher's "
-                f"{list(teacher.shape)}; choose l2, or multiscale for images"
+                f"{list(shape)}; choose l2, or multiscale for images"
             )
     distance = build_regression(method.regression, features, method.pixel_weight)
     return distance.to(device) if isinstance(distance, nn.Module) else distance

@@ -1,6 +1,5 @@
 """What the loop is given to look at a run with: previews from fixed seeds and a quick evaluation."""
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from unistep.api.draws import Draws
 from unistep.api.talk import Talk
+from unistep.atomic import atomic_write
 from unistep.reports import draw_points, grid_png, render
 from unistep.training.distributed import is_main
 from unistep.training.health import SampleStatistics, sample_statistics
@@ -69,6 +69,4 @@ def write_picture(path: Path, samples: Mapping[str, Tensor]) -> None:
     """Samples of one kind as a PNG, written atomically: images in rows, points in scatters side by side."""
     images = next(iter(samples.values())).ndim == 4
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_bytes(grid_png(samples) if images else render(draw_points(dict(samples)), "png", path.stem))
-    os.replace(draft, path)
+    atomic_write(path, grid_png(samples) if images else render(draw_points(dict(samples)), "png", path.stem))

@@ -1,7 +1,7 @@
 """`sample`: a grid, and files if asked, from a one-step generator or a teacher."""
 
-import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unistep.api.draws import Draws, one_step, solved_teacher
 from unistep.api.hooks import LOOKED_AT, write_picture
+from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.recipes.schema import SolverConfig
 from unistep.teachers.checkpoint import load_generator
@@ -136,10 +137,16 @@ def in_rows(images: Tensor) -> list[Tensor]:
 def write_files(folder: Path, made: Tensor, first_seed: int) -> None:
     """One PNG per image named by its seed, or all points in one .npy."""
     if made.ndim == 2:
-        np.save(folder / "samples.npy", made.numpy())
+        atomic_write(folder / "samples.npy", written(lambda file: np.save(file, made.numpy())))
         return
     for seed, image in enumerate(made, start=first_seed):
         pixels = image.permute(1, 2, 0).numpy()
-        draft = folder / f".{seed}.draft"
-        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(draft, format="PNG")
-        os.replace(draft, folder / f"{seed:08d}.png")
+        picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+        atomic_write(folder / f"{seed:08d}.png", written(lambda file, p=picture: p.save(file, format="PNG")))
+
+
+def written(write: Callable[[BytesIO], object]) -> bytes:
+    """What a library writes into a file."""
+    file = BytesIO()
+    write(file)
+    return file.getvalue()

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from unistep.atomic import atomic_write
 from unistep.errors import UserError
-from unistep.pairs.atomic import atomic_write
 
 FORMAT = "unistep-certificate/1"
 

@@ -101,8 +101,8 @@ class Method(Protocol):
         """Who learns at this step, in which order."""
         ...
 
-    def milestones(self) -> tuple[int, ...]:
-        """Steps at which a loss term is switched on; learning rates warm up again there."""
+    def milestones(self) -> Mapping[str, tuple[int, ...]]:
+        """Network -> steps at which a loss term of its own is switched on; its learning rate warms up again there."""
         ...
 
     def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:

@@ -1,5 +1,7 @@
 """Fitting a network to a teacher without weights: the analytic mu_base taught to a network of the student's class."""
 
+from collections.abc import Mapping
+
 from torch import nn
 
 from unistep.losses.denoising import denoising_loss
@@ -28,9 +30,9 @@ class Fit:
         """Always the one."""
         return (Phase(name="denoiser", trains=("denoiser",)),)
 
-    def milestones(self) -> tuple[int, ...]:
+    def milestones(self) -> Mapping[str, tuple[int, ...]]:
         """No term is switched on later."""
-        return ()
+        return {}
 
     def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
         x, process = batch.real, self.teacher.process

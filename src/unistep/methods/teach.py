@@ -1,5 +1,7 @@
 """Teaching a teacher: denoising score matching as EDM does it (arXiv:2206.00364, Table 1)."""
 
+from collections.abc import Mapping
+
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
@@ -42,9 +44,9 @@ class Teach:
         """Always the one."""
         return (Phase(name="denoiser", trains=("denoiser",)),)
 
-    def milestones(self) -> tuple[int, ...]:
+    def milestones(self) -> Mapping[str, tuple[int, ...]]:
         """No term is switched on later."""
-        return ()
+        return {}
 
     def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
         x = batch.real

@@ -1,13 +1,13 @@
 """The report of a run: one HTML file that needs nothing else, readable on a phone, in light and in dark."""
 
 import base64
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.evaluation.result import Evaluation
 from unistep.reports.certificate import rows
@@ -35,10 +35,8 @@ def write_report(run_dir: Path) -> Path:
     """
     run = read_run(Path(run_dir))
     path = run.folder / "report.html"
-    draft = path.with_name(f".{path.name}.draft")
     try:
-        draft.write_text(page(run), encoding="utf-8")
-        os.replace(draft, path)
+        atomic_write(path, page(run).encode())
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); expected a writable run folder") from error
     return path

@@ -187,10 +187,14 @@ def same_tensors(path: Path, saved: Mapping[str, list[int]], wanted: Mapping[str
 
 
 def guarded(folder: Path, action: Callable[[], Any]) -> Any:
-    """Runs an action that writes; a failure of the file system becomes a UserError."""
+    """Runs an action that writes; a failure of the file system becomes a UserError, a Ctrl-C stays one."""
     try:
         return action()
     except (Exception, CheckpointException) as error:  # the latter is no Exception
+        if isinstance(error, CheckpointException) and any(
+            isinstance(failure, KeyboardInterrupt) for failure, _ in error.failures.values()
+        ):
+            raise KeyboardInterrupt from error
         cause = storage_cause(error)
         if cause is None:
             raise

@@ -21,9 +21,10 @@ class OptimConfig(Settings):
         lr: peak learning rate.
         betas, eps, weight_decay: AdamW's.
         schedule: constant, or half a cosine from `lr` at step 0 to `lr * final_fraction` at the last step.
-        warmup: steps of linear warm-up, at the start and again after each of the method's milestones.
+        warmup: steps of linear warm-up, at the start and again after each of the network's milestones: where one of its
+            loss terms is switched on, which for a fake score that starts later is the step of its first update.
         clip: largest L2 norm of the network's gradient; None = no clipping.
-        reset_at_milestones: forget Adam's moments when a loss term is switched on.
+        reset_at_milestones: forget Adam's moments there.
     """
 
     lr: float = Field(default=1e-4, gt=0)

@@ -14,7 +14,7 @@ from unistep.methods.base import Method
 from unistep.training.batches import BatchSource
 from unistep.training.checkpoint import Checkpoints, read_record
 from unistep.training.config import TrainingConfig
-from unistep.training.distributed import any_rank, is_main, mean_over_ranks, on_main, resolve_device
+from unistep.training.distributed import any_rank, is_main, mean_over_ranks, on_main, resolve_device, world_size
 from unistep.training.ema import EMA
 from unistep.training.finite import require_finite_parameters
 from unistep.training.health import HealthMonitor, Reading, SampleStatistics, sample_statistics
@@ -33,7 +33,8 @@ class TrainResult:
 
     Attributes:
         step: completed steps.
-        stopped: `done`, or `signal` when Ctrl-C or SIGTERM ended it early (the CLI exits with 130 then).
+        stopped: `done`, or `signal` when Ctrl-C or SIGTERM came before the end, be it in the last step or in its
+            evaluation (the CLI exits with 130 then).
         best_step, best_score: the best evaluation, None without any.
         checkpoint: the last checkpoint.
         ema: the average of the method's averaged network, None if the settings keep none.
@@ -111,34 +112,41 @@ class Run:
         """Steps until the last one or a signal."""
         if self.state.step == 0:
             self.preview()
-        while self.state.step < self.config.steps:
+        stop = False
+        while self.state.step < self.config.steps and not stop:
             self.timer.start()
             report = train_step(self.state, self.batches, self.config, self.device)
             self.timer.stop()
-            stop, save = any_rank(signals.received is not None, is_main() and self.time_to_save())
-            self.after_step(report, save or stop)
-            if stop and self.state.step < self.config.steps:
-                return self.stop_early()
-        return self.result("done", self.checkpoints.path(self.state.step))
+            stop = self.after_step(report, signals)
+        (stop,) = any_rank(signals.received is not None)  # one that came while the last step was saved counts as well
+        return self.stop_early() if stop else self.result("done")
 
-    def after_step(self, report: StepReport, save: bool) -> None:
-        """Logging, previews, evaluation and saving, each when its step has come."""
+    def after_step(self, report: StepReport, signals: StopSignals) -> bool:
+        """Logging, previews, evaluation and saving, each when its step has come; whether to stop."""
         self.progress.advance(self.state.step)
         if self.due(self.config.log_every) or self.state.step == 1:
             self.log(report)
-        try:
-            best = self.look()
-        except Exception:
-            self.save()  # whatever could not be looked at, nothing that was learnt is lost
-            raise
-        if save or best or self.last or self.due(self.config.checkpoint.every_steps):
+        best = self.look()
+        stop, by_clock = any_rank(signals.received is not None, is_main() and self.time_to_save())
+        if stop or by_clock or best or self.last or self.due(self.config.checkpoint.every_steps):
             self.save()
+        return stop
 
     def look(self) -> bool:
-        """Preview and evaluation, if due; whether this is the best so far."""
-        if self.due(self.config.preview_every):
-            self.preview()
-        return self.evaluate() if self.due(self.config.evaluate_every) else False
+        """Preview and evaluation, if due; whether this is the best so far.
+
+        Whatever could not be looked at, nothing that was learnt is lost: neither by an error nor by a second Ctrl-C,
+        which ends a long evaluation at once. On several ranks that one may come to each in another place, and saving
+        takes them all.
+        """
+        try:
+            if self.due(self.config.preview_every):
+                self.preview()
+            return self.evaluate() if self.due(self.config.evaluate_every) else False
+        except BaseException as error:
+            if isinstance(error, Exception) or world_size() == 1:
+                self.save()
+            raise
 
     def due(self, every: int | None) -> bool:
         """Whether something that happens every so many steps happens now; everything happens at the end."""
@@ -157,14 +165,14 @@ class Run:
     def stop_early(self) -> TrainResult:
         """Says how to go on."""
         self.progress.say(f"stopped after step {self.state.step}, saved; the same command goes on from here")
-        return self.result("signal", self.checkpoints.path(self.state.step))
+        return self.result("signal")
 
-    def result(self, stopped: Literal["done", "signal"], checkpoint: Path) -> TrainResult:
+    def result(self, stopped: Literal["done", "signal"]) -> TrainResult:
         """The call's answer."""
-        best = self.state.best
+        step, best = self.state.step, self.state.best
         return TrainResult(
-            step=self.state.step, stopped=stopped, best_step=self.state.best_step, best_score=best.get("score"),
-            checkpoint=checkpoint, ema=self.state.ema,
+            step=step, stopped=stopped, best_step=self.state.best_step, best_score=best.get("score"),
+            checkpoint=self.checkpoints.path(step), ema=self.state.ema,
         )  # fmt: skip
 
     # ------------------------------------------------------------------------------------------------- checkpoints

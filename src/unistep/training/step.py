@@ -62,9 +62,9 @@ def train_step(state: TrainState, batches: BatchSource, config: TrainingConfig, 
     Raises:
         NonFiniteError: before the optimiser step that would have used a value that is not finite.
     """
-    report, made = StepReport(), []
+    report, made, milestones = StepReport(), [], state.method.milestones()
     for name, optimizer in state.optimizers.items():
-        report.lrs[name] = optimizer.set_step(state.step, config.steps, state.method.milestones())
+        report.lrs[name] = optimizer.set_step(state.step, config.steps, milestones.get(name, ()))
     for phase in state.method.phases(state.step):
         made = run_phase(PhaseRun(state, batches, config, device, phase), made, report)
     if state.ema is not None:

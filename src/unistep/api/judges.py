@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unistep.api.draws import Draws
-from unistep.api.hooks import QuickJudge
+from unistep.api.hooks import Features, QuickJudge
 from unistep.api.talk import Talk
 from unistep.data import ImageDataset
 from unistep.errors import UserError
@@ -80,6 +80,15 @@ def find_quick_judge(recipe: DistillRecipe, teacher: Teacher, folder: Path, devi
         return quick_image_judge(judge, recipe.evaluation)
     reference = point_reference(teacher, recipe.evaluation.samples_during_training)
     return None if reference is None else quick_point_judge(reference, recipe.evaluation)
+
+
+def judged_features(recipe: DistillRecipe, folder: Path, device: torch.device) -> Features | None:
+    """What the judge sees images by, for the watch over diversity, which trains nothing; None without a judge."""
+    judge = find_judge(recipe.evaluation.judge, folder)
+    if judge is None:
+        return None
+    judge.network.to(device)
+    return lambda images: judge.features(images)[0]
 
 
 def quick_image_judge(judge: Judge, evaluation: EvaluationConfig) -> QuickJudge:

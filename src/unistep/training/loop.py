@@ -1,6 +1,7 @@
 """The loop that runs every method: resume, steps, logging, evaluation, checkpoints, a clean stop."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from unistep.methods.base import Method
+from unistep.methods.base import Batch, Method
 from unistep.training.batches import BatchSource
 from unistep.training.checkpoint import Checkpoints, read_record
 from unistep.training.config import TrainingConfig
@@ -26,6 +27,7 @@ from unistep.training.state import TrainState
 from unistep.training.step import StepReport, train_step
 from unistep.training.tracking import Tracker
 
+from unistep.types import joined
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
@@ -208,11 +210,11 @@ class Run:
         norms = mean_over_ranks(self.state.take_peaks())
         fake_loss, teacher_loss = self.fake_losses(values)
         reading = Reading(step=self.state.step, fake_loss=fake_loss, teacher_loss=teacher_loss, grad_norms=norms)
-        if report.samples and sum(map(len, report.samples)) > 1:
-            samples = torch.cat(report.samples)
-            found = mean_over_ranks(dataclasses.asdict(sample_statistics(samples, self.hooks.features)))
-            values |= {f"samples/{name}": value for name, value in found.items()}
-            reading = dataclasses.replace(reading, samples=SampleStatistics(**found))
+        samples = self.statistics(report.made)
+        if samples is not None:
+            known = {name: value for name, value in dataclasses.asdict(samples).items() if not math.isnan(value)}
+            values |= {f"samples/{name}": value for name, value in known.items()}
+            reading = dataclasses.replace(reading, samples=samples)
         for alarm in self.state.health.observe(reading):
             self.progress.say(f"health, step {alarm.step}: {alarm.words}")
         self.tracker.health(self.state.health.report())
@@ -222,6 +224,17 @@ class Run:
         if "fake_denoise" in values and "teacher_denoise" in values:
             return values["fake_denoise"], values["teacher_denoise"]
         return values.get("loss/denoise") if "fake_score" in self.state.method.networks else None, None
+
+    def statistics(self, made: list[Batch]) -> SampleStatistics | None:
+        """Of the samples of a step, averaged over ranks; None for fewer than two."""
+        parts = [batch.samples for batch in made if batch.samples is not None]
+        if sum(map(len, parts)) < 2:
+            return None
+        found = dataclasses.asdict(sample_statistics(torch.cat(parts)))
+        if self.hooks.diversity is not None:
+            cond = joined(*(batch.cond for batch in made))
+            found["diversity"] = self.hooks.diversity(torch.cat(parts), cond)
+        return SampleStatistics(**mean_over_ranks(found))
 
     def view(self) -> View:
         """The run for a hook."""

@@ -107,7 +107,8 @@ def train_generator(
     quick = find_quick_judge(recipe, teacher, folder, device) if config.evaluate_every else None
     seen_by = judged_features(recipe, folder, device)
     hooks = looking_hooks(lambda network: teacher_draws(teacher, one_step(network), device), quick, say, above, seen_by)
-    result = train(method, streams, config, folder, hooks, bound_to(recipe, teacher))
+    description = start.description(initial.t_init)
+    result = train(method, streams, config, folder, hooks, bound_to(recipe, teacher), description)
     if result.stopped == "signal":
         raise KeyboardInterrupt
     chosen = choose_weights(recipe.generator.weights, generator, result.ema, measure(recipe, teacher, folder, device))

@@ -101,7 +101,7 @@ def run(folder: Path, *, dropout: float = 0.0, hooks: Hooks | None = None, **cha
 
 
 def stop_after(step: int, rank: int = 0) -> Hooks:
-    """Ctrl-C on one rank during the preview after `step`, with `preview_every=1`; the loop ends one step later."""
+    """Ctrl-C on one rank during the preview after `step`, with `preview_every=1`; the loop ends with this step."""
 
     def preview(view: View) -> None:
         if view.step == step and distributed.rank() == rank:

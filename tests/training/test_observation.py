@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 import torch
 from stand_ins import Blocks, config, method, run, stop_after, streams
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException, _wrap_exception
 
 from unistep.methods.base import Batch, LossOutput, Phase, Random
 from unistep.training import EMA, EMAConfig, Hooks, SampleStatistics, TrainResult, View, loop, train
 from unistep.training.checkpoint import Checkpoints, guarded
 from unistep.training.random import Part
+from unistep.types import Cond
 
 NO_CHECKPOINTS = {"every_steps": None, "every_minutes": None}
 SPIKE = 61  # the step, counted from 0
@@ -107,7 +108,7 @@ def handled_by_us(number: int) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_after_the_step_and_says_how_to_go_on(tmp_path: Path, number: int) -> None:
+def test_a_signal_ends_the_run_with_its_step_and_says_how_to_go_on(tmp_path: Path, number: int) -> None:
     def preview(view: View) -> None:
         if view.step == 3:
             os.kill(os.getpid(), number)
@@ -118,10 +119,10 @@ def test_a_signal_ends_the_run_after_the_step_and_says_how_to_go_on(tmp_path: Pa
     with handled_by_us(number) as handler:
         result = train(method(settings), streams(settings), settings, tmp_path, hooks)
         assert signal.getsignal(number) is handler
-    assert (result.stopped, result.step) == ("signal", 4)
-    assert result.checkpoint == tmp_path / "checkpoints" / "step-0000004"
-    assert lines[-1] == "stopped after step 4, saved; the same command goes on from here"
-    assert Checkpoints(tmp_path / "checkpoints").steps() == [4]
+    assert (result.stopped, result.step) == ("signal", 3)
+    assert result.checkpoint == tmp_path / "checkpoints" / "step-0000003"
+    assert lines[-1] == "stopped after step 3, saved; the same command goes on from here"
+    assert Checkpoints(tmp_path / "checkpoints").steps() == [3]
     assert run(tmp_path).stopped == "done"
 
 
@@ -178,11 +179,13 @@ def test_a_ctrl_c_that_the_checkpoint_library_wraps_is_one_again(tmp_path: Path)
 
 
 def test_health_is_the_same_after_an_interruption(tmp_path: Path) -> None:
-    reference = SampleStatistics(mean=9.0, std=0.1, diversity=5.0)
-    run(tmp_path / "whole", hooks=Hooks(reference=reference), log_every=3)
-    stopped = run(tmp_path / "halves", hooks=replace(stop_after(6), reference=reference), log_every=3, preview_every=1)
-    assert stopped.step == 7
-    run(tmp_path / "halves", hooks=Hooks(reference=reference), log_every=3)
+    watched = Hooks(reference=SampleStatistics(mean=9.0, std=0.1), diversity=lambda x, cond: 0.2)
+    run(tmp_path / "whole", hooks=watched, log_every=3)
+    stopped = run(
+        tmp_path / "halves", hooks=replace(watched, preview=stop_after(6).preview), log_every=3, preview_every=1
+    )
+    assert stopped.step == 6
+    run(tmp_path / "halves", hooks=watched, log_every=3)
     assert health(tmp_path / "whole")["last"].keys() >= {"mean", "diversity", "grad/generator", "grad/critic"}
     assert health(tmp_path / "halves") == health(tmp_path / "whole")
 
@@ -225,12 +228,20 @@ def test_a_spike_before_an_interruption_rings_too(tmp_path: Path) -> None:
     assert [(alarm["step"], alarm["name"]) for alarm in health(tmp_path)["alarms"]] == [(65, "gradient_explosion")]
 
 
-def test_the_hooks_features_measure_diversity(tmp_path: Path) -> None:
-    run(tmp_path / "values", steps=1)
-    run(tmp_path / "features", steps=1, hooks=Hooks(features=lambda x: 3 * x))
-    (plain,), (tripled,) = metrics(tmp_path / "values"), metrics(tmp_path / "features")
-    assert tripled["samples/diversity"] == pytest.approx(3 * plain["samples/diversity"], rel=1e-5)
-    assert tripled["samples/mean"] == plain["samples/mean"]
+def test_the_hook_judges_the_diversity_of_all_samples_of_the_step(tmp_path: Path) -> None:
+    seen: list[tuple[torch.Size, Cond]] = []
+
+    def diversity(x: Tensor, cond: Cond) -> float:
+        seen.append((x.shape, cond))
+        return 0.25
+
+    run(tmp_path / "with", steps=1, accumulate=2, hooks=Hooks(diversity=diversity))
+    assert seen == [(torch.Size([16, 2]), None)]
+    (line,) = metrics(tmp_path / "with")
+    assert line["samples/diversity"] == health(tmp_path / "with")["last"]["diversity"] == 0.25
+    run(tmp_path / "without", steps=1)
+    (plain,) = metrics(tmp_path / "without")
+    assert "samples/diversity" not in plain and plain["samples/mean"] == pytest.approx(line["samples/mean"])
 
 
 # -------------------------------------------------------------------------------------------------- the view of a run

@@ -1,6 +1,8 @@
 """DMD with small U-Nets through the loop, for the tests on two ranks."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from unittest import mock
 
 import torch
 
@@ -12,7 +14,11 @@ from unistep.process import EDMProcess
 from unistep.teachers.codecs import PixelCodec
 from unistep.teachers.conditioners import LabelConditioner
 from unistep.teachers.teacher import Teacher
-from unistep.training import Streams, TrainingConfig, TrainResult, prepare_network, train
+from unistep.training import Streams, TrainingConfig, TrainResult, prepare_network, step, train
+from unistep.training.distributed import full_tensor
+from unistep.training.health import HealthMonitor
+from unistep.training.state import TrainState
+from unistep.training.step import PhaseRun, StepReport, update
 from unistep.weighting import default_weighting
 
 NETWORK = {
@@ -32,8 +38,8 @@ class NoisePairs:
         return Pairs(z=z, x=z.flip(-1), cond=index % 3, seeds=index)
 
 
-def run_dmd(folder: Path, strategy: str = "ddp") -> TrainResult:
-    """Three steps, two micro-batches each."""
+def tiny_dmd(strategy: str) -> tuple[DMD, Streams, TrainingConfig]:
+    """Method, batches and settings of three steps, two micro-batches each."""
     settings = TrainingConfig.model_validate(
         {"steps": 3, "batch": 8, "accumulate": 2, "device": "cpu", "precision": "fp32", "strategy": strategy,
          "checkpoint": {"every_minutes": None}}
@@ -56,4 +62,29 @@ def run_dmd(folder: Path, strategy: str = "ddp") -> TrainResult:
     method = DMD(teacher, generator, fake_score, DMDConfig(regression="l2", fake_score_updates_per_step=2), l2)
     source = Streams(seed=0, batch=8, pair_batch=4, conditioner=teacher.conditioner, pairs=NoisePairs(),
                      pair_phases=("generator", "regression"))  # fmt: skip
-    return train(method, source, settings, folder)
+    return method, source, settings
+
+
+def run_dmd(folder: Path, strategy: str = "ddp") -> TrainResult:
+    """The three steps through the loop."""
+    return train(*tiny_dmd(strategy), folder)
+
+
+def first_gradients(strategy: str = "ddp") -> dict[str, torch.Tensor]:
+    """`network:parameter` -> the whole gradient of the network's first update, at weights all ranks start with."""
+    method, source, settings = tiny_dmd(strategy)
+    found: dict[str, torch.Tensor] = {}
+
+    def note(run: PhaseRun, finite: Mapping[str, torch.Tensor], report: StepReport) -> None:
+        for name, network in run.trained.items() if run.phase.name in ("generator", "fake_score") else ():
+            found.update({f"{name}:{key}": whole(p.grad) for key, p in network.parameters.items()})
+        update(run, finite, report)
+
+    with mock.patch.object(step, "update", note):
+        step.train_step(TrainState.start(method, settings, HealthMonitor()), source, settings, torch.device("cpu"))
+    return found
+
+
+def whole(gradient: torch.Tensor | None) -> torch.Tensor:
+    assert gradient is not None
+    return full_tensor(gradient).clone()

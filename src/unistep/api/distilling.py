@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from unistep.api.draws import one_step, solved_teacher, teacher_draws
 from unistep.api.evaluating import evaluate_run, require_judging
 from unistep.api.hooks import looking_hooks
-from unistep.api.judges import find_quick_judge
+from unistep.api.judges import find_quick_judge, judged_features
 from unistep.api.pairing import pairs_of_run
 from unistep.api.runs import open_run, record, record_start
 from unistep.api.talk import Talk, with_flags
@@ -105,8 +105,10 @@ def train_generator(
         conditioner=teacher.conditioner, pairs=pairs, pair_phases=PAIR_PHASES,
     )  # fmt: skip
     quick = find_quick_judge(recipe, teacher, folder, device, say) if config.evaluate_every else None
-    hooks = looking_hooks(lambda network: teacher_draws(teacher, one_step(network), device), quick, say, above)
-    result = train(method, streams, config, folder, hooks, bound_to(recipe, teacher))
+    seen_by = judged_features(recipe, teacher, folder, device, say)
+    hooks = looking_hooks(lambda network: teacher_draws(teacher, one_step(network), device), quick, say, above, seen_by)
+    description = start.description(initial.t_init)
+    result = train(method, streams, config, folder, hooks, bound_to(recipe, teacher), description)
     if result.stopped == "signal":
         raise KeyboardInterrupt
     chosen = choose_weights(

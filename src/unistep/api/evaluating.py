@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from unistep.api.checkpoints import export_checkpoint
 from unistep.api.draws import Draws, one_step, solved_teacher, teacher_draws
 from unistep.api.judges import AnyJudge, find_judge, point_reference
 from unistep.api.runs import load_run_recipe, read_record
@@ -39,6 +40,7 @@ def evaluate(
     *,
     overrides: Iterable[str] = (),
     teacher: Teacher | None = None,
+    checkpoint: str | None = None,
     device: str = "auto",
     recompute: bool = False,
     quiet: bool = False,
@@ -49,6 +51,7 @@ def evaluate(
         run: the folder of a run of `distill`, or the generator's inside it.
         overrides: `a.b=c` items; only those under `evaluation` matter.
         teacher: your own teacher, if the run was made with one.
+        checkpoint: `best`, `last` or `step-N` of the run's training, given a row of its own beside the generator.
         device: auto, cpu or cuda.
         recompute: measure the teacher anew instead of using stored features.
         quiet: print nothing.
@@ -67,10 +70,18 @@ def evaluate(
         found = teacher or find_teacher(recipe, folder, where, say, quiet)
         require_its_teacher(folder, found)
         found.denoiser.to(where)
+        if checkpoint is not None:
+            recipe = with_row(recipe, on_main(lambda: export_checkpoint(folder, checkpoint)))
         result = evaluate_run(recipe, found, folder, where, say, recompute, quiet)
     if result is None:
         raise UserError(NO_JUDGE)
     return result
+
+
+def with_row(recipe: DistillRecipe, generator: Path) -> DistillRecipe:
+    """The recipe with a generator of the run's own beside: one of its checkpoints."""
+    beside = {**recipe.evaluation.beside, generator.name.replace("-", " ", 1): str(generator)}
+    return recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update={"beside": beside})})
 
 
 def require_its_teacher(folder: Path, teacher: Teacher) -> None:

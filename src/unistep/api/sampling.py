@@ -1,5 +1,6 @@
 """`sample`: a grid, and files if asked, from a one-step generator or a teacher."""
 
+import re
 from collections.abc import Callable, Iterable
 from io import BytesIO
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unistep.api.checkpoints import export_checkpoint
 from unistep.api.draws import Draws, one_step, solved_teacher
 from unistep.api.hooks import LOOKED_AT, write_picture
 from unistep.atomic import atomic_write
@@ -34,6 +36,7 @@ def sample(
     files: bool = False,
     out: str | Path | None = None,
     teacher: Teacher | None = None,
+    checkpoint: str | None = None,
     device: str = "auto",
 ) -> Path:
     """Draws samples of seeds first_seed, first_seed + 1, ... and writes them.
@@ -45,8 +48,10 @@ def sample(
         first_seed: the first seed; the default is none of the pairs' or the evaluation's.
         labels: classes by name or index, dealt out in turn; None = each seed's own.
         files: write one PNG per image too (points: samples.npy).
-        out: folder; None = RUN/samples.
+        out: folder; None = RUN/samples, or a folder of the checkpoint's inside.
         teacher: your own teacher, if the run was made with one.
+        checkpoint: `best`, `last` or `step-N` of the run's training instead of what it exported at its end; written
+            to a folder of its own first, see `export_checkpoint`.
         device: auto, cpu or cuda.
 
     Returns:
@@ -55,8 +60,9 @@ def sample(
     Raises:
         UserError: if there is nothing to sample there, or for an unknown label.
     """
-    draws = draws_from(run, resolve_device(device), teacher)
-    folder = Path(out) if out is not None else default_folder(run)
+    source = run if checkpoint is None else export_checkpoint(run, checkpoint)
+    draws = draws_from(source, resolve_device(device), teacher)
+    folder = Path(out) if out is not None else default_folder(source)
     seeds = torch.arange(first_seed, first_seed + num)
     cond = condition(draws.conditioner, seeds, labels)
     parts = zip(seeds.split(BATCH), cond.split(BATCH) if isinstance(cond, Tensor) else [None] * num, strict=False)
@@ -95,9 +101,12 @@ def is_generator(folder: Path) -> bool:
 
 
 def default_folder(run: str | Path) -> Path:
-    """`samples` in the run; in the present folder for a packaged teacher."""
+    """`samples` in the run, a folder inside for a checkpoint; in the present folder for a packaged teacher."""
     folder = Path(run)
-    return (folder.parent if folder.name == "generator" else folder) / "samples" if folder.is_dir() else Path("samples")
+    inside = re.fullmatch(r"generator|(?:generator|teacher)-(step-\d+)", folder.name)
+    if not folder.is_dir() or inside is None:
+        return folder / "samples" if folder.is_dir() else Path("samples")
+    return folder.parent / "samples" / (inside[1] or "")
 
 
 def condition(conditioner: Conditioner | None, seeds: Tensor, labels: Iterable[str | int] | None) -> Cond:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,16 +39,21 @@ class Starting:
         """A trainable copy of the network."""
         return self.network.trainable_copy()
 
-    def save_generator(self, folder: Path, state: Mapping[str, Tensor], t_init: float | None) -> None:
-        """Writes the generator's folder from the weights of a `Generator`."""
-        exported, conditioner = self.copy(), self.teacher.conditioner
+    def description(self, t_init: float | None) -> dict[str, Any]:
+        """What is written beside the weights of a generator."""
+        conditioner = self.teacher.conditioner
         seen = {
             "shape": list(self.teacher.shape),
             "codec": self.teacher.codec.config(),
             "conditioner": conditioner.config() if conditioner is not None else None,
         }
+        return {**seen, **self.network.config, "t_init": t_init}
+
+    def save_generator(self, folder: Path, state: Mapping[str, Tensor], t_init: float | None) -> None:
+        """Writes the generator's folder from the weights of a `Generator`."""
+        exported = self.copy()
         exported.load_state_dict({name.removeprefix("denoiser."): value for name, value in state.items()})
-        save_denoiser(folder, exported, {**seen, **self.network.config, "t_init": t_init})
+        save_denoiser(folder, exported, self.description(t_init))
 
 
 def starting_point(

@@ -1,6 +1,7 @@
 """The loop that runs every method: resume, steps, logging, evaluation, checkpoints, a clean stop."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from unistep.methods.base import Method
+from unistep.methods.base import Batch, Method
 from unistep.training.batches import BatchSource
 from unistep.training.checkpoint import Checkpoints, read_record
 from unistep.training.config import TrainingConfig
@@ -24,7 +25,9 @@ from unistep.training.resume import binding, require_same_recipe
 from unistep.training.signals import StopSignals
 from unistep.training.state import TrainState
 from unistep.training.step import StepReport, train_step
+from unistep.training.timing import StepTimer
 from unistep.training.tracking import Tracker
+from unistep.types import joined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,7 @@ def train(
     run_dir: Path | str,
     hooks: Hooks | None = None,
     recipe: Mapping[str, Any] | None = None,
+    description: Mapping[str, Any] | None = None,
 ) -> TrainResult:
     """Trains a method to the end, going on from the newest checkpoint in the run's folder if there is one.
 
@@ -68,12 +72,14 @@ def train(
         run_dir: metrics.jsonl, tensorboard/, health.json and checkpoints/ are written here.
         hooks: evaluation, previews, references.
         recipe: what must not change between two parts of a run, plain values; None = the loop's settings.
+        description: what `teachers.checkpoint` writes beside the averaged network's weights, so that any checkpoint can
+            be opened like a finished run; None = none can.
 
     Raises:
         UserError: settings that do not fit, a changed recipe, a damaged checkpoint, an unwritable folder.
         NonFiniteError: a value that is not finite, before it reached the weights.
     """
-    run = Run(method, batches, config, Path(run_dir), hooks or Hooks(), recipe)
+    run = Run(method, batches, config, Path(run_dir), hooks or Hooks(), recipe, description)
     devices = [run.device] if run.device.type == "cuda" else []
     with torch.random.fork_rng(devices), deterministic(config.deterministic), StopSignals() as signals:
         try:
@@ -94,10 +100,12 @@ class Run:
         run_dir: Path,
         hooks: Hooks,
         recipe: Mapping[str, Any] | None,
+        description: Mapping[str, Any] | None,
     ):
         self.batches, self.config, self.run_dir, self.hooks = batches, config, run_dir, hooks
         self.device = resolve_device(config.device)
         self.recipe = binding(recipe if recipe is not None else config.model_dump())
+        self.averaged = {"name": method.averaged, "description": description}
         monitor = HealthMonitor(hooks.reference, config.steps, hooks.health)
         self.state = TrainState.start(method, config, monitor)
         self.checkpoints = Checkpoints(run_dir / "checkpoints", config.checkpoint.keep)
@@ -189,7 +197,7 @@ class Run:
     def save(self) -> None:
         """A checkpoint of the present step, unless a weight is not finite."""
         require_finite_parameters(self.state.optimizers, self.state.step)
-        record = self.state.record() | {"recipe": self.recipe}
+        record = self.state.record() | {"recipe": self.recipe, "averaged": self.averaged}
         self.checkpoints.save(self.state.step, self.state.tensors(), record, self.state.best_step)
         self.saved_at = time.monotonic()
 
@@ -208,14 +216,25 @@ class Run:
         norms = mean_over_ranks(self.state.take_peaks())
         fake_loss, teacher_loss = self.fake_losses(values)
         reading = Reading(step=self.state.step, fake_loss=fake_loss, teacher_loss=teacher_loss, grad_norms=norms)
-        if report.samples and sum(map(len, report.samples)) > 1:
-            samples = torch.cat(report.samples)
-            found = mean_over_ranks(dataclasses.asdict(sample_statistics(samples, self.hooks.features)))
-            values |= {f"samples/{name}": value for name, value in found.items()}
-            reading = dataclasses.replace(reading, samples=SampleStatistics(**found))
+        samples = self.statistics(report.made)
+        if samples is not None:
+            known = {name: value for name, value in dataclasses.asdict(samples).items() if not math.isnan(value)}
+            values |= {f"samples/{name}": value for name, value in known.items()}
+            reading = dataclasses.replace(reading, samples=samples)
         for alarm in self.state.health.observe(reading):
             self.progress.say(f"health, step {alarm.step}: {alarm.words}")
         self.tracker.health(self.state.health.report())
+
+    def statistics(self, made: list[Batch]) -> SampleStatistics | None:
+        """Of the samples of a step, averaged over ranks; None for fewer than two."""
+        parts = [batch.samples for batch in made if batch.samples is not None]
+        if sum(map(len, parts)) < 2:
+            return None
+        found = dataclasses.asdict(sample_statistics(torch.cat(parts)))
+        if self.hooks.diversity is not None:
+            cond = joined(*(batch.cond for batch in made))
+            found["diversity"] = self.hooks.diversity(torch.cat(parts), cond)
+        return SampleStatistics(**mean_over_ranks(found))
 
     def fake_losses(self, values: Mapping[str, float]) -> tuple[float | None, float | None]:
         """What the method logs as `fake_denoise` and `teacher_denoise`, else the term `denoise` of its fake score."""
@@ -250,27 +269,6 @@ class Run:
             return False
         self.state.best = {"step": self.state.step, "score": scores["score"]}
         return True
-
-
-class StepTimer:
-    """Seconds per step since the last log line."""
-
-    def __init__(self, batch: int):
-        self.batch, self.steps, self.seconds, self.started = batch, 0, 0.0, 0.0
-
-    def start(self) -> None:
-        """A step begins."""
-        self.started = time.perf_counter()
-
-    def stop(self) -> None:
-        """A step has ended."""
-        self.steps, self.seconds = self.steps + 1, self.seconds + time.perf_counter() - self.started
-
-    def values(self) -> dict[str, float]:
-        """Step time and images per second, and a fresh start."""
-        per_step = self.seconds / max(self.steps, 1)
-        self.steps, self.seconds = 0, 0.0
-        return {"seconds_per_step": per_step, "images_per_second": self.batch / per_step}
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import ast
 from source_tree import modules
 
 LAYERS = (
-    ("errors", "types", "assets"),
+    ("errors", "types", "atomic", "assets"),
     ("pickles",),
     ("arguments",),
     ("process",),
@@ -26,7 +26,7 @@ LAYERS = (
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 MATHEMATICS = ("process", "prediction", "weighting", "guidance", "samplers", "losses")
-LAZY = {"matplotlib", "pyarrow", "sklearn", "tensorboard", "diffusers", "piq", "torchvision", "scipy"}
+LAZY = {"matplotlib", "pyarrow", "sklearn", "tensorboard", "diffusers", "transformers", "piq", "torchvision", "scipy"}
 
 
 def layer(path: str) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 import unistep
+from unistep.atomic import atomic_write
 from unistep.errors import UserError
-from unistep.pairs.atomic import atomic_write
 from unistep.recipes.load import Recipe, dump_recipe, load_recipe
 from unistep.training.resume import binding, require_same_recipe
 

@@ -76,7 +76,7 @@ def find_teacher(recipe: DistillRecipe, folder: Path, device: torch.device, say:
         UserError: if the recipe names none.
     """
     if recipe.teacher.load is not None:
-        return load_teacher(recipe.teacher.load)
+        return load_teacher(recipe.teacher.load, recipe.teacher.options, device.type)
     if recipe.teacher.teach is None:
         raise UserError(
             "teacher: found neither load nor teach, expected one of them, or in Python teacher=, a teacher of your own"

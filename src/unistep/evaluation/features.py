@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from unistep.arguments import require_arguments, require_type
 from unistep.assets import embedded_folder
+from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.evaluation.judge_network import Judgement, JudgeNetwork
 from unistep.evaluation.perceptual_network import PerceptualNetwork
-from unistep.pairs.atomic import atomic_write
 
 Split = Literal["train", "test"]
 N = TypeVar("N", bound=nn.Module)

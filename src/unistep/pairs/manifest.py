@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from unistep.atomic import atomic_write
 from unistep.errors import UserError
-from unistep.pairs.atomic import atomic_write
 from unistep.pairs.facts import Facts, require_facts
 from unistep.pairs.shard import FORMAT, first_seed_of, shard_name, table_entry
 

@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from unistep.atomic import atomic_write
 from unistep.errors import UserError
-from unistep.pairs.atomic import atomic_write
 from unistep.pairs.facts import Facts, require_facts
 
 FORMAT = "unistep-pairs/1"

@@ -31,12 +31,14 @@ class TeacherConfig(Section):
     to `unistep.distill(..., teacher=...)` from Python.
 
     `guidance` w (1 = off) is one number for the pairs, the real score and the teacher that the generator is compared
-    with: the generator learns the guided teacher and needs no guidance itself.
+    with: the generator learns the guided teacher and needs no guidance itself. `options` are what a pipeline of
+    diffusers leaves open, prompts above all (see `teachers.diffusers.Options`).
     """
 
     load: str | None = None
     teach: str | None = None
     guidance: float = Field(default=1.0, ge=0)
+    options: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def check(self) -> "TeacherConfig":

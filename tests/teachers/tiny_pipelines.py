@@ -171,3 +171,127 @@ def flux(guidance_embeds: bool = True) -> Any:
         scheduler, vae(scaling_factor=0.3611, shift_factor=0.1159), clip(), clip_tokenizer(), t5(), t5_tokenizer(),
         randomised(network),
     )  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------- language models as encoders
+
+
+def gemma_tokenizer() -> Any:
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    letters = ["\u2581", "\n", *(chr(i) for i in range(33, 127))]
+    words = [*special, *letters, *(f"<0x{i:02X}>" for i in range(256))]
+    return transformers.GemmaTokenizer(vocab={w: i for i, w in enumerate(words)}, merges=[], model_max_length=8192)
+
+
+def gemma2() -> Any:
+    config = transformers.Gemma2Config(
+        vocab_size=360, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=1,
+        num_key_value_heads=1, head_dim=8, max_position_embeddings=4096, pad_token_id=0, eos_token_id=1, bos_token_id=2,
+    )  # fmt: skip
+    return randomised(transformers.Gemma2Model(config), 5)
+
+
+def qwen_tokenizer() -> Any:
+    words = [*bytes_vocabulary(), "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    chat = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        "<|im_start|>assistant\n"
+    )
+    return transformers.Qwen2Tokenizer(
+        vocab={w: i for i, w in enumerate(words)}, merges=[], model_max_length=8192, chat_template=chat
+    )
+
+
+QWEN = {
+    "vocab_size": 260, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "max_position_embeddings": 2048, "bos_token_id": None, "eos_token_id": 256,
+    "pad_token_id": 256,
+}  # fmt: skip
+
+
+def sana() -> Any:
+    network = diffusers.SanaTransformer2DModel(
+        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=8, num_layers=1, sample_size=8,
+        num_cross_attention_heads=2, cross_attention_head_dim=8, cross_attention_dim=16, caption_channels=16,
+        timestep_scale=0.5,
+    )  # fmt: skip
+    autoencoder = diffusers.AutoencoderDC(
+        latent_channels=4, attention_head_dim=4, encoder_block_out_channels=(4, 8, 8), scaling_factor=0.41407,
+        decoder_block_out_channels=(4, 8, 8), encoder_layers_per_block=(1, 1, 1), decoder_layers_per_block=(1, 1, 1),
+        encoder_qkv_multiscales=((), (), ()), decoder_qkv_multiscales=((), (), ()),
+    )  # fmt: skip
+    scheduler = diffusers.DPMSolverMultistepScheduler(
+        use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0
+    )
+    return diffusers.SanaPipeline(gemma_tokenizer(), gemma2(), randomised(autoencoder), randomised(network), scheduler)
+
+
+def lumina2() -> Any:
+    network = diffusers.Lumina2Transformer2DModel(
+        sample_size=8, in_channels=4, hidden_size=24, num_layers=1, num_refiner_layers=1, num_attention_heads=2,
+        num_kv_heads=1, multiple_of=8, axes_dim_rope=(4, 4, 4), axes_lens=(300, 16, 16), cap_feat_dim=16,
+    )  # fmt: skip
+    return diffusers.Lumina2Pipeline(
+        randomised(network), diffusers.FlowMatchEulerDiscreteScheduler(shift=6.0),
+        vae(block_out_channels=(2, 2, 2, 2), norm_num_groups=1, scaling_factor=0.3611, shift_factor=0.1159,
+            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4),
+        gemma2(), gemma_tokenizer(),
+    )  # fmt: skip
+
+
+def z_image() -> Any:
+    network = diffusers.ZImageTransformer2DModel(
+        in_channels=4, dim=16, n_layers=1, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=16,
+        axes_dims=[4, 2, 2], axes_lens=[1024, 32, 32],
+    )  # fmt: skip
+    text_encoder = transformers.Qwen3Model(transformers.Qwen3Config(**QWEN, head_dim=8))
+    return diffusers.ZImagePipeline(
+        diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0), vae(scaling_factor=0.3611, shift_factor=0.1159),
+        randomised(text_encoder), qwen_tokenizer(), randomised(network),
+    )  # fmt: skip
+
+
+TEMPORAL = {
+    "base_dim": 4, "z_dim": 4, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1, "latents_mean": [0.1, -0.2, 0.3, 0.0],
+    "latents_std": [0.9, 1.1, 1.2, 0.8],
+}  # fmt: skip
+
+
+def wan() -> Any:
+    network = diffusers.WanTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4, text_dim=16, freq_dim=16,
+        ffn_dim=16, num_layers=1, rope_max_seq_len=32,
+    )  # fmt: skip
+    config = transformers.UMT5Config(
+        vocab_size=98, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, feed_forward_proj="gated-gelu"
+    )
+    scheduler = diffusers.UniPCMultistepScheduler(
+        use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=5.0
+    )
+    return diffusers.WanPipeline(
+        t5_tokenizer(), randomised(transformers.UMT5EncoderModel(config)),
+        randomised(diffusers.AutoencoderKLWan(**TEMPORAL)), scheduler, randomised(network),
+    )  # fmt: skip
+
+
+def qwen_image() -> Any:
+    network = diffusers.QwenImageTransformer2DModel(
+        in_channels=16, out_channels=4, num_layers=1, attention_head_dim=8, num_attention_heads=2,
+        joint_attention_dim=16, axes_dims_rope=(2, 2, 4),
+    )  # fmt: skip
+    vision = {
+        "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16,
+        "fullatt_block_indexes": [0],
+    }  # fmt: skip
+    rope = {"rope_type": "default", "type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
+    config = transformers.Qwen2_5_VLConfig(
+        text_config={**QWEN, "rope_parameters": rope}, vision_config=vision, vision_start_token_id=257,
+        vision_end_token_id=258, image_token_id=257, video_token_id=258,
+    )  # fmt: skip
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(
+        use_dynamic_shifting=True, base_shift=0.5, max_shift=0.9, max_image_seq_len=8192, shift_terminal=0.02
+    )
+    return diffusers.QwenImagePipeline(
+        scheduler, randomised(diffusers.AutoencoderKLQwenImage(**TEMPORAL)),
+        randomised(transformers.Qwen2_5_VLForConditionalGeneration(config)), qwen_tokenizer(), randomised(network),
+    )  # fmt: skip

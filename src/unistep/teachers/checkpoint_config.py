@@ -13,7 +13,7 @@ from unistep.errors import UserError
 from unistep.networks.build import NETWORKS, build_denoiser
 from unistep.networks.preconditioning import EDMDenoiser
 from unistep.teachers.codecs import codec_from_config
-from unistep.teachers.conditioners import conditioner_from_config
+from unistep.teachers.conditioners import LabelConditioner, conditioner_from_config
 from unistep.teachers.diffusers import rebuild
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 
@@ -81,7 +81,7 @@ def require_fitting(config: dict[str, Any]) -> None:
     if codec != ("pixels" if images else "points"):
         raise UserError(f"codec.type: found {codec!r}, expected {'pixels' if images else 'points'!r} for shape {shape}")
     conditioner = conditioner_from_config(config.get("conditioner"))
-    if conditioner is not None and conditioner.num_classes != network["label_dim"]:
+    if isinstance(conditioner, LabelConditioner) and conditioner.num_classes != network["label_dim"]:
         raise UserError(
             f"conditioner.num_classes: found {conditioner.num_classes}, expected {network['label_dim']}, "
             "the network's label_dim"

@@ -132,7 +132,8 @@ def recorded(scheduler: Any) -> list[Tensor]:
 def condition_of(pipeline: Any, denoiser: DiffusersDenoiser, cond: Cond) -> dict[str, Any]:
     """A condition, and guidance switched off, as arguments of the pipeline's call."""
     scale = call_of(pipeline).get("guidance_scale")
-    off = {} if scale is None or scale.default is None else {"guidance_scale": denoiser.constants.get("guidance", 1.0)}
+    told = denoiser.constants.get("guidance", denoiser.family.no_guidance)
+    off = {} if scale is None or scale.default is None else {"guidance_scale": told}
     if isinstance(cond, Tensor):
         return off | {"class_labels": cond.tolist()}
     if cond is None:

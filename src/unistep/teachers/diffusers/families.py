@@ -30,6 +30,7 @@ class Family:
         sign: -1 where the network predicts the negative of what the scheduler is given.
         packing: latent channels that a network sees as one, 2x2 patches of them: 4 where the pipeline packs.
         null_prompt: the prompt of "no condition", for pipelines whose `encode_prompt` makes none.
+        no_guidance: the guidance_scale of the pipeline's call that is off: 1 (standard w), or 0 where it counts w - 1.
     """
 
     call: Callable[[nn.Module, Tensor, Tensor, Named], Tensor]
@@ -38,6 +39,7 @@ class Family:
     sign: float = 1.0
     packing: int = 1
     null_prompt: str = ""
+    no_guidance: float = 1.0
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -50,7 +52,7 @@ FAMILIES: Mapping[str, Family] = {
     "FluxTransformer2DModel": Family(calls.flux, ("text", "pooled", ""), clock="noise", packing=4),
     "SanaTransformer2DModel": Family(calls.sana, CFG_MASKED),
     "Lumina2Transformer2DModel": Family(calls.lumina2, CFG_MASKED, clock="data", sign=-1.0),
-    "ZImageTransformer2DModel": Family(calls.z_image, CFG, clock="data", sign=-1.0),
+    "ZImageTransformer2DModel": Family(calls.z_image, CFG, clock="data", sign=-1.0, no_guidance=0.0),
     "WanTransformer3DModel": Family(calls.wan, CFG),
     "QwenImageTransformer2DModel": Family(
         calls.qwen_image, ("text", "mask"), clock="noise", packing=4, null_prompt=" "

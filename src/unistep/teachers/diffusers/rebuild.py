@@ -45,7 +45,7 @@ def model_class(name: object) -> type[nn.Module]:
         UserError: for any other name.
     """
     diffusers = import_diffusers()
-    kind = getattr(diffusers, name, None) if isinstance(name, str) and name.isidentifier() else None
+    kind: Any = getattr(diffusers, name, None) if isinstance(name, str) and name.isidentifier() else None
     if not (inspect.isclass(kind) and issubclass(kind, diffusers.ModelMixin)):
         raise UserError(f"network.class: found {name!r}, expected the name of a model class of diffusers")
     return kind

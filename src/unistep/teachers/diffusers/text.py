@@ -104,9 +104,9 @@ def prefix_of(pipeline: Any) -> str:
 def as_rows(named: dict[str, Any]) -> Rows:
     """Tensors on the CPU: lists of texts padded and masked, a missing mask as ones."""
     for text, mask in (("text", "mask"), ("null text", "null mask")):
-        if isinstance(named.get(text), list):
+        if isinstance(named.get(text), list) and named[text]:
             ones = [torch.ones(len(row), dtype=torch.int64) for row in named[text]]
             named |= {text: pad_sequence(named[text], batch_first=True), mask: pad_sequence(ones, batch_first=True)}
         elif mask in named and named[mask] is None and named.get(text) is not None:
             named[mask] = torch.ones(named[text].shape[:2], dtype=torch.int64)
-    return {name: value.detach().cpu() for name, value in named.items() if value is not None}
+    return {name: value.detach().cpu() for name, value in named.items() if isinstance(value, Tensor)}

@@ -52,8 +52,8 @@ class DiffusersDenoiser(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the network's weights."""
-        return next(self.network.parameters()).dtype
+        """The type the network is asked in; some of its weights may be kept in float32 beside it."""
+        return self.network.dtype  # type: ignore[return-value]
 
     def c_in(self, t: Tensor) -> Tensor:
         """EDM's scale of the input, [b] (arXiv:2206.00364, Table 1)."""

@@ -4,12 +4,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
+import tiny_pipelines as tiny
 import torch
 from diffusers_checks import condition, difference, require_round_trip, require_two_steps
 from diffusers_families import CASES, PROMPTS, Case, by_hand
 
 from unistep.process import FlowProcess
+from unistep.samplers import build_sampler
+from unistep.teachers.diffusers import Options, teacher_from_pipeline
+from unistep.teachers.diffusers.calls import pack, unpack
+from unistep.teachers.diffusers.compare import relative
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.teachers.load import load_teacher
 from unistep.teachers.teacher import Teacher
@@ -47,6 +53,29 @@ def test_mu_is_the_number_by_hand(loaded: tuple[Case, Any, Teacher]) -> None:
 def test_the_sample_is_the_pipelines_own(loaded: tuple[Case, Any, Teacher]) -> None:
     case, pipeline, teacher = loaded
     assert difference(pipeline, teacher, **case.off, **words(teacher)) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "build", [tiny.flux, tiny.lumina2, tiny.sd3, tiny.playground, tiny.sd21], ids=lambda f: f.__name__
+)
+def test_the_schedulers_own_step_and_grid_make_the_same_sample(build: Any) -> None:
+    """Where the pipeline's own scheduler is of first order nothing of it is exchanged."""
+    pipeline, steps = build(), 4
+    given: dict[str, Any] = {"guidance_scale": 3.5 if build is tiny.flux else 1.0, "height": 16, "width": 16}
+    if build is tiny.sd3:
+        given["sigmas"] = [1 - i / steps for i in range(steps)]  # else it spends its last step between 0.003 and 0
+    if build is tiny.playground:
+        pipeline.scheduler = diffusers.EDMEulerScheduler.from_config(pipeline.scheduler.config)
+    if build is tiny.sd21:
+        changes = {"timestep_spacing": "trailing", "set_alpha_to_one": True}
+        pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config, **changes)
+    teacher = teacher_from_pipeline(pipeline, Options(PROMPTS[:1], (16, 16)))
+    z = torch.randn(1, *teacher.shape)
+    ratio = 80 / pipeline.scheduler.init_noise_sigma if build is tiny.playground else 1.0
+    latents = pack(z) if build is tiny.flux else ratio * z
+    own = pipeline(list(PROMPTS[:1]), latents=latents, num_inference_steps=steps, output_type="latent", **given)[0]
+    ours = build_sampler("euler", steps)(teacher.denoiser, teacher.process, z, condition(teacher, 1)).x
+    assert relative(ours, unpack(own, z.shape) if build is tiny.flux else own) < TOLERANCE
 
 
 def test_guidance_and_no_condition_are_the_pipelines_own(loaded: tuple[Case, Any, Teacher]) -> None:

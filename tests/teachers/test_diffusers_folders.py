@@ -110,7 +110,7 @@ def test_damaged_weights_are_refused(folder: Path) -> None:
 
 def test_networks_that_need_more_are_refused(folder: Path) -> None:
     edit(folder / "unet" / "config.json", time_cond_proj_dim=8)
-    assert "network.time_cond_proj_dim: found 8, expected none: an embedded guidance scale" in refusal(folder)
+    assert "network.time_cond_proj_dim: found 8, expected none: it needs an embedded guidance scale" in refusal(folder)
     edit(folder / "unet" / "config.json", time_cond_proj_dim=None, addition_embed_type="image")
     assert "network: found UNet2DConditionModel + image, expected one of UNet2DModel" in refusal(folder)
 
@@ -145,6 +145,12 @@ def test_absent_and_gated_repositories(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_options_that_do_not_fit(folder: Path, changes: dict[str, Any], message: str) -> None:
     assert message in refusal(folder, **changes)
+
+
+def test_a_size_that_the_pipeline_refuses(folder: Path) -> None:
+    message = refusal(folder, size=[20, 20])
+    assert "the pipeline makes no sample to compare with: `height` and `width` have to be divisible by 8" in message
+    assert load_teacher(f"diffusers:{folder}", options(folder, size=[20, 20], compare=0)).shape == (4, 10, 10)
 
 
 def test_only_pipelines_have_options() -> None:

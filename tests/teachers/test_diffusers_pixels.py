@@ -81,7 +81,7 @@ def test_our_euler_is_the_edm_schedulers() -> None:
 @pytest.mark.parametrize("null_class", [False, True])
 def test_classes(null_class: bool) -> None:
     pipeline = pipeline_of(diffusers.DDPMScheduler(), num_class_embeds=4)
-    teacher = teacher_from_pipeline(pipeline, Options(null_class=null_class, compare=0))
+    teacher = teacher_from_pipeline(pipeline, Options(null_class=null_class))
     assert teacher.conditioner is not None and len(teacher.conditioner.names) == 4 - null_class
     x_t, t = torch.randn(2, 3, 8, 8), torch.full((2,), 500.0)
     labels = torch.tensor([1, 0])
@@ -102,7 +102,7 @@ def test_classes(null_class: bool) -> None:
 
 def test_a_learned_variance_is_left_out() -> None:
     pipeline = pipeline_of(diffusers.DDPMScheduler(variance_type="learned_range"), out_channels=6)
-    teacher = teacher_from_pipeline(pipeline, Options(compare=0))
+    teacher = teacher_from_pipeline(pipeline)
     x_t, t = torch.randn(1, 3, 8, 8), torch.tensor([500.0])
     with torch.no_grad():
         raw = pipeline.unet(x_t, t).sample[:, :3]
@@ -171,11 +171,9 @@ def saved(folder: Path, **changes: Any) -> Path:
 
 
 def test_a_folder_is_a_teacher_with_its_student(tmp_path: Path) -> None:
-    teacher = load_teacher(
-        f"diffusers:{saved(tmp_path / 'pipeline', num_class_embeds=3)}", {"null_class": True, "compare": 0}
-    )
-    same = load_teacher(f"diffusers:{tmp_path / 'pipeline'}", {"null_class": True, "compare": 0})
-    other = load_teacher(f"diffusers:{tmp_path / 'pipeline'}", {"compare": 0})
+    teacher = load_teacher(f"diffusers:{saved(tmp_path / 'pipeline', num_class_embeds=3)}", {"null_class": True})
+    same = load_teacher(f"diffusers:{tmp_path / 'pipeline'}", {"null_class": True})
+    other = load_teacher(f"diffusers:{tmp_path / 'pipeline'}")
     assert teacher.sha256 == same.sha256 != other.sha256 and teacher.shape == (3, 8, 8)
     require_round_trip(teacher, tmp_path)
     require_two_steps(teacher, tmp_path, guidance=2.0)

@@ -37,8 +37,9 @@ class VAECodec:
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """uint8 [b, 3, h, w] (videos: [b, 3, h, frames w]) -> latents [b, *dims], the mode of the posterior."""
-        self.vae.to(images.device)
-        raw = torch.cat([self.encode_raw(row) for row in self.with_frames(PIXELS.encode(images)).split(1)])
+        device = next(self.vae.parameters()).device  # images wait on the CPU: they come to the VAE, not it to them
+        pixels = self.with_frames(PIXELS.encode(images))
+        raw = torch.cat([self.encode_raw(row.to(device)).to(images.device) for row in pixels.split(1)])
         latents = (raw - self.constant("latents_mean", raw)) / self.constant("latents_std", raw, 1.0) * self.scale
         return latents if self.frames is not None or not self.is_temporal else latents.squeeze(2)
 

@@ -28,7 +28,8 @@ OFF = {"true_cfg_scale": 1.0, "use_resolution_binning": False}
 def require_agreement(pipeline: Any, teacher: Teacher, num_steps: int) -> float:
     """Compares the teacher's sample with the pipeline's own, unguided, of the first class or prompt.
 
-    A pipeline that ignores what its EDM scheduler asks for (DDPMPipeline) is not compared.
+    DDPMPipeline and DDIMPipeline know neither classes nor learned variances nor what EDM's schedulers ask for; such
+    networks are not compared.
 
     Args:
         pipeline: with denoiser, scheduler and VAE, on its device; the network is the teacher's.
@@ -39,17 +40,23 @@ def require_agreement(pipeline: Any, teacher: Teacher, num_steps: int) -> float:
         The difference relative to the sample (root mean squares); 0 where nothing was compared.
 
     Raises:
-        UserError: if it is more than the precision of the network explains.
+        UserError: if it is more than the precision of the network explains, or the pipeline refuses the size.
     """
-    denoiser, known = teacher.denoiser, call_of(pipeline)
+    denoiser = teacher.denoiser
     assert isinstance(denoiser, DiffusersDenoiser)
-    if isinstance(teacher.process, EDMProcess) and "latents" not in known:
+    if not is_comparable(pipeline, denoiser):
         return 0.0
     device = next(denoiser.parameters()).device
     z = torch.randn(1, *teacher.shape, generator=seeded(), dtype=denoiser.dtype).float().to(device)
     first = torch.zeros(1, dtype=torch.int64)
     cond = to_device(None if teacher.conditioner is None else teacher.conditioner.from_labels(first), device)
-    own = own_sample(pipeline, denoiser, z, num_steps, condition_of(pipeline, denoiser, cond))
+    try:
+        own = own_sample(pipeline, denoiser, z, num_steps, condition_of(pipeline, denoiser, cond))
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UserError(
+            f"{teacher.source}: the pipeline makes no sample to compare with: {' '.join(str(error).split())}; choose "
+            "another size, or switch this off with teacher.options.compare: 0"
+        ) from error
     ours = build_sampler("euler", num_steps)(denoiser, teacher.process, z, cond).x
     apart, allowed = relative(ours, own), TOLERANCES[denoiser.dtype]
     if not apart <= allowed:
@@ -58,6 +65,15 @@ def require_agreement(pipeline: Any, teacher: Teacher, num_steps: int) -> float:
             f"own from the same noise, expected at most {allowed:g}: it does what its configuration does not say"
         )
     return apart
+
+
+def is_comparable(pipeline: Any, denoiser: DiffusersDenoiser) -> bool:
+    """Whether the pipeline's call uses all that its network and scheduler know."""
+    known, config = call_of(pipeline), dict(denoiser.network.config)  # type: ignore[arg-type]
+    if "latents" in known or "class_labels" in known:
+        return True
+    varies = config["out_channels"] != config["in_channels"]
+    return not (varies or config.get("num_class_embeds") or isinstance(denoiser.process, EDMProcess))
 
 
 def own_sample(

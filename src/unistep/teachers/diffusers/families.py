@@ -13,6 +13,11 @@ from unistep.teachers.diffusers.calls import Named
 Clock = Literal["timestep", "noise", "data"]
 """What a network is told of the time: the scheduler's timestep, the share of noise t, or that of data 1 - t."""
 
+NOT_GIVEN = {
+    "time_cond_proj_dim": "an embedded guidance scale",
+    "image_dim": "an image",
+    "use_additional_conditions": "resolution and aspect ratio",
+}
 CFG = ("text", "null text")
 CFG_POOLED = ("text", "null text", "pooled", "null pooled")
 CFG_MASKED = ("text", "mask", "null text", "null mask")
@@ -73,7 +78,7 @@ def family_of(class_name: str, config: Mapping[str, Any]) -> Family:
             f"network: found {name}, expected one of {', '.join(FAMILIES)}; give another network to "
             "teacher_from_module with its process and prediction"
         )
-    for input_of, what in (("time_cond_proj_dim", "an embedded guidance scale"), ("image_dim", "an image")):
-        if config.get(input_of) is not None:
-            raise UserError(f"network.{input_of}: found {config[input_of]}, expected none: {what} is needed")
+    for setting, what in NOT_GIVEN.items():
+        if config.get(setting):
+            raise UserError(f"network.{setting}: found {config[setting]}, expected none: it needs {what}")
     return FAMILIES[name]

@@ -91,8 +91,10 @@ def teacher_from_pipeline(pipeline: Any, options: Options = Options(), device: s
     family, text = family_of(type(network).__name__, network.config), None  # type: ignore[arg-type]
     if family.encoded:
         prompts, encoder = required_prompts(options), TextEncoder(pipeline, family, device)
-        table = embeddings.in_memory(prompts, encoder, encoder.null)
-        text = TextConditioner(table, prompts, embeddings.key_of({"pipeline": type(pipeline).__name__}, prompts))
+        parts = {name: part for name, part in pipeline.components.items() if name.startswith("text_encoder") and part}
+        encoders = {name: identity(part, {}) for name, part in parts.items()}
+        key = embeddings.key_of({"pipeline": type(pipeline).__name__, "encoders": encoders}, prompts)
+        text = TextConditioner(embeddings.in_memory(prompts, encoder, encoder.null), prompts, key)
     return assemble(pipeline.to(device), text, options, source=f"a {type(pipeline).__name__} in memory", files=None)
 
 

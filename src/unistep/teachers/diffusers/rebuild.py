@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 from pydantic import Field
@@ -48,7 +48,7 @@ def model_class(name: object) -> type[nn.Module]:
     kind: Any = getattr(diffusers, name, None) if isinstance(name, str) and name.isidentifier() else None
     if not (inspect.isclass(kind) and issubclass(kind, diffusers.ModelMixin)):
         raise UserError(f"network.class: found {name!r}, expected the name of a model class of diffusers")
-    return kind
+    return cast(type[nn.Module], kind)
 
 
 def build_network(values: Mapping[str, Any]) -> nn.Module:

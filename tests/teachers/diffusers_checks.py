@@ -73,3 +73,10 @@ def require_two_steps(teacher: Teacher, folder: Path, guidance: float = 1.0) -> 
     for network in (dict(generator.named_parameters()), dict(fake_score.named_parameters())):
         moved = [not torch.equal(p, before[n.removeprefix("denoiser.")]) for n, p in network.items()]
         assert sum(moved) > len(moved) / 2 and all(bool(p.isfinite().all()) for p in network.values())
+
+
+def require_gradients(teacher: Teacher) -> None:
+    """Every parameter that is to learn has a gradient: several ranks wait for each of them."""
+    network, t = teacher.trainable_copy(), teacher.process.time(torch.tensor([0.3, 0.8]))
+    network(torch.randn(2, *teacher.shape), t, condition(teacher, 2)).square().mean().backward()
+    assert [n for n, p in network.named_parameters() if p.requires_grad and p.grad is None] == []

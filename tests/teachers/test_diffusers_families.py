@@ -8,7 +8,7 @@ import diffusers
 import pytest
 import tiny_pipelines as tiny
 import torch
-from diffusers_checks import condition, difference, require_round_trip, require_two_steps
+from diffusers_checks import condition, difference, require_gradients, require_round_trip, require_two_steps
 from diffusers_families import CASES, PROMPTS, Case, by_hand
 
 from unistep.process import FlowProcess
@@ -104,5 +104,6 @@ def test_samples_decode_as_the_pipelines_do(loaded: tuple[Case, Any, Teacher]) -
 
 def test_a_student_learns_and_comes_back(loaded: tuple[Case, Any, Teacher], tmp_path: Path) -> None:
     _, _, teacher = loaded
+    require_gradients(teacher)
     require_round_trip(teacher, tmp_path)
     require_two_steps(teacher, tmp_path, guidance=2.0)

@@ -50,6 +50,18 @@ class DiffusersDenoiser(nn.Module):
         output = self.family.call(self.network, x.to(self.dtype), self.clock(t), self.named(cond, x_t))
         return output[:, : x_t.shape[1]]
 
+    def requires_grad_(self, requires_grad: bool = True) -> "DiffusersDenoiser":
+        """As every module's, but parameters on which the prediction does not depend stay frozen: ranks cannot agree on
+        gradients that never come.
+        """
+        super().requires_grad_(requires_grad)
+        last = int(self.network.config.get("num_layers") or 0) - 1  # type: ignore[operator]
+        idle = tuple(f"transformer_blocks.{last}.{name}" for name in self.family.idle)
+        for name, parameter in self.network.named_parameters():
+            if idle and name.startswith(idle):
+                parameter.requires_grad_(False)
+        return self
+
     @property
     def dtype(self) -> torch.dtype:
         """The type the network is asked in; some of its weights may be kept in float32 beside it."""

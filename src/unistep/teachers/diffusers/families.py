@@ -35,6 +35,7 @@ class Family:
         sign: -1 where the network predicts the negative of what the scheduler is given.
         packing: latent channels that a network sees as one, 2x2 patches of them: 4 where the pipeline packs.
         null_prompt: the prompt of "no condition", for pipelines whose `encode_prompt` makes none.
+        idle: beginnings of names in the last block on which the prediction does not depend: they never learn.
         no_guidance: the guidance_scale of the pipeline's call that is off: 1 (standard w), or 0 where it counts w - 1.
     """
 
@@ -44,6 +45,7 @@ class Family:
     sign: float = 1.0
     packing: int = 1
     null_prompt: str = ""
+    idle: tuple[str, ...] = ()
     no_guidance: float = 1.0
 
 
@@ -60,7 +62,12 @@ FAMILIES: Mapping[str, Family] = {
     "ZImageTransformer2DModel": Family(calls.z_image, CFG, clock="data", sign=-1.0, no_guidance=0.0),
     "WanTransformer3DModel": Family(calls.wan, CFG),
     "QwenImageTransformer2DModel": Family(
-        calls.qwen_image, ("text", "mask"), clock="noise", packing=4, null_prompt=" "
+        calls.qwen_image,
+        ("text", "mask"),
+        clock="noise",
+        packing=4,
+        null_prompt=" ",
+        idle=("attn.to_add_out.", "txt_mlp."),
     ),
 }
 

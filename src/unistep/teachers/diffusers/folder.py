@@ -23,6 +23,7 @@ DTYPES: Mapping[str, torch.dtype] = {
 DENOISERS = ("unet", "transformer")
 LIBRARIES = ("diffusers", "transformers")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+UNUSED = ("safety_checker", "feature_extractor", "image_encoder")  # not fetched
 TEXT = re.compile(r"(text_encoder|tokenizer)(_\d)?")
 CHUNK = 1 << 20
 
@@ -148,8 +149,8 @@ def fetched(spec: str) -> Path:
             f"teacher: found no folder {spec}, expected diffusers:FOLDER or diffusers:OWNER/NAME of the hub"
         )
     try:
-        return Path(import_diffusers().DiffusionPipeline.download(spec, use_safetensors=True))
-    except (OSError, ValueError, RuntimeError) as error:
+        return Path(import_diffusers().DiffusionPipeline.download(spec, use_safetensors=True, **dict.fromkeys(UNUSED)))
+    except Exception as error:  # whatever the hub's client and its transport raise
         raise UserError(
             f"teacher: cannot fetch {spec} from the hub: {one_line(error)}; if it is gated, accept its licence and log "
             "in with `hf auth login`; without a network give the path of a folder"

@@ -5,6 +5,7 @@ import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from unistep.teachers.diffusers.shape import Shape, shape_of
 from unistep.teachers.diffusers.text import TextEncoder, settings_of
 from unistep.teachers.module import identity
 from unistep.teachers.teacher import Conditioner, Teacher
+
+CLEANERS = ("bs4", "ftfy")  # pipelines clean prompts with these where they are installed
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,7 @@ def text_conditioner(folder: PipelineFolder, family: Family, options: Options, d
         "components": folder.digest(folder.text),
         "arguments": settings_of(folder.kind),
         "dtype": options.dtype,
+        "cleaners": [name for name in CLEANERS if find_spec(name)],
     }
     key = embeddings.key_of(facts, prompts)
     place = (Path(options.cache) if options.cache else embeddings.default_cache()) / key[:24]

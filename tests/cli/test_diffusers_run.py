@@ -9,6 +9,7 @@ import torch
 
 import unistep
 from unistep.errors import UserError
+from unistep.teachers.load import prepare_teacher
 from unistep.training.config import TrainingConfig
 from unistep.training.prepare import prepare_network
 
@@ -56,6 +57,15 @@ def test_the_run_goes_on_where_it_stopped_and_is_sampled_by_prompt(run: Path) ->
     assert unistep.sample(run, num=3, labels=["Two boats"]).is_file()
     with pytest.raises(UserError, match="label: found a cat, expected 0..1 or one of a red fox, two boats"):
         unistep.sample(run, num=3, labels=["a cat"])
+
+
+def test_one_rank_can_encode_the_prompts_for_all(tmp_path: Path) -> None:
+    options = {"prompts": ["a", "b"], "cache": str(tmp_path)}
+    pipeline = tmp_path / "pipeline"
+    tiny.sd15().save_pretrained(pipeline)
+    prepare_teacher(f"diffusers:{pipeline}", options)
+    assert len(list(tmp_path.glob("*/manifest.json"))) == 1
+    prepare_teacher("gaussians:ring8")  # nothing to do
 
 
 def test_videos_have_no_channels_last() -> None:

@@ -10,7 +10,7 @@ from unistep.errors import UserError
 from unistep.guidance import GuidedDenoiser
 from unistep.pairs.facts import DTYPES
 from unistep.samplers import Sampler, seeded_normal
-from unistep.teachers.teacher import Teacher
+from unistep.teachers.teacher import Conditioner, Teacher
 from unistep.types import to_device
 
 
@@ -53,7 +53,12 @@ class TileSolver:
                 f"pairs: seed {int(seeds[~finite][0])}: found an x that is not finite in {self.dtype}, expected finite "
                 "values; check the teacher and the solver's steps, or store float32 where it is float16"
             )
-        return {"seeds": seeds, "x": x, **({} if conditioner is None else {"label": conditioner.labels(seeds)})}
+        return {"seeds": seeds, "x": x, **stored_labels(conditioner, seeds)}
+
+
+def stored_labels(conditioner: Conditioner | None, seeds: Tensor) -> dict[str, Tensor]:
+    """What is stored of the conditions of seeds: `label`, the class or prompt of each; nothing without a conditioner."""
+    return {} if conditioner is None else {"label": conditioner.labels(seeds)}
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from unistep.errors import UserError
 from unistep.teachers.analytic import MIXTURES, mixture_teacher
 from unistep.teachers.checkpoint import teacher_from_folder
 from unistep.teachers.diffusers import Options, load_diffusers_teacher
+from unistep.teachers.diffusers.load import opened
 from unistep.teachers.edm_checkpoint import load_edm_teacher
 from unistep.teachers.teacher import Teacher
 
@@ -30,8 +31,7 @@ def load_teacher(spec: str | Path, options: Mapping[str, Any] | None = None, dev
     """
     kind, _, name = str(spec).partition(":")
     if kind == "diffusers":
-        require_arguments(Options, options or {}, "teacher.options")
-        return load_diffusers_teacher(name, Options(**options or {}), device)
+        return load_diffusers_teacher(name, options_of(options), device)
     if options:
         raise UserError(
             f"teacher.options.{next(iter(options))}: found it, expected none: only diffusers:... has options"
@@ -51,3 +51,20 @@ def load_teacher(spec: str | Path, options: Mapping[str, Any] | None = None, dev
             "a checkpoint"
         )
     return teacher_from_folder(folder / "teacher" if (folder / "teacher").is_dir() else folder)
+
+
+def prepare_teacher(spec: str | Path, options: Mapping[str, Any] | None = None, device: str = "cpu") -> None:
+    """What one rank does before all load: a pipeline is fetched and its prompts are encoded.
+
+    Raises:
+        UserError: as `load_teacher`.
+    """
+    kind, _, name = str(spec).partition(":")
+    if kind == "diffusers":
+        opened(name, options_of(options), device)
+
+
+def options_of(values: Mapping[str, Any] | None) -> Options:
+    """The options of a pipeline of diffusers, checked."""
+    require_arguments(Options, values or {}, "teacher.options")
+    return Options(**values or {})

@@ -69,7 +69,7 @@ def require_agreement(pipeline: Any, teacher: Teacher, num_steps: int) -> float:
 
 def is_comparable(pipeline: Any, denoiser: DiffusersDenoiser) -> bool:
     """Whether the pipeline's call uses all that its network and scheduler know."""
-    known, config = call_of(pipeline), dict(denoiser.network.config)  # type: ignore[arg-type]
+    known, config = call_of(pipeline), denoiser.settings
     if "latents" in known or "class_labels" in known:
         return True
     varies = config["out_channels"] != config["in_channels"]

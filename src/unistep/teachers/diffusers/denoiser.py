@@ -36,7 +36,7 @@ class DiffusersDenoiser(nn.Module):
         super().__init__()
         self.network, self.schedule, self.process = network, schedule, schedule.process
         self.constants, self.null_label = dict(constants or {}), null_label
-        self.family = family_of(type(network).__name__, network.config)  # type: ignore[arg-type]
+        self.family = family_of(type(network).__name__, self.settings)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
         schedule = self.schedule
@@ -55,12 +55,18 @@ class DiffusersDenoiser(nn.Module):
         gradients that never come.
         """
         super().requires_grad_(requires_grad)
-        last = int(self.network.config.get("num_layers") or 0) - 1  # type: ignore[operator]
+        last = (self.settings.get("num_layers") or 0) - 1
         idle = tuple(f"transformer_blocks.{last}.{name}" for name in self.family.idle)
         for name, parameter in self.network.named_parameters():
             if idle and name.startswith(idle):
                 parameter.requires_grad_(False)
         return self
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The network's own configuration."""
+        network: Any = self.network
+        return dict(network.config)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -116,7 +122,7 @@ class DiffusersDenoiser(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """Plain values from which `rebuild.denoiser_from_config` rebuilds the denoiser, its weights apart."""
-        own = {k: v for k, v in self.network.config.items() if not k.startswith("_")}  # type: ignore[operator]
+        own = {k: v for k, v in self.settings.items() if not k.startswith("_")}
         schedule = self.schedule
         return {
             "network": {"type": "diffusers", "class": type(self.network).__name__, "config": own},

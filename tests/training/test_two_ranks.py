@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from stand_ins import config, method, run, stop_after
-from tiny_dmd import first_gradients, run_dmd
+from tiny_dmd import METHODS, first_gradients, run_method
 from torch import Tensor
 
 from unistep.training.checkpoint import Checkpoints
@@ -57,7 +57,8 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder after one rank and two ranks have run in it."""
     folder = tmp_path_factory.mktemp("ranks")
     run(folder / "one")
-    run_dmd(folder / "one-dmd")
+    for name in METHODS:
+        run_method(folder / f"one-{name}", name)
     save_file(first_gradients(), folder / "one-gradients.safetensors")
     run(folder / "half", hooks=stop_after(4), preview_every=1)
     for strategy in ("ddp", "fsdp"):
@@ -102,9 +103,10 @@ def test_gradients_of_dmd_on_u_nets(out: Path, strategy: str) -> None:
         torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=atol, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_dmd_on_u_nets(out: Path, strategy: str) -> None:
-    found, expected = raw_tensors(out / f"{strategy}-dmd"), raw_tensors(out / "one-dmd")
+def test_methods_on_u_nets(out: Path, strategy: str, method: str) -> None:
+    found, expected = raw_tensors(out / f"{strategy}-{method}"), raw_tensors(out / f"one-{method}")
     for name, value in expected.items():
         if name.startswith("optim") and "exp_avg" in name:  # of three steps' gradients, at weights that drift apart
             torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")

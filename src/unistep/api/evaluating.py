@@ -4,10 +4,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from unistep.api.checkpoints import export_checkpoint
-from unistep.api.draws import Draws, one_step, solved_teacher, teacher_draws
+from unistep.api.draws import Draws, generated, solved_teacher, teacher_draws
 from unistep.api.judges import AnyJudge, find_judge, point_reference
 from unistep.api.runs import load_run_recipe, read_record
 from unistep.api.talk import Talk, with_flags
@@ -146,20 +145,21 @@ def candidates(
             cached=cached,
         )  # fmt: skip
 
-    def one(network: nn.Module) -> Draws:
-        return teacher_draws(teacher, one_step(network), device)
+    def drawn(network: Generator) -> Draws:
+        return teacher_draws(teacher, generated(network), device)
 
     full, nfe = solved_teacher(teacher, evaluation.solver, recipe.teacher.guidance, device)
     how = {**evaluation.solver.model_dump(), "guidance": recipe.teacher.guidance}
     cut, step = Generator(teacher.denoiser, teacher.process), {"name": "one step"}
     rows = [
         row(TEACHER, "teacher", full, nfe, teacher.sha256, how),
-        row(ONE_STEP, "teacher_one_step", one(cut), 1, teacher.sha256, step),
+        row(ONE_STEP, "teacher_one_step", drawn(cut), 1, teacher.sha256, step),
     ]
     for name, spec in evaluation.beside.items():
         other, _, sha256 = load_generator(generator_folder(spec), teacher)
-        rows.append(row(name, "other", one(other.to(device)), 1, sha256, step))
-    return [*rows, row(STUDENT, "student", one(generator), 1, "", step)]
+        rows.append(row(name, "other", drawn(other.to(device)), other.steps.count, sha256, step))
+    name = STUDENT if generator.steps.count == 1 else f"generator of {generator.steps.count} steps"
+    return [*rows, row(name, "student", drawn(generator), generator.steps.count, "", step)]
 
 
 def generator_folder(spec: str) -> Path:

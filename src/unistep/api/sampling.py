@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from unistep.api.checkpoints import export_checkpoint
-from unistep.api.draws import Draws, one_step, solved_teacher
+from unistep.api.draws import Draws, generated, solved_teacher
 from unistep.api.hooks import LOOKED_AT, write_picture
 from unistep.atomic import atomic_write
 from unistep.errors import UserError
@@ -81,7 +81,7 @@ def draws_from(run: str | Path, device: torch.device, own: Teacher | None = None
     if (folder / "generator").is_dir() or is_generator(folder):
         generator, config, _ = load_generator(folder, own)
         return Draws(
-            model=one_step(generator.to(device)),
+            model=generated(generator.to(device)),
             shape=tuple(config["shape"]),
             codec=codec_from_config(config["codec"]),
             conditioner=conditioner_from_config(config.get("conditioner")),

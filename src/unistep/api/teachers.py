@@ -14,7 +14,8 @@ from unistep.api.runs import read_record, record
 from unistep.api.talk import Talk
 from unistep.api.teaching import teach
 from unistep.errors import UserError
-from unistep.methods.dmd import guided
+from unistep.methods.ingredients import guided
+from unistep.networks import Generator
 from unistep.recipes.schema import DistillRecipe
 from unistep.teachers.checkpoint import save_denoiser
 from unistep.teachers.load import load_teacher, prepare_teacher
@@ -39,7 +40,7 @@ class Starting:
         """A trainable copy of the network."""
         return self.network.trainable_copy()
 
-    def description(self, t_init: float | None) -> dict[str, Any]:
+    def description(self, generator: Generator) -> dict[str, Any]:
         """What is written beside the weights of a generator."""
         conditioner = self.teacher.conditioner
         seen = {
@@ -47,13 +48,13 @@ class Starting:
             "codec": self.teacher.codec.config(),
             "conditioner": conditioner.config() if conditioner is not None else None,
         }
-        return {**seen, **self.network.config, "t_init": t_init}
+        return {**seen, **self.network.config, **generator.config()}
 
-    def save_generator(self, folder: Path, state: Mapping[str, Tensor], t_init: float | None) -> None:
-        """Writes the generator's folder from the weights of a `Generator`."""
+    def save_generator(self, folder: Path, state: Mapping[str, Tensor], generator: Generator) -> None:
+        """Writes the generator's folder from weights of it."""
         exported = self.copy()
         exported.load_state_dict({name.removeprefix("denoiser."): value for name, value in state.items()})
-        save_denoiser(folder, exported, self.description(t_init))
+        save_denoiser(folder, exported, self.description(generator))
 
 
 def starting_point(

@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from unistep.arguments import require_choice
 from unistep.errors import UserError
 from unistep.recipes.builtin import read_recipe
+from unistep.recipes.extend import extended
 from unistep.recipes.messages import explain
-from unistep.recipes.parse import parse_recipe_text, require_plain
+from unistep.recipes.parse import apply_override, parse_recipe_text, require_plain
 from unistep.recipes.schema import DistillRecipe, TeachRecipe
 
 Recipe = DistillRecipe | TeachRecipe
@@ -34,7 +35,10 @@ def load_recipe(recipe: str | Path | Recipe, overrides: Iterable[str] = ()) -> R
         text, source = dump_recipe(recipe), recipe.name
     else:
         text, source = read_recipe(recipe)
-    return recipe_from_values(parse_recipe_text(text, source, overrides), source)
+    values = extended(parse_recipe_text(text, source), source)
+    for override in overrides:
+        apply_override(values, override)
+    return recipe_from_values(values, source)
 
 
 def recipe_from_values(values: dict[str, Any], source: str) -> Recipe:

@@ -57,7 +57,7 @@ def mean(parts: list[Tensor]) -> float:
 
 
 def train_step(state: TrainState, batches: BatchSource, config: TrainingConfig, device: torch.device) -> StepReport:
-    """Runs the phases of step `state.step`, updates the average and counts the step.
+    """Runs the phases of step `state.step`, updates what follows the networks and counts the step.
 
     Raises:
         NonFiniteError: before the optimiser step that would have used a value that is not finite.
@@ -69,6 +69,7 @@ def train_step(state: TrainState, batches: BatchSource, config: TrainingConfig, 
         report.made = run_phase(PhaseRun(state, batches, config, device, phase), report)
     if state.ema is not None:
         state.ema.update(state.step)
+    state.method.after_step(state.step)
     state.step += 1
     return report
 

@@ -66,7 +66,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ranks = start_ranks(folder)
     try:
         for process in ranks:
-            _, errors = process.communicate(timeout=300)
+            _, errors = process.communicate(timeout=900)
             assert process.returncode == 0, errors
     finally:
         for process in ranks:

@@ -47,7 +47,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "dmd2": {"name": "dmd2", "fake_score_updates_per_step": 2, "num_steps": 2, "lambda_gan": 0.1},
     "gan": {"name": "gan"},
     "consistency": {"name": "consistency_training", "last_levels": 9},
-    "progressive": {"name": "progressive", "images": "data", "start_steps": 4},
 }
 
 

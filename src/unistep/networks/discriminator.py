@@ -46,7 +46,7 @@ class Judged(nn.Module):
         """mu [b, *dims]; with `judged`, mu and the logits [b]."""
         mu = self.denoiser(x_t, t, cond)
         features = self.taken()
-        return (mu, self.head(features.float()).flatten()) if judged else mu
+        return (mu, self.head(features.float()).flatten(1).sum(1)) if judged else mu
 
     def keep(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         """The hook."""

@@ -75,7 +75,7 @@ def main(name: str, batch: int, pairs: int, repeats: int) -> None:
     assert recipe.teacher.load is not None, f"{name}: its teacher must be taught first; choose another recipe"
     device, teacher = resolve_device(recipe.training.device), load_teacher(recipe.teacher.load)
     teacher.denoiser.to(device)
-    print(f"{name}, batch {batch}, {device_name()}, {torch.get_num_threads()} threads")
+    print(f"{name}, batch {batch}, {device_name(device)}, {torch.get_num_threads()} threads")
     with tempfile.TemporaryDirectory() as folder:
         spent = seconds(lambda: make_pairs(recipe, teacher, Path(folder), pairs, device))
         print(f"pairs: {pairs / spent:.1f} per second")
@@ -83,7 +83,7 @@ def main(name: str, batch: int, pairs: int, repeats: int) -> None:
         state = started(recipe, teacher, device)
         streams = Streams(seed=0, batch=batch, device=device, conditioner=teacher.conditioner, pairs=store,
                           pair_phases=state.method.pair_phases)  # fmt: skip
-        for first in (0, *state.method.milestones()):
+        for first in sorted({0, *(step for steps in state.method.milestones().values() for step in steps)}):
             kind = ", ".join(phase.name for phase in state.method.phases(first))
             print(f"{kind}: {1e3 * step_time(state, streams, recipe, first, repeats):.0f} ms per step")
     print(f"peak memory: {peak_memory()}")

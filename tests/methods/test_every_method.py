@@ -39,7 +39,7 @@ def settings(values: dict[str, Any]) -> MethodConfig:
 
 def every_phase(method: Method, length: int = 40) -> list[Any]:
     """The phases of a step in each stage."""
-    stages = (0, *method.milestones(), length - 1)
+    stages = (0, *(step for steps in method.milestones().values() for step in steps), length - 1)
     return [phase for step in stages for phase in method.phases(step)]
 
 
@@ -89,7 +89,7 @@ def test_each_phase_gets_what_it_asks_for(values: dict[str, Any]) -> None:
     config = settings(values)
     method, full = config.build(made_of()), full_batch()
     pairs = {"pair_z": full.pair_z, "pair_x": full.pair_x} if config.needs_pairs else {}
-    for step in (0, *method.milestones(), 39):
+    for step in (0, *(step for steps in method.milestones().values() for step in steps), 39):
         made = Batch(size=ROWS)
         for phase in method.phases(step):
             images = {"real": full.real} if config.needs_data and phase.name in method.image_phases else {}

@@ -75,11 +75,11 @@ def test_in_closed_form_reflow_makes_paths_straight_and_they_stay_so() -> None:
 
 def test_the_stages_of_a_training() -> None:
     method = make(steps=40, reflows=3, distil_from_step=30)
-    assert method.milestones() == (10, 20, 30)
+    assert method.milestones() == {"generator": (10, 20, 30)}
     assert [method.phases(step)[0].name for step in (0, 9, 10, 29, 30)] == [
         "reflow", "reflow", "reflow.own", "reflow.own", "distillation"
     ]  # fmt: skip
-    assert make(reflows=1).milestones() == ()
+    assert make(reflows=1).milestones() == {"generator": ()}
     assert not make(reflows=1).carried
 
 

@@ -56,7 +56,7 @@ def test_rounds_and_their_beginnings() -> None:
     config = ProgressiveConfig(name="progressive", start_steps=32, long_rounds=2)
     assert config.beginnings(700) == (0, 100, 200, 300, 500, 700)
     method = make(steps=700, start_steps=32, long_rounds=2)
-    assert method.milestones() == (100, 200, 300, 500)
+    assert method.milestones() == {"generator": (100, 200, 300, 500)}
     assert [method.round(step) for step in (0, 99, 100, 299, 300, 499, 500, 699)] == [0, 0, 1, 2, 3, 3, 4, 4]
 
 

@@ -1,12 +1,15 @@
 """DMD and its relatives with small U-Nets through the loop, for the tests on two ranks."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from pydantic import TypeAdapter
 
 from unistep.losses.regression import l2
+from unistep.methods.base import Method
 from unistep.methods.ingredients import Ingredients
 from unistep.methods.registry import AnyMethod
 from unistep.networks import build_denoiser
@@ -15,7 +18,11 @@ from unistep.process import EDMProcess
 from unistep.teachers.codecs import PixelCodec
 from unistep.teachers.conditioners import LabelConditioner
 from unistep.teachers.teacher import Teacher
-from unistep.training import Streams, TensorImages, TrainingConfig, TrainResult, prepare_network, train
+from unistep.training import Streams, TensorImages, TrainingConfig, TrainResult, prepare_network, step, train
+from unistep.training.distributed import full_tensor
+from unistep.training.health import HealthMonitor
+from unistep.training.state import TrainState
+from unistep.training.step import PhaseRun, StepReport, update
 from unistep.weighting import default_weighting
 
 NETWORK = {
@@ -59,8 +66,8 @@ def tiny_teacher() -> Teacher:
     )  # fmt: skip
 
 
-def run_method(folder: Path, name: str, strategy: str = "ddp") -> TrainResult:
-    """Three steps, two micro-batches each.
+def tiny_method(name: str, strategy: str) -> tuple[Method, Streams, TrainingConfig]:
+    """Method, batches and settings of three steps, two micro-batches each.
 
     With guidance: unguided, the scores are equal at the start, and Adam makes steps of their difference's rounding.
     """
@@ -75,4 +82,29 @@ def run_method(folder: Path, name: str, strategy: str = "ddp") -> TrainResult:
     images = TensorImages(torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(2)), torch.arange(20) % 3)
     source = Streams(seed=0, batch=8, pair_batch=4, conditioner=teacher.conditioner, pairs=NoisePairs(),
                      pair_phases=method.pair_phases, images=images, image_phases=method.image_phases)  # fmt: skip
-    return train(method, source, settings, folder)
+    return method, source, settings
+
+
+def run_method(folder: Path, name: str, strategy: str = "ddp") -> TrainResult:
+    """The three steps through the loop."""
+    return train(*tiny_method(name, strategy), folder)
+
+
+def first_gradients(strategy: str = "ddp") -> dict[str, torch.Tensor]:
+    """`network:parameter` -> the whole gradient of DMD's first update, at weights all ranks start with."""
+    method, source, settings = tiny_method("dmd", strategy)
+    found: dict[str, torch.Tensor] = {}
+
+    def note(run: PhaseRun, finite: Mapping[str, torch.Tensor], report: StepReport) -> None:
+        for name, network in run.trained.items() if run.phase.name in ("generator", "fake_score") else ():
+            found.update({f"{name}:{key}": whole(p.grad) for key, p in network.parameters.items()})
+        update(run, finite, report)
+
+    with mock.patch.object(step, "update", note):
+        step.train_step(TrainState.start(method, settings, HealthMonitor()), source, settings, torch.device("cpu"))
+    return found
+
+
+def whole(gradient: torch.Tensor | None) -> torch.Tensor:
+    assert gradient is not None
+    return full_tensor(gradient).clone()

@@ -11,7 +11,7 @@ from unistep.api.draws import generated, solved_teacher, teacher_draws
 from unistep.api.evaluating import evaluate_run, require_judging
 from unistep.api.hooks import looking_hooks
 from unistep.api.images import real_images
-from unistep.api.judges import find_quick_judge
+from unistep.api.judges import find_quick_judge, judged_features
 from unistep.api.pairing import pairs_of_run
 from unistep.api.runs import open_run, record, record_start
 from unistep.api.talk import Talk, with_flags
@@ -19,7 +19,7 @@ from unistep.api.teachers import Starting, starting_point
 from unistep.api.weights import Measure, choose_weights
 from unistep.errors import UserError
 from unistep.evaluation.features import load_perceptual
-from unistep.losses.regression import build_regression
+from unistep.losses.regression import build_regression, require_images
 from unistep.methods.config import Distance
 from unistep.methods.ingredients import Ingredients
 from unistep.networks import Generator
@@ -92,7 +92,7 @@ def train_generator(
 ) -> None:
     """Pairs if needed, the loop, the export to `generator/`."""
     teacher, config = start.teacher, recipe.training
-    require_judging(recipe, teacher, folder)
+    require_judging(recipe, teacher, folder, device, say)
     above, _ = solved_teacher(teacher, recipe.evaluation.solver, recipe.teacher.guidance, device)
     method = recipe.method.build(ingredients(recipe, start, device))
     check_names(config.optim, method.networks)
@@ -103,13 +103,19 @@ def train_generator(
         conditioner=teacher.conditioner, pairs=pairs, pair_phases=method.pair_phases, images=images,
         image_phases=method.image_phases,
     )  # fmt: skip
-    quick = find_quick_judge(recipe, teacher, folder, device) if config.evaluate_every else None
-    hooks = looking_hooks(lambda network: teacher_draws(teacher, generated(network), device), quick, say, above)
-    result = train(method, streams, config, folder, hooks, bound_to(recipe, teacher))
+    quick = find_quick_judge(recipe, teacher, folder, device, say) if config.evaluate_every else None
+    seen_by = judged_features(recipe, teacher, folder, device, say)
+    hooks = looking_hooks(
+        lambda network: teacher_draws(teacher, generated(network), device), quick, say, above, seen_by
+    )
+    generator = cast(Generator, unwrap(method.networks[method.averaged]))
+    description = start.description(generator)
+    result = train(method, streams, config, folder, hooks, bound_to(recipe, teacher), description)
     if result.stopped == "signal":
         raise KeyboardInterrupt
-    generator = cast(Generator, unwrap(method.networks[method.averaged]))
-    chosen = choose_weights(recipe.generator.weights, generator, result.ema, measure(recipe, teacher, folder, device))
+    chosen = choose_weights(
+        recipe.generator.weights, generator, result.ema, measure(recipe, teacher, folder, device, say)
+    )
     on_main(lambda: start.save_generator(folder / "generator", chosen.state, generator))
     on_main(lambda: record(folder, weights={"exported": chosen.name, **chosen.scores}))
     if chosen.scores:
@@ -130,16 +136,16 @@ def ingredients(recipe: DistillRecipe, start: Starting, device: torch.device) ->
         steps=recipe.training.steps,
         guidance=recipe.teacher.guidance,
         t_init=initial_time(recipe.generator, start.teacher),
-        regression=regression(recipe.method.distance, start.teacher, device),
+        regression=regression(recipe.method.distance, start.teacher.shape, device),
         seed=derived_seed(recipe.training.seed, "initial weights"),
     )
 
 
-def measure(recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device) -> Measure | None:
+def measure(recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device, say: Talk) -> Measure | None:
     """What compares averaged and last weights: the quick judge, on seeds after those of the evaluation."""
     evaluation = recipe.evaluation
     after = evaluation.model_copy(update={"first_seed": evaluation.first_seed + evaluation.samples})
-    judge = find_quick_judge(recipe.model_copy(update={"evaluation": after}), teacher, folder, device)
+    judge = find_quick_judge(recipe.model_copy(update={"evaluation": after}), teacher, folder, device, say)
     if judge is None:
         return None
     return lambda network: judge(teacher_draws(teacher, generated(network), device))["score"]
@@ -168,23 +174,24 @@ def initial_time(config: GeneratorConfig, teacher: Teacher) -> float | None:
 
 
 def regression(
-    wanted: Distance | None, teacher: Teacher, device: torch.device
+    wanted: Distance | None, shape: tuple[int, ...], device: torch.device
 ) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """The distance that a method's settings name, ready to use, or None.
+    """The distance that a method's settings name, for samples [b, *shape], ready to use; None where none is needed.
 
     Raises:
-        UserError: for a perceptual network that looks at other samples than the teacher's.
+        UserError: for a distance of images, or a perceptual network, that looks at samples of another shape.
     """
     if wanted is None:
         return None
+    require_images(wanted.name, shape)
     features = None
     if wanted.perceptual_network is not None:
         features = load_perceptual(wanted.perceptual_network).to(device)
         sees = (features.config["channels"], features.config["size"], features.config["size"])
-        if sees != teacher.shape:
+        if sees != shape:
             raise UserError(
                 f"method.perceptual_network: found one for samples of shape {list(sees)}, expected the teacher's "
-                f"{list(teacher.shape)}; choose l2, or multiscale for images"
+                f"{list(shape)}; choose l2, or multiscale for images"
             )
     distance = build_regression(wanted.name, features, wanted.pixel_weight)
     return distance.to(device) if isinstance(distance, nn.Module) else distance

@@ -8,13 +8,17 @@ import torch
 from torch import Tensor
 
 from unistep.api.draws import Draws
-from unistep.api.hooks import QuickJudge
+from unistep.api.hooks import Features, QuickJudge
+from unistep.api.real_images import splits_of, with_references
 from unistep.api.talk import Talk
 from unistep.data import ImageDataset
+from unistep.data.config import DataConfig
 from unistep.errors import UserError
+from unistep.evaluation.feature_judge import FeatureJudge, is_feature_judge, load_feature_judge
 from unistep.evaluation.features import Judge, load_judge
-from unistep.evaluation.judging import figures, judge_samples, quick_metrics
+from unistep.evaluation.judging import figures, judge_samples, quick_metrics, usable
 from unistep.evaluation.points import Modes, point_figures
+from unistep.evaluation.reference import Split
 from unistep.evaluation.train_judge import train_judge
 from unistep.recipes.schema import DistillRecipe, EvaluationConfig
 from unistep.teachers.analytic import GaussianMixture
@@ -22,6 +26,7 @@ from unistep.teachers.teacher import Teacher
 from unistep.training.distributed import on_main
 
 REFERENCE_SEEDS = (0, 50_000_000)  # of the exact samples compared with, and of those that stand for the floor
+AnyJudge = Judge | FeatureJudge
 
 
 def trained_judge(folder: Path, data: ImageDataset, steps: int, say: Talk) -> Judge:
@@ -38,20 +43,67 @@ def trained_judge(folder: Path, data: ImageDataset, steps: int, say: Talk) -> Ju
     return judge
 
 
-def find_judge(spec: str | None, run: Path) -> Judge | None:
-    """The judge of a distillation: `train` means the one that the run's teacher was taught under.
+def find_judge(
+    recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device, say: Talk, recompute: bool = False
+) -> AnyJudge | None:
+    """The judge of a distillation, on the device: `train` means the one that the run's teacher was taught under.
+
+    Args:
+        recipe: its evaluation names the judge, and real images for one that has none.
+        teacher: whose images are judged.
+        folder: of the run; the features of real images are kept there.
+        device: where to look at images.
+        say: told what takes time.
+        recompute: look at real images anew.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there is none, or the teacher makes other images than it judges or than the real ones.
     """
-    if spec is None:
+    evaluation = recipe.evaluation
+    if evaluation.judge is None:
         return None
-    if spec != "train":
-        return load_judge(spec)
-    folder = run / "teacher" / "judge"
-    if not folder.is_dir():
+    if evaluation.judge == "train" and recipe.teacher.teach is None:
         raise UserError("evaluation.judge: found train, which needs teacher.teach; name a folder or embedded:NAME")
-    return load_judge(folder)
+    judge = judge_of(folder / "teacher" / "judge" if evaluation.judge == "train" else evaluation.judge)
+    sample = teacher.codec.decode(torch.zeros(1, *teacher.shape))
+    return ready(judge, evaluation, splits_of(evaluation), folder, sample, device, say, recompute)
+
+
+def judge_of(spec: str | Path) -> AnyJudge:
+    """The judge that a recipe names; one that is no classifier of the data is without references yet."""
+    return load_feature_judge(str(spec)) if is_feature_judge(str(spec)) else load_judge(spec)
+
+
+def ready(
+    judge: AnyJudge,
+    evaluation: EvaluationConfig,
+    real: Mapping[Split, DataConfig],
+    folder: Path,
+    sample: Tensor,
+    device: torch.device,
+    say: Talk,
+    recompute: bool = False,
+) -> AnyJudge:
+    """The judge on the device, with references.
+
+    Args:
+        judge: any; one that is a classifier of the data has its references.
+        evaluation: may name statistics of real images for one that has none.
+        real: else the images themselves.
+        folder: of the run; the features of real images are kept there.
+        sample: one image of those that will be judged.
+        device: where to look at images.
+        say: told what takes time.
+        recompute: look at real images anew.
+
+    Raises:
+        UserError: for images that it cannot see, or that are of another shape than the real ones.
+    """
+    judge.network.to(device)
+    judge.features(sample)
+    if isinstance(judge, FeatureJudge):
+        return with_references(judge, evaluation.reference, real, folder, sample, say, recompute)
+    return judge
 
 
 @dataclass(frozen=True)
@@ -72,21 +124,34 @@ def point_reference(teacher: Teacher, count: int) -> PointReference | None:
     return PointReference(real, held_out, Modes(means=mixture.means.cpu(), sd=float(mixture.std[0])))
 
 
-def find_quick_judge(recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device) -> QuickJudge | None:
+def find_quick_judge(
+    recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device, say: Talk
+) -> QuickJudge | None:
     """The judge of evaluations during a distillation; None where nothing can judge."""
-    judge = find_judge(recipe.evaluation.judge, folder)
+    judge = find_judge(recipe, teacher, folder, device, say)
     if judge is not None:
-        judge.network.to(device)
         return quick_image_judge(judge, recipe.evaluation)
     reference = point_reference(teacher, recipe.evaluation.samples_during_training)
     return None if reference is None else quick_point_judge(reference, recipe.evaluation)
 
 
-def quick_image_judge(judge: Judge, evaluation: EvaluationConfig) -> QuickJudge:
-    """Frechet distance, class agreement and diversity of a few samples; the distance decides."""
+def judged_features(
+    recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device, say: Talk
+) -> Features | None:
+    """What the judge sees images by, for the watch over diversity, which trains nothing; None without a judge."""
+    judge = find_judge(recipe, teacher, folder, device, say)
+    return None if judge is None else lambda images: judge.features(images)[0]
+
+
+def quick_image_judge(judge: AnyJudge, evaluation: EvaluationConfig) -> QuickJudge:
+    """Frechet distance, class agreement and diversity of a few samples, as far as the judge can tell them.
+
+    The distance decides.
+    """
+    reference = judge.reference("train")
 
     def quick(draws: Draws) -> Mapping[str, float]:
-        metrics = quick_metrics(judge.reference("train"))
+        metrics = usable(quick_metrics(reference), reference)
         count, first = evaluation.samples_during_training, evaluation.first_seed
         judge_samples(draws, judge, metrics, num_samples=count, first_seed=first, batch=evaluation.batch)
         found = figures(metrics)

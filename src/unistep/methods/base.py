@@ -107,9 +107,12 @@ class Method(Protocol):
         """Who learns at this step, in which order."""
         ...
 
-    def milestones(self) -> tuple[int, ...]:
-        """Steps at which a loss term is switched on or a stage begins; learning rates warm up again there."""
-        return ()
+    def milestones(self) -> Mapping[str, tuple[int, ...]]:
+        """Network -> steps at which a loss term of its own is switched on, or a stage of its own begins.
+
+        Its learning rate warms up again there.
+        """
+        return {}
 
     def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
         """Loss terms of one phase; only the networks in `phase.trains` require gradients while it runs."""

@@ -1,6 +1,6 @@
 """Distribution Matching Distillation: Algorithm 1 of arXiv:2311.18828v4."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -128,9 +128,12 @@ class DMD(Method):
             for i in range(self.config.fake_score_updates_per_step)
         )
 
-    def milestones(self) -> tuple[int, ...]:
-        """The step at which distribution matching is switched on."""
-        return (self.config.dm_from_step,) if self.config.lambda_dm > 0 and self.config.dm_from_step > 0 else ()
+    def milestones(self) -> Mapping[str, tuple[int, ...]]:
+        """Where the generator's distribution matching is switched on, and where the fake score begins to learn."""
+        if self.config.lambda_dm == 0:
+            return {}
+        begins = {"generator": self.config.dm_from_step, "fake_score": self.config.fake_score_from_step}
+        return {network: (step,) for network, step in begins.items() if step > 0}
 
     def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
         if phase.name == "regression":

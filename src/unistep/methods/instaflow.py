@@ -6,6 +6,7 @@ everywhere on that path makes it the path of its own ODE. For rectified flow (al
 and the loss is |v - (z - x)|^2.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -105,9 +106,9 @@ class InstaFlow(Method):
         name = "reflow" if stage == 0 else "reflow.own" if stage < self.config.reflows else "distillation"
         return (Phase(name=name, trains=("generator",), step=step),)
 
-    def milestones(self) -> tuple[int, ...]:
+    def milestones(self) -> Mapping[str, tuple[int, ...]]:
         """The beginnings of the stages after the first."""
-        return self.beginnings
+        return {"generator": self.beginnings}
 
     def after_step(self, step: int) -> None:
         """Between two stages the flow learnt so far is kept: the next one's pairs are its own."""

@@ -1,6 +1,7 @@
 """Progressive distillation (arXiv:2202.00512): a student does two of its teacher's steps in one, again and again."""
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -97,13 +98,13 @@ class Progressive(Method):
         """Always the one."""
         return (Phase(name="halving", trains=("generator",), step=step),)
 
-    def milestones(self) -> tuple[int, ...]:
+    def milestones(self) -> Mapping[str, tuple[int, ...]]:
         """The beginnings of the rounds after the first."""
-        return self.beginnings[1:-1]
+        return {"generator": self.beginnings[1:-1]}
 
     def after_step(self, step: int) -> None:
         """Between two rounds the student becomes the teacher."""
-        if step + 1 in self.milestones():
+        if step + 1 in self.beginnings[1:-1]:
             follow(self.previous, self.generator)
 
     # ------------------------------------------------------------------------------------------------------- phases
@@ -122,7 +123,7 @@ class Progressive(Method):
 
     def round(self, step: int) -> int:
         """The round that a step belongs to, from 0."""
-        return sum(step >= begin for begin in self.milestones())
+        return sum(step >= begin for begin in self.beginnings[1:-1])
 
     def teacher(self, step: int) -> DenoiserFn:
         """mu_base in the first round, then the previous student."""

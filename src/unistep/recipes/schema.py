@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from unistep.data.config import DataConfig
+from unistep.evaluation.feature_judge import is_feature_judge
 from unistep.methods.registry import AnyMethod
 from unistep.methods.teach import TeachConfig
 from unistep.training.config import TrainingConfig
@@ -31,12 +32,16 @@ class TeacherConfig(Section):
     to `unistep.distill(..., teacher=...)` from Python.
 
     `guidance` w (1 = off) is one number for the pairs, the real score and the teacher that the generator is compared
-    with: the generator learns the guided teacher and needs no guidance itself.
+    with: the generator learns the guided teacher and needs no guidance itself. `certify`: whether it is asked first
+    if it is read as it was trained. `options` are what a pipeline of diffusers leaves open, prompts above all (see
+    `teachers.diffusers.Options`).
     """
 
     load: str | None = None
     teach: str | None = None
     guidance: float = Field(default=1.0, ge=0)
+    certify: bool = True
+    options: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def check(self) -> "TeacherConfig":
@@ -103,12 +108,18 @@ class PairsConfig(Section):
 class EvaluationConfig(Section):
     """How samples are judged: briefly during training, fully at the end.
 
-    `judge` is `embedded:NAME`, a folder, or `train`: a classifier trained on the images of the teach recipe. Without
-    a judge (points) distances to exact samples are measured. `solver` is the teacher's. `beside` names other
+    `judge` is a classifier of the data, which brings the features of real images along: `embedded:NAME`, a folder, or
+    `train`, trained on the images of the teach recipe. Or it is a network that knows no images of its own:
+    `efficientnet-lite0` (extra `efficientnet`) or `inception:PATH`, FID's Inception-v3. Then `real` says where real
+    images are, its train split to compare with and its test split for the floor (in a teach recipe those of `data` by
+    default); or `reference` names an .npz with `mu` and `sigma`, of which only the Frechet distance can be computed.
+    Without a judge (points) distances to exact samples are measured. `solver` is the teacher's. `beside` names other
     generators for the table, by row name: a finished run's folder or `embedded:NAME/FOLDER`.
     """
 
     judge: str | None = None
+    real: DataConfig | None = None
+    reference: str | None = None
     samples: int = Field(default=10_000, ge=1)
     first_seed: int = Field(default=1_000_000, ge=0)
     samples_during_training: int = Field(default=2_000, ge=1)
@@ -116,6 +127,20 @@ class EvaluationConfig(Section):
     batch: int = Field(default=100, ge=1)
     beside: dict[str, str] = {}
     judge_steps: int = Field(default=1_500, ge=1)
+
+    @model_validator(mode="after")
+    def check(self) -> "EvaluationConfig":
+        """Real images belong to a judge that has none, once, and both splits of them are read."""
+        for name, value in (("real", self.real), ("reference", self.reference)):
+            if value is not None and not is_feature_judge(self.judge):
+                raise ValueError(f"{name}: found a value, expected nothing: judge {self.judge} brings its own images")
+        if self.real is not None and self.reference is not None:
+            raise ValueError("found both real and reference, expected one of them")
+        if self.real is not None and self.real.split is not None:
+            raise ValueError(
+                f"real.split: found {self.real.split}, expected nothing: train is compared with, test is the floor"
+            )
+        return self
 
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
@@ -158,6 +183,12 @@ class DistillRecipe(Section):
             raise ValueError(f"method.{error}") from error
         if self.pairs is not None:
             require_unseen(self.pairs, self.evaluation)
+        evaluation = self.evaluation
+        if is_feature_judge(evaluation.judge) and evaluation.real is None and evaluation.reference is None:
+            raise ValueError(
+                f"evaluation.real: found nothing, expected the section of a data set with train and test images, or "
+                f"evaluation.reference, an .npz with mu and sigma: {evaluation.judge} knows no images of its own"
+            )
         return self
 
 

@@ -46,18 +46,24 @@ def cells(evaluation: Evaluation) -> Cells:
 
 
 def note(evaluation: Evaluation) -> str:
-    """Sample counts, seeds, reference, judge and device in one line."""
+    """Sample counts, seeds, reference, judge, device, and what is missing, in one line."""
     counts = sorted({row.num_samples for row in evaluation.rows})
     sizes = " to ".join(f"{n:,}" for n in dict.fromkeys([counts[0], counts[-1]])) if counts else "0"
     starts = sorted({row.first_seed for row in evaluation.rows if row.first_seed is not None})
-    parts = [f"{sizes} samples per row", f"against {evaluation.reference}"]
+    parts = [f"{sizes} samples per row", f"against {evaluation.reference}{short(evaluation.reference_sha256)}"]
     parts += [f"seeds from {', '.join(str(s) for s in starts)}"] if starts else []
-    parts += [f"judge {evaluation.judge[:12]}"] if evaluation.judge else []
+    named = ": ".join(filter(None, ("judge", evaluation.judge_title)))
+    parts += [named + short(evaluation.judge)] if evaluation.judge else []
     stored = [row.name for row in evaluation.rows if row.cached]
     parts += [f"stored features: {', '.join(stored)}"] if stored else []
     timings = [row.timing for row in evaluation.rows if row.timing is not None]
     devices = {f"timed on {t.device}, {t.threads} thread{'s' * (t.threads > 1)}" for t in timings}
-    return "; ".join(parts + sorted(devices))
+    return "; ".join([*parts, *sorted(devices), *evaluation.notes])
+
+
+def short(sha256: str) -> str:
+    """The beginning of a hash in brackets, or nothing."""
+    return f" ({sha256[:12]})" if sha256 else ""
 
 
 STYLES = {"student": "bold", "floor": "dim"}

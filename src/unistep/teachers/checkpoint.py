@@ -22,6 +22,7 @@ from unistep.process.base import NoiseProcess
 from unistep.teachers.checkpoint_config import denoiser_from_config, naming, require_types, steps_from_config
 from unistep.teachers.codecs import codec_from_config
 from unistep.teachers.conditioners import conditioner_from_config
+from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.teachers.teacher import Teacher
 
 FORMAT = "unistep-denoiser/1"
@@ -90,7 +91,7 @@ def clear_leftovers(folder: Path) -> None:
             shutil.rmtree(leftover)
 
 
-def load_denoiser(folder: Path) -> tuple[EDMDenoiser, dict[str, Any], str]:
+def load_denoiser(folder: Path) -> tuple[EDMDenoiser | DiffusersDenoiser, dict[str, Any], str]:
     """A denoiser, its configuration and the sha256 over both files.
 
     Raises:
@@ -131,7 +132,9 @@ def teacher_from_folder(folder: Path) -> Teacher:
     return teacher_from_config(denoiser, config, source=str(folder), sha256=digest)
 
 
-def teacher_from_config(denoiser: EDMDenoiser, config: dict[str, Any], source: str, sha256: str) -> Teacher:
+def teacher_from_config(
+    denoiser: EDMDenoiser | DiffusersDenoiser, config: dict[str, Any], source: str, sha256: str
+) -> Teacher:
     """A frozen teacher around a denoiser whose weights are loaded."""
     return Teacher(
         denoiser=denoiser,

@@ -15,7 +15,9 @@ from unistep.networks.build import NETWORKS, build_denoiser
 from unistep.networks.generator import ONE_STEP, Steps
 from unistep.networks.preconditioning import EDMDenoiser
 from unistep.teachers.codecs import codec_from_config
-from unistep.teachers.conditioners import conditioner_from_config
+from unistep.teachers.conditioners import LabelConditioner, conditioner_from_config
+from unistep.teachers.diffusers import rebuild
+from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 
 NEEDED = ("network", "process", "shape", "codec")
 TYPES: dict[str, Any] = {
@@ -31,7 +33,7 @@ TYPES: dict[str, Any] = {
 }
 
 
-def denoiser_from_config(config: dict[str, Any], file: Path) -> EDMDenoiser:
+def denoiser_from_config(config: dict[str, Any], file: Path) -> EDMDenoiser | DiffusersDenoiser:
     """The denoiser that a configuration describes, randomly initialised.
 
     Args:
@@ -46,6 +48,8 @@ def denoiser_from_config(config: dict[str, Any], file: Path) -> EDMDenoiser:
             if key not in config:
                 raise UserError(f"{key}: missing, a value is needed; restore the file")
         require_types(config)
+        if config["network"].get("type") == "diffusers":
+            return rebuild.denoiser_from_config(config)
         denoiser = build_denoiser(config)
         require_fitting(config)
     return denoiser
@@ -95,7 +99,7 @@ def require_fitting(config: dict[str, Any]) -> None:
     if codec != ("pixels" if images else "points"):
         raise UserError(f"codec.type: found {codec!r}, expected {'pixels' if images else 'points'!r} for shape {shape}")
     conditioner = conditioner_from_config(config.get("conditioner"))
-    if conditioner is not None and conditioner.num_classes != network["label_dim"]:
+    if isinstance(conditioner, LabelConditioner) and conditioner.num_classes != network["label_dim"]:
         raise UserError(
             f"conditioner.num_classes: found {conditioner.num_classes}, expected {network['label_dim']}, "
             "the network's label_dim"

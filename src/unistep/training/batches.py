@@ -161,7 +161,10 @@ class Streams:
         share("training.pair_batch", self.pair_size, part)
         order = derived_seed(self.seed, "pairs of", phase)
         rows = self.pairs[part.take(rows_for_step(len(self.pairs), self.pair_size, order, step))]
-        return rows.z.to(self.device), rows.x.to(self.device), to_device(rows.cond, self.device)
+        cond = rows.cond
+        if self.conditioner is not None and isinstance(cond, Tensor):
+            cond = self.conditioner.from_labels(cond)
+        return rows.z.to(self.device), rows.x.to(self.device), to_device(cond, self.device)
 
     def image_rows(self, step: int, phase: str, part: Part) -> tuple[Tensor | None, Cond]:
         """This part's real images and their condition."""

@@ -152,9 +152,9 @@ def test_trainings_too_short_for_the_stages(values: dict[str, Any], words: str) 
 
 def test_a_start_below_the_second_step() -> None:
     config = settings({"name": "dmd2", "num_steps": 2})
-    with pytest.raises(UserError, match="generator: found a start at t = 1, expected one above .*, the level of the"):
-        config.build(made_of(t_init=1.0))
-    settings({"name": "dmd2", "num_steps": 2, "places": [0.3]}).build(made_of(t_init=1.0))
+    with pytest.raises(UserError, match="generator: found a start at t = 0.5, expected one above .*, the level of the"):
+        config.build(made_of(t_init=0.5))
+    settings({"name": "dmd2", "num_steps": 2, "places": [0.3]}).build(made_of(t_init=0.5))
 
 
 def test_a_grid_too_coarse_for_the_steps() -> None:

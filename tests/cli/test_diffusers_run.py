@@ -20,6 +20,7 @@ RECIPE = """
 name: tiny
 kind: distill
 teacher:
+  certify: false # random weights
   load: diffusers:{pipeline}
   guidance: 3.0
   options: {{prompts: "{prompts}", cache: "{cache}"}}

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unistep.api import certify as certify
+    from unistep.api import compare as compare
     from unistep.api import convert as convert
     from unistep.api import distill as distill
     from unistep.api import evaluate as evaluate
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "certify": "unistep.api",
+    "compare": "unistep.api",
     "convert": "unistep.api",
     "distill": "unistep.api",
     "evaluate": "unistep.api",

@@ -33,6 +33,7 @@ class MethodConfig(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     from_terminal: ClassVar[bool] = False  # whether the generator must start at the terminal time
+    milestones: ClassVar[tuple[str, ...]] = ()  # settings that are steps of the training and move with its length
 
     @property
     def needs_pairs(self) -> bool:

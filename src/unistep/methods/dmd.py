@@ -31,6 +31,7 @@ class DMDConfig(ComparesImages):
     """
 
     name: Literal["dmd"] = "dmd"
+    milestones = ("dm_from_step", "fake_score_from_step")
     lambda_dm: float = Field(default=1.0, ge=0)
     lambda_reg: float = Field(default=0.25, ge=0)
     weighting: Weighting = "eq8"

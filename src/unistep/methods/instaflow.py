@@ -37,6 +37,7 @@ class InstaFlowConfig(ComparesImages):
 
     name: Literal["instaflow"]
     from_terminal = True
+    milestones = ("distil_from_step",)
     reflows: int = Field(default=1, ge=1)
     distil_from_step: int | None = Field(default=None, ge=1)
     solver_steps: int = Field(default=8, ge=1)

@@ -11,14 +11,15 @@ from pydantic import ValidationError
 from unistep.arguments import require_choice
 from unistep.errors import UserError
 from unistep.recipes.builtin import read_recipe
+from unistep.recipes.comparison import CompareRecipe
 from unistep.recipes.extend import extended
 from unistep.recipes.messages import explain
 from unistep.recipes.parse import apply_override, parse_recipe_text, require_plain
 from unistep.recipes.schema import DistillRecipe, TeachRecipe
 
-Recipe = DistillRecipe | TeachRecipe
+Recipe = DistillRecipe | TeachRecipe | CompareRecipe
 
-KINDS: dict[str, type[DistillRecipe] | type[TeachRecipe]] = {"distill": DistillRecipe, "teach": TeachRecipe}
+KINDS: dict[str, type[Recipe]] = {"distill": DistillRecipe, "teach": TeachRecipe, "compare": CompareRecipe}
 
 
 def load_recipe(recipe: str | Path | Recipe, overrides: Iterable[str] = ()) -> Recipe:
@@ -31,7 +32,7 @@ def load_recipe(recipe: str | Path | Recipe, overrides: Iterable[str] = ()) -> R
     Raises:
         UserError: naming the path in the recipe, what was found and what is allowed.
     """
-    if isinstance(recipe, DistillRecipe | TeachRecipe):
+    if isinstance(recipe, Recipe):
         text, source = dump_recipe(recipe), recipe.name
     else:
         text, source = read_recipe(recipe)
@@ -57,14 +58,14 @@ def recipe_from_values(values: dict[str, Any], source: str) -> Recipe:
         raise UserError(explain(error, KINDS[kind], source)) from error
 
 
-AnyRecipe = TypeVar("AnyRecipe", DistillRecipe, TeachRecipe)
+AnyRecipe = TypeVar("AnyRecipe", DistillRecipe, TeachRecipe, CompareRecipe)
 
 
 def recipe_of(model: type[AnyRecipe], recipe: str | Path | Recipe, overrides: Iterable[str] = ()) -> AnyRecipe:
     """A checked recipe of one kind.
 
     Raises:
-        UserError: if the recipe is of the other kind, or see `load_recipe`.
+        UserError: if the recipe is of another kind, or see `load_recipe`.
     """
     loaded = load_recipe(recipe, overrides)
     if not isinstance(loaded, model):

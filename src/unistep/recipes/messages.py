@@ -76,7 +76,7 @@ def models_in(annotation: Any) -> list[type[BaseModel]]:
     """The models that may stand at a place, in order."""
     if hasattr(annotation, "model_fields"):
         return [annotation]
-    if get_origin(annotation) not in (Union, UnionType, Annotated, dict):
+    if get_origin(annotation) not in (Union, UnionType, Annotated, dict, tuple):
         return []
     return [model for part in get_args(annotation) for model in models_in(part)]
 

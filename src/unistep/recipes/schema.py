@@ -11,6 +11,7 @@ from unistep.methods.teach import TeachConfig
 from unistep.training.config import TrainingConfig
 
 ExportedWeights = Literal["best", "ema", "raw"]
+SolverName = Literal["euler", "heun", "ddim", "dpmpp_2m", "unipc", "consistency"]
 
 
 class Section(BaseModel):
@@ -22,7 +23,7 @@ class Section(BaseModel):
 class SolverConfig(Section):
     """A sampler by name; the options are those of `unistep.samplers.build_sampler`."""
 
-    name: Literal["euler", "heun", "ddim", "dpmpp_2m", "consistency"] = "heun"
+    name: SolverName = "heun"
     num_steps: int = Field(default=18, ge=1)
     options: dict[str, Any] = {}
 

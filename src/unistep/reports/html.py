@@ -44,14 +44,19 @@ def write_report(run_dir: Path) -> Path:
 
 def page(run: RunFiles) -> str:
     """The page as text."""
+    return rendered("report.html.j2", **parts(run))
+
+
+def rendered(template_name: str, **shown: Any) -> str:
+    """One of the templates of this folder, with the style that all pages share."""
     import jinja2
 
     here = files("unistep.reports")
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    template = environment.from_string(here.joinpath("report.html.j2").read_text())
-    return template.render(css=here.joinpath("report.css").read_text(), **parts(run))
+    template = environment.from_string(here.joinpath(template_name).read_text())
+    return template.render(css=here.joinpath("report.css").read_text(), **shown)
 
 
 def parts(run: RunFiles) -> dict[str, Any]:

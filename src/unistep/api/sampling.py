@@ -43,8 +43,8 @@ def sample(
     """Draws samples of seeds first_seed, first_seed + 1, ... and writes them.
 
     Args:
-        run: a distilled run or its generator folder; a teacher's folder or spec (`embedded:fashion-mnist`) works too,
-            under an 18-step Heun solver.
+        run: a distilled run, its generator folder or a file exported from it; a teacher's folder or spec
+            (`embedded:fashion-mnist`) works too, under an 18-step Heun solver.
         num: how many.
         first_seed: the first seed; the default is none of the pairs' or the evaluation's.
         labels: classes by name or index (or prompts by their text or index), dealt out in turn; None = each seed's own.
@@ -95,9 +95,9 @@ def draws_from(run: str | Path, device: torch.device, own: Teacher | None = None
 
 
 def is_generator(folder: Path) -> bool:
-    """Whether a folder is an exported generator."""
+    """Whether a place is a generator's folder, or the single file of one."""
     path = folder / "config.json"
-    return path.is_file() and b'"t_init"' in path.read_bytes()
+    return folder.is_file() or path.is_file() and b'"t_init"' in path.read_bytes()
 
 
 def default_folder(run: str | Path) -> Path:
@@ -105,7 +105,7 @@ def default_folder(run: str | Path) -> Path:
     folder = Path(run)
     inside = re.fullmatch(r"generator|(?:generator|teacher)-(step-\d+)", folder.name)
     if not folder.is_dir() or inside is None:
-        return folder / "samples" if folder.is_dir() else Path("samples")
+        return folder / "samples" if folder.is_dir() else (folder.parent if folder.is_file() else Path()) / "samples"
     return folder.parent / "samples" / (inside[1] or "")
 
 

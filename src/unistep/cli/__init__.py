@@ -7,6 +7,7 @@ from unistep.cli.compare import compare
 from unistep.cli.convert import convert
 from unistep.cli.distill import distill
 from unistep.cli.evaluate import evaluate
+from unistep.cli.export import export
 from unistep.cli.pairs import pairs
 from unistep.cli.recipes import recipes
 from unistep.cli.sample import sample
@@ -19,5 +20,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (recipes, teach, pairs, distill, sample, evaluate, compare, convert, certify):
+for verb in (recipes, teach, pairs, distill, sample, evaluate, compare, export, convert, certify):
     app.command()(verb)

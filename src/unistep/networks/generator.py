@@ -1,5 +1,6 @@
 """The generator: a denoiser asked once, or a few times at fixed noise levels, seen as a map G(z, cond) -> x."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -71,13 +72,17 @@ class Generator(nn.Module):
         Raises:
             UserError: for missing seeds.
         """
+        return self.walk(z, cond, lambda step: fresh_noise(seeds, z, step))
+
+    def walk(self, z: Tensor, cond: Cond, noise: Callable[[int], Tensor]) -> Tensor:
+        """All steps, [b, *dims]; fresh unit noise between them, where there is any, is `noise(0)`, `noise(1)`, ..."""
         x_0, (x, t) = self(z, cond), self.start(z)
         for step, level in enumerate(self.steps.later):
             s = torch.full_like(t, level)
             if self.steps.between == "ode":
                 x = euler_rows(self.process, x, x_0, t, s)
             else:
-                x = noised(self.process, x_0, s, fresh_noise(seeds, z, step))
+                x = noised(self.process, x_0, s, noise(step))
             x_0, t = self(x, cond, s), s
         return x_0
 

@@ -4,16 +4,16 @@ import filecmp
 import hashlib
 import json
 import os
-import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from unistep.atomic import clear_leftovers, put_in_place
 from unistep.errors import UserError
 from unistep.networks.generator import Generator
 from unistep.networks.preconditioning import EDMDenoiser
@@ -38,20 +38,22 @@ def save_denoiser(folder: Path, denoiser: nn.Module, config: dict[str, Any], dty
         config: network, process, sigma_data, shape, conditioner, codec; a generator's `t_init` and `steps` too.
         dtype: storage type of floating-point weights; None keeps theirs.
     """
-    state = {
+    save_state(folder, plain_state(denoiser, dtype), config)
+
+
+def plain_state(module: nn.Module, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
+    """Contiguous tensors on the CPU by name, floating ones in `dtype` where it is given."""
+    return {
         k: v.detach().cpu().contiguous().to(dtype if dtype and v.is_floating_point() else v.dtype)
-        for k, v in denoiser.state_dict().items()
+        for k, v in module.state_dict().items()
     }
-    save_state(folder, state, config)
 
 
 def save_state(folder: Path, state: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
     """Writes tensors and configuration as a folder: a reader finds both files of one call, never parts.
 
-    The files are written beside the folder and flushed to the disk; then two renames put an earlier folder aside and
-    the new one in its place. Between the two there is no folder: a writer that is killed just there leaves the earlier
-    one under a hidden name, and the next call puts it back before it begins. A folder that holds the same bytes already
-    is left alone. There must be one writer at a time.
+    The files are written beside the folder and take its place when they are whole, see `atomic.put_in_place`. A folder
+    that holds the same bytes already is left alone. There must be one writer at a time.
 
     Args:
         folder: where; replaced if it exists.
@@ -67,28 +69,7 @@ def save_state(folder: Path, state: dict[str, torch.Tensor], config: dict[str, A
     if filecmp.cmpfiles(temporary, folder, FILES, shallow=False)[0] == list(FILES):
         shutil.rmtree(temporary)
         return
-    for name in FILES:
-        with (temporary / name).open("rb+") as file:
-            os.fsync(file.fileno())
-    if folder.exists():
-        old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-        os.replace(folder, old)
-        os.replace(temporary, folder)
-        shutil.rmtree(old)
-    else:
-        os.replace(temporary, folder)
-
-
-def clear_leftovers(folder: Path) -> None:
-    """Undoes what a writer that was killed or had no room left behind; the earlier folder comes back if it is gone."""
-    ours = re.compile(rf"\.{re.escape(folder.name)}\.\d+\.(tmp|old)")
-    for leftover in sorted(folder.parent.iterdir()):
-        if not ours.fullmatch(leftover.name):
-            continue
-        if leftover.suffix == ".old" and not folder.exists():
-            os.replace(leftover, folder)
-        else:
-            shutil.rmtree(leftover)
+    put_in_place(temporary, folder)
 
 
 def load_denoiser(folder: Path) -> tuple[EDMDenoiser | DiffusersDenoiser, dict[str, Any], str]:
@@ -104,11 +85,13 @@ def load_denoiser(folder: Path) -> tuple[EDMDenoiser | DiffusersDenoiser, dict[s
 
 
 def read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], str]:
-    """Configuration, tensors and sha256 of a checkpoint folder.
+    """Configuration, tensors and sha256 of a checkpoint folder, or of the single file that `export` makes of one.
 
     Raises:
         UserError: for a missing or damaged file.
     """
+    if folder.is_file():
+        return read_single_file(folder)
     weights, description = folder / "model.safetensors", folder / "config.json"
     for file in (description, weights):
         if not file.is_file():
@@ -124,6 +107,22 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tenso
     if found != FORMAT:
         raise UserError(f"{description}: found format {found!r}, expected {FORMAT!r}")
     return config, state, hashlib.sha256(weights.read_bytes() + description.read_bytes()).hexdigest()
+
+
+def read_single_file(file: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], str]:
+    """The same from one safetensors file whose header holds the configuration."""
+    try:
+        with safe_open(str(file), framework="pt") as opened:
+            config = json.loads((opened.metadata() or {}).get("config", "null"))
+        state = load_file(str(file))
+    except (SafetensorError, ValueError) as error:
+        raise UserError(f"{file}: no readable safetensors file ({error}); export it again") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise UserError(
+            f"{file}: found no configuration of format {FORMAT!r} in its header, expected a file that "
+            "`unistep export --to safetensors` wrote"
+        )
+    return config, state, hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def teacher_from_folder(folder: Path) -> Teacher:
@@ -153,7 +152,7 @@ def load_generator(folder: str | Path, teacher: Teacher | None = None) -> tuple[
     """An exported generator, its configuration and its sha256.
 
     Args:
-        folder: a run, or its `generator` folder.
+        folder: a run, its `generator` folder, or the file that `export` made of it.
         teacher: needed only where the teacher was your own module, whose code unistep cannot rebuild.
 
     Raises:

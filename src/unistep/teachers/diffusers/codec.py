@@ -46,11 +46,16 @@ class VAECodec:
     @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
         """Latents [b, *dims] -> uint8 [b, 3, h, w] (videos: [b, 3, h, frames w])."""
+        return PIXELS.decode(self.pixels(x))
+
+    @torch.no_grad()
+    def pixels(self, x: Tensor) -> Tensor:
+        """The same before rounding: float32, about [-1, 1]."""
         self.vae.to(x.device)
         latents = (x.unsqueeze(2) if self.is_temporal and self.frames is None else x).float()
         raw = latents / self.scale * self.constant("latents_std", latents, 1.0) + self.constant("latents_mean", latents)
         pixels = torch.cat([self.vae.decode(row, return_dict=False)[0] for row in raw.split(1)])  # type: ignore[operator]
-        return PIXELS.decode(pixels.movedim(2, -2).flatten(-2) if self.is_temporal else pixels)
+        return pixels.movedim(2, -2).flatten(-2) if self.is_temporal else pixels
 
     def encode_raw(self, pixels: Tensor) -> Tensor:
         """The VAE's own latents of one image or video."""

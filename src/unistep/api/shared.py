@@ -72,10 +72,14 @@ class Shared:
         return recipe.model_copy(update={"pairs": recipe.pairs.model_copy(update={"path": str(place)})})
 
     def make_pairs(self, recipe: DistillRecipe) -> None:
-        """The pairs of an entry whose recipe went through `with_pairs`; the seconds of making them are noted beside."""
-        if recipe.pairs is None or recipe.pairs.path is None or not recipe.method.needs_pairs:
+        """The pairs of an entry whose recipe went through `with_pairs`; the seconds of making them are noted beside.
+
+        Those with a path of the recipe's own are left to the run.
+        """
+        place = None if recipe.pairs is None else Path(recipe.pairs.path or "")
+        if place is None or place.parent != self.folder or not recipe.method.needs_pairs:
             return
-        place, teacher = Path(recipe.pairs.path), self.start(recipe).teacher
+        teacher = self.start(recipe).teacher
         before, started = stored_rows(place, recipe), time.perf_counter()
         try:
             pairs_of_run(recipe, teacher, place, self.device, self.say, self.quiet)

@@ -91,14 +91,12 @@ def judge_solver(
 ) -> Evaluation:  # fmt: skip
     """The evaluation of one row, from its file in `folder` where it was judged before."""
     file = result_file(row, recipe, teacher, folder)
-    if file.is_file():
-        return Evaluation.load(file)
-    say(f"judging {recipe.evaluation.samples:,} samples: {row.name}")
-    draws, nfe = solved_teacher(teacher, row.solver, recipe.teacher.guidance, device)
-    result = finite(judged(row.name, draws, nfe, recipe.evaluation, teacher, judge))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    result.save(file)
-    return result
+    if not file.is_file():
+        say(f"judging {recipe.evaluation.samples:,} samples: {row.name}")
+        draws, nfe = solved_teacher(teacher, row.solver, recipe.teacher.guidance, device)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        finite(judged(row.name, draws, nfe, recipe.evaluation, teacher, judge)).save(file)
+    return Evaluation.load(file)
 
 
 def judged_by(evaluation: EvaluationConfig) -> dict[str, object]:

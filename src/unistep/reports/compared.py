@@ -33,7 +33,14 @@ def spread(values: Sequence[float], form: Form) -> str:
     if not values:
         return NOTHING
     mean = form(statistics.fmean(values))
-    return mean if len(values) == 1 else f"{mean} {PLUS_MINUS} {form(statistics.stdev(values))}"
+    return mean if len(values) == 1 else f"{mean} {PLUS_MINUS} {alike(statistics.stdev(values), mean, form)}"
+
+
+def alike(value: float, mean: str, form: Form) -> str:
+    """A deviation with as many decimals as its mean."""
+    if form is not significant or "e" in mean:
+        return form(value)
+    return f"{value:,.{len(mean.partition('.')[2])}f}"
 
 
 def figure(name: str, title: str, meaning: str, better: str, form: Form = significant) -> ComparedColumn:
@@ -41,6 +48,11 @@ def figure(name: str, title: str, meaning: str, better: str, form: Form = signif
     return ComparedColumn(
         title=title, meaning=meaning, better=better, form=form, values=lambda row: row.figures.get(name, [])
     )
+
+
+def short(value: float) -> str:
+    """A whole number as such, a mean of whole numbers with decimals."""
+    return f"{value:.3g}"
 
 
 def thousandfold(value: float) -> str:
@@ -57,7 +69,7 @@ FIGURES = (
     figure("agreement", "class", "share of samples that the judge takes for the class asked for", "higher", percent),
     figure("energy", "energy", "energy distance, squared form", "lower"),
     figure("sliced_wasserstein", "sliced W1", "sliced Wasserstein distance", "lower"),
-    figure("modes", "modes", "modes that hold a quarter of their share or more", "higher", share),
+    figure("modes", "modes", "modes that hold a quarter of their share or more", "higher", short),
 )
 
 COSTS = (

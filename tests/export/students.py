@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 
 from unistep.export import Student
@@ -42,17 +43,17 @@ def student_of_teacher(teacher: Teacher, t_init: float | None = None, steps: Ste
 
 def pixel_student(scheduler: Any, t_init: float | None = None, steps: Steps = ONE_STEP, **changes: Any) -> Student:
     """Of a UNet2DModel under a scheduler."""
-    import diffusers
-
     pipeline = diffusers.DDPMPipeline(tiny.unet_2d(**changes), scheduler)
     return student_of_teacher(teacher_from_pipeline(pipeline, Options(compare=0)), t_init, steps)
 
 
 def text_student(pipeline: Any, folder: Path, steps: Steps = ONE_STEP, t_init: float | None = None) -> Student:
-    """Of a pipeline that reads text, saved to FOLDER/pipeline."""
+    """Of a pipeline with a VAE, saved to FOLDER/pipeline."""
     pipeline.save_pretrained(folder / "pipeline")
-    prompts = Options(prompts=["a red fox", "two boats"], cache=str(folder / "cache"), compare=0)
-    teacher = load_diffusers_teacher(str(folder / "pipeline"), prompts)
+    reads_text = hasattr(pipeline, "encode_prompt")
+    prompts = {"prompts": ["a red fox", "two boats"], "cache": str(folder / "cache")} if reads_text else {}
+    small = {"size": (32, 32), "frames": 5} if isinstance(pipeline, diffusers.WanPipeline) else {}
+    teacher = load_diffusers_teacher(str(folder / "pipeline"), Options(**prompts, **small, compare=0))
     return student_of_teacher(teacher, t_init, steps)
 
 

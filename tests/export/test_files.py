@@ -16,7 +16,7 @@ from unistep.export import Student, onnx_file, write_export
 from unistep.networks.generator import Generator, Steps
 
 sys.path.insert(0, str(Path(__file__).parent))
-from students import own_student
+from students import own_student, text_student, tiny
 
 
 def several(student: Student) -> Student:
@@ -62,6 +62,13 @@ def test_the_graph_takes_any_number_of_rows(tmp_path: Path) -> None:
     assert {path.name for path in exported.folder.iterdir()} == {
         "generator.onnx", "README.md", "sampling_contract.json"
     }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_networks_of_diffusers_are_graphs_too(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    exported = write_export(text_student(tiny.sd15(), tmp_path), "onnx", tmp_path / "export")
+    assert set(exported.contract["inputs"]) == {"z", "text"} and exported.contract["space"] == "vae"
 
 
 def test_several_steps_are_no_graph(tmp_path: Path) -> None:

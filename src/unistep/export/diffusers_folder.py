@@ -53,6 +53,7 @@ def write_diffusers(student: Student, draft: Path, contract: dict[str, Any]) -> 
     call = call_of(student, denoiser, kind, images)
     contract["scheduler"] = {"class": type(scheduler).__name__, "config": plain(scheduler.config)}
     contract["pipeline"], contract["call"] = kind.__name__, call
+    contract["guidance"]["scale"] = call.get("guidance_scale", 1.0)
     asked = {"samples": (pack(x) if denoiser.family.packing > 1 else x).contiguous(), "images": images.contiguous()}
     found = ask("diffusers", draft, asked, {"seed": SEED, "call": {**call, **rows_of(student, kind, labels)}})
     limit = LIMITS[student.teacher_dtype]
@@ -109,6 +110,7 @@ def index_of(folder: PipelineFolder, scheduler: Any) -> dict[str, Any]:
     described = json.loads((folder.path / "model_index.json").read_text())
     described["scheduler"] = ["diffusers", type(scheduler).__name__]
     described |= {name: [None, None] for name in LEFT_OUT if name in described}
+    described.pop("_name_or_path", None)  # where the teacher lay
     return described | ({"requires_safety_checker": False} if "requires_safety_checker" in described else {})
 
 

@@ -1,5 +1,6 @@
 """Run by itself, without unistep: a pipeline folder is opened and called by diffusers; differences as JSON."""
 
+import functools
 import json
 import sys
 from typing import Any
@@ -19,6 +20,7 @@ def main(folder: str, asked: str) -> None:
     pipeline.set_progress_bar_config(disable=True)
     step, taken = pipeline.scheduler.step, []
 
+    @functools.wraps(step)  # pipelines look at its arguments before they give it their generator
     def recording(*arguments: Any, **named: Any) -> Any:
         result = step(*arguments, **named)
         taken.append(result[0])

@@ -111,7 +111,7 @@ def evaluate_run(
             result = judge_points(recipe, teacher, rows, folder, say)
         else:
             say("no judge in the recipe (evaluation.judge): samples are shown, not measured")
-            write_samples(folder, rows, first_seed=recipe.evaluation.first_seed)
+            write_samples(folder, rows, first_seed=recipe.evaluation.first_seed, is_points=len(teacher.shape) == 1)
             result = None
         if result is not None:
             result.save(folder / "evaluation.json")

@@ -52,7 +52,9 @@ def text_student(pipeline: Any, folder: Path, steps: Steps = ONE_STEP, t_init: f
     pipeline.save_pretrained(folder / "pipeline")
     reads_text = hasattr(pipeline, "encode_prompt")
     prompts = {"prompts": ["a red fox", "two boats"], "cache": str(folder / "cache")} if reads_text else {}
-    small = {"size": (32, 32), "frames": 5} if isinstance(pipeline, diffusers.WanPipeline) else {}
+    large = isinstance(pipeline, diffusers.WanPipeline | diffusers.ZImagePipeline)  # their own size, in their code only
+    small = {"size": (32, 32)} if large else {}
+    small |= {"frames": 5} if isinstance(pipeline, diffusers.WanPipeline) else {}
     teacher = load_diffusers_teacher(str(folder / "pipeline"), Options(**prompts, **small, compare=0))
     return student_of_teacher(teacher, t_init, steps)
 

@@ -11,7 +11,8 @@ from unistep.cli import app
 
 SMALL = [
     "fit.training={steps: 2, batch: 16}", "fit.samples=64", "fit.max_error=100", "training.steps=2",
-    "training.batch=16", "training.preview_every=null", "training.checkpoint={every_steps: 1, keep: 2}", "evaluation.samples=128",
+    "training.batch=16", "training.preview_every=null", "training.checkpoint={every_steps: 1, keep: 2}",
+    "evaluation.samples=128",
     "evaluation.solver={name: heun, num_steps: 2}", "generator.weights=raw",
 ]  # fmt: skip
 

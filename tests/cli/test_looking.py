@@ -11,14 +11,16 @@ from PIL import Image
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from unistep import api
+import unistep.api.judges
+from unistep import api, load_teacher
 from unistep.api.draws import Draws
-from unistep.api.hooks import IMAGE_SEEDS, POINT_SEEDS, looking_hooks
+from unistep.api.hooks import IMAGE_SEEDS, POINT_SEEDS, Features, looking_hooks
 from unistep.api.judges import judged_features
 from unistep.api.sampling import draws_from
 from unistep.api.talk import Talk
 from unistep.assets import embedded_folder
 from unistep.cli import app
+from unistep.evaluation.feature_judge import FeatureJudge
 from unistep.evaluation.features import load_judge
 from unistep.recipes import load_recipe
 from unistep.recipes.schema import DistillRecipe
@@ -98,14 +100,20 @@ def test_diversity_is_watched_in_features_of_what_is_seen_where_there_are_any() 
     assert watched.reference == values.reference
 
 
-def test_a_judge_lends_its_features(tmp_path: Path) -> None:
-    recipe = load_recipe("fashion-mnist")
-    assert isinstance(recipe, DistillRecipe)
-    features, images = judged_features(recipe, tmp_path, CPU), torch.randint(0, 256, (3, 1, 28, 28), dtype=torch.uint8)
+def lent(name: str, folder: Path) -> Features | None:
+    recipe = load_recipe(name)
+    assert isinstance(recipe, DistillRecipe) and recipe.teacher.load is not None
+    return judged_features(recipe, load_teacher(recipe.teacher.load), folder, CPU, Talk(quiet=True))
+
+
+def test_a_judge_trained_on_the_data_lends_its_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    features, images = lent("fashion-mnist", tmp_path), torch.randint(0, 256, (3, 1, 28, 28), dtype=torch.uint8)
     assert features is not None
     assert torch.equal(features(images), load_judge("embedded:fashion-mnist").features(images)[0])
-    points = load_recipe("gaussians")
-    assert isinstance(points, DistillRecipe) and judged_features(points, tmp_path, CPU) is None
+    assert lent("gaussians", tmp_path) is None
+    large = FeatureJudge(title="large", network=nn.Identity(), sha256="", references={})
+    monkeypatch.setattr(unistep.api.judges, "find_judge", lambda *a: large)
+    assert lent("fashion-mnist", tmp_path) is None
 
 
 def test_points_are_previewed_from_seeds_of_their_own(tmp_path: Path) -> None:

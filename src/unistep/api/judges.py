@@ -138,9 +138,12 @@ def find_quick_judge(
 def judged_features(
     recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device, say: Talk
 ) -> Features | None:
-    """What the judge sees images by, for the watch over diversity, which trains nothing; None without a judge."""
+    """What a judge trained on the data sees images by, for the watch over diversity, which trains nothing.
+
+    None for any other: the large networks of photographs would take longer, for every line of the log, than a step.
+    """
     judge = find_judge(recipe, teacher, folder, device, say)
-    return None if judge is None else lambda images: judge.features(images)[0]
+    return (lambda images: judge.features(images)[0]) if isinstance(judge, Judge) else None
 
 
 def quick_image_judge(judge: AnyJudge, evaluation: EvaluationConfig) -> QuickJudge:

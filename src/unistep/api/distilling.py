@@ -11,6 +11,7 @@ from unistep.api.draws import one_step, solved_teacher, teacher_draws
 from unistep.api.evaluating import evaluate_run, require_judging
 from unistep.api.hooks import looking_hooks
 from unistep.api.judges import find_quick_judge
+from unistep.api.lpips import lpips_of_files
 from unistep.api.pairing import pairs_of_run
 from unistep.api.runs import open_run, record, record_start
 from unistep.api.talk import Talk, with_flags
@@ -97,7 +98,12 @@ def train_generator(
     generator = prepare_network(initial, config, device)
     fake_score = prepare_network(start.copy(), config, device)
     method = DMD(
-        teacher, generator, fake_score, recipe.method, regression(recipe, teacher, device), recipe.teacher.guidance
+        teacher,
+        generator,
+        fake_score,
+        recipe.method,
+        regression(recipe, teacher, folder, device),
+        recipe.teacher.guidance,
     )
     check_names(config.optim, method.networks)
     pairs = pairs_of_run(recipe, teacher, folder, device, say, quiet) if recipe.method.needs_pairs else None
@@ -153,17 +159,17 @@ def initial_time(config: GeneratorConfig, teacher: Teacher) -> float | None:
 
 
 def regression(
-    recipe: DistillRecipe, teacher: Teacher, device: torch.device
+    recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device
 ) -> Callable[[Tensor, Tensor], Tensor] | None:
     """The distance of Eq. 9 that the recipe names, or None.
 
     Raises:
-        UserError: for a perceptual network that looks at other samples than the teacher's.
+        UserError: for a perceptual network that looks at other samples than the teacher's, or missing weights.
     """
     method = recipe.method
     if not method.needs_pairs:
         return None
-    features = None
+    features, lpips = None, lpips_of_files(method.lpips_weights, folder) if method.lpips_weights else None
     if method.perceptual_network is not None:
         features = load_perceptual(method.perceptual_network).to(device)
         sees = (features.config["channels"], features.config["size"], features.config["size"])
@@ -172,5 +178,5 @@ def regression(
                 f"method.perceptual_network: found one for samples of shape {list(sees)}, expected the teacher's "
                 f"{list(teacher.shape)}; choose l2, or multiscale for images"
             )
-    distance = build_regression(method.regression, features, method.pixel_weight)
+    distance = build_regression(method.regression, features, method.pixel_weight, lpips)
     return distance.to(device) if isinstance(distance, nn.Module) else distance

@@ -26,6 +26,8 @@ from unistep.types import bcast
 class DMDConfig(BaseModel):
     """Settings of DMD; the defaults are the paper's (appendix B).
 
+    `lpips_weights` names the files of VGG16 (torchvision's `vgg16-397923af.pth`) and of LPIPS (its authors' `vgg.pth`),
+    or one file with the tensors of both; without it the piq library brings them (extra `lpips`).
     `lambda_dm: 0` is the ablation without distribution matching, `lambda_reg: 0` the one without regression. With
     `dm_from_step` the generator first learns from pairs alone; the fake score starts `fake_score_from_step` to meet
     the generator it will judge.
@@ -41,6 +43,7 @@ class DMDConfig(BaseModel):
     max_fraction: float = Field(default=0.98, ge=0, le=1)
     fake_score_updates_per_step: int = Field(default=1, ge=0)
     regression: RegressionName = "lpips"
+    lpips_weights: tuple[str, ...] = ()
     perceptual_network: str | None = None
     pixel_weight: float = Field(default=1.0, ge=0)
     dm_from_step: int = Field(default=0, ge=0)
@@ -51,6 +54,8 @@ class DMDConfig(BaseModel):
         """Settings that contradict each other are refused."""
         if self.lambda_dm == 0 and self.lambda_reg == 0:
             raise ValueError("lambda_dm and lambda_reg: found 0 and 0, expected at least one positive")
+        if self.lpips_weights and self.regression != "lpips":
+            raise ValueError(f"lpips_weights: found a value, expected nothing: regression is {self.regression}")
         if self.min_fraction >= self.max_fraction:
             raise ValueError(
                 f"min_fraction: found {self.min_fraction}, expected less than max_fraction {self.max_fraction}"

@@ -131,7 +131,8 @@ def candidates(
             identity = Identity(teacher=model, judge=judge.sha256, first_seed=evaluation.first_seed, sampler=how)
             cached = stored_features(teacher, name, folder, identity, evaluation.samples)
         return Candidate(
-            name=name, sample=draws, nfe=nfe, role=role, latency=draws.batch, identity=identity, cached=cached
+            name=name, sample=draws, nfe=nfe, role=role, latency=draws.batch if evaluation.timed else None,
+            identity=identity, cached=cached,
         )  # fmt: skip
 
     def one(network: nn.Module) -> Draws:

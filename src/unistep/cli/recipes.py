@@ -6,6 +6,7 @@ import typer
 
 from unistep.cli.errors import one_line_errors
 from unistep.recipes import builtin_recipes, read_recipe
+from unistep.recipes.smoke import SUFFIX, has_smoke_form, without_form
 
 
 @one_line_errors
@@ -14,13 +15,17 @@ def recipes(
 ) -> None:
     """List the built-in recipes, or print one as YAML to copy and edit."""
     if name is not None:
-        text, _ = read_recipe(name)
+        text, _ = read_recipe(without_form(name))
         typer.echo(text, nl=False)
         return
     known = builtin_recipes()
     width = max(map(len, known))
     for recipe, text in known.items():
         typer.echo(f"{recipe:<{width}}  {about(text)}")
+    short = [recipe for recipe, text in known.items() if has_smoke_form(text)]
+    typer.echo(
+        f"\nIn seconds, to see that everything is in place: {', '.join(f'{recipe}{SUFFIX}' for recipe in short)}"
+    )
 
 
 def about(text: str) -> str:

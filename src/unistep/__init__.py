@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unistep.api import certify as certify
     from unistep.api import convert as convert
     from unistep.api import distill as distill
     from unistep.api import evaluate as evaluate
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "certify": "unistep.api",
     "convert": "unistep.api",
     "distill": "unistep.api",
     "evaluate": "unistep.api",

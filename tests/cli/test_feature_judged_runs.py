@@ -19,7 +19,7 @@ from unistep.teachers.checkpoint import save_denoiser
 
 RECIPE = """
 kind: distill
-teacher: {load: TEACHER}
+teacher: {load: TEACHER, certify: false} # random weights
 pairs: {count: 8, solver: {name: heun, num_steps: 2}, tile: 4}
 method: {name: dmd, regression: l2}
 training: {steps: 2, batch: 4, evaluate_every: 1, optim: {default: {lr: 1e-4}}}

@@ -14,6 +14,7 @@ from unistep.teachers import teacher_from_module
 RECIPE = """
 name: mine
 kind: distill
+teacher: {certify: false} # random weights
 pairs: {count: 8, solver: {name: ddim, num_steps: 2}, tile: 4}
 method: {name: dmd, regression: l2}
 training: {steps: 2, batch: 4}
@@ -58,6 +59,7 @@ def test_the_generator_is_opened_and_sampled_with_its_teacher(run: Path) -> None
     assert config["shape"] == [1, 8, 8]
     assert generator(torch.randn(2, 1, 8, 8)).shape == (2, 1, 8, 8)
     assert unistep.sample(run, num=3, teacher=my_teacher(0)).is_file()
+    assert unistep.sample(run, num=3, teacher=my_teacher(0), checkpoint="last").is_file()
     with pytest.raises(UserError, match="its teacher was a module of your own"):
         unistep.sample(run, num=3)
 

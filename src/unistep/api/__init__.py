@@ -1,5 +1,6 @@
 """The verbs as Python functions, the same names as on the command line."""
 
+from unistep.api.certifying import certify as certify
 from unistep.api.converting import convert as convert
 from unistep.api.distilling import distill as distill
 from unistep.api.evaluating import evaluate as evaluate

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from unistep.api.draws import Draws, one_step, solved_teacher, teacher_draws
+from unistep.api.checkpoints import export_checkpoint
+from unistep.api.draws import Draws, generated, solved_teacher, teacher_draws
 from unistep.api.judges import AnyJudge, find_judge, point_reference
 from unistep.api.runs import load_run_recipe, read_record
 from unistep.api.talk import Talk, with_flags
@@ -39,6 +39,7 @@ def evaluate(
     *,
     overrides: Iterable[str] = (),
     teacher: Teacher | None = None,
+    checkpoint: str | None = None,
     device: str = "auto",
     recompute: bool = False,
     quiet: bool = False,
@@ -49,6 +50,7 @@ def evaluate(
         run: the folder of a run of `distill`, or the generator's inside it.
         overrides: `a.b=c` items; only those under `evaluation` matter.
         teacher: your own teacher, if the run was made with one.
+        checkpoint: `best`, `last` or `step-N` of the run's training, given a row of its own beside the generator.
         device: auto, cpu or cuda.
         recompute: measure the teacher anew instead of using stored features.
         quiet: print nothing.
@@ -67,10 +69,18 @@ def evaluate(
         found = teacher or find_teacher(recipe, folder, where, say, quiet)
         require_its_teacher(folder, found)
         found.denoiser.to(where)
+        if checkpoint is not None:
+            recipe = with_row(recipe, on_main(lambda: export_checkpoint(folder, checkpoint)))
         result = evaluate_run(recipe, found, folder, where, say, recompute, quiet)
     if result is None:
         raise UserError(NO_JUDGE)
     return result
+
+
+def with_row(recipe: DistillRecipe, generator: Path) -> DistillRecipe:
+    """The recipe with a generator of the run's own beside: one of its checkpoints."""
+    beside = {**recipe.evaluation.beside, generator.name.replace("-", " ", 1): str(generator)}
+    return recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update={"beside": beside})})
 
 
 def require_its_teacher(folder: Path, teacher: Teacher) -> None:
@@ -132,23 +142,24 @@ def candidates(
             cached = stored_features(teacher, name, folder, identity, evaluation.samples)
         return Candidate(
             name=name, sample=draws, nfe=nfe, role=role, latency=draws.batch if evaluation.timed else None,
-            identity=identity, cached=cached,
+            device=draws.device, identity=identity, cached=cached,
         )  # fmt: skip
 
-    def one(network: nn.Module) -> Draws:
-        return teacher_draws(teacher, one_step(network), device)
+    def drawn(network: Generator) -> Draws:
+        return teacher_draws(teacher, generated(network), device)
 
     full, nfe = solved_teacher(teacher, evaluation.solver, recipe.teacher.guidance, device)
     how = {**evaluation.solver.model_dump(), "guidance": recipe.teacher.guidance}
     cut, step = Generator(teacher.denoiser, teacher.process), {"name": "one step"}
     rows = [
         row(TEACHER, "teacher", full, nfe, teacher.sha256, how),
-        row(ONE_STEP, "teacher_one_step", one(cut), 1, teacher.sha256, step),
+        row(ONE_STEP, "teacher_one_step", drawn(cut), 1, teacher.sha256, step),
     ]
     for name, spec in evaluation.beside.items():
         other, _, sha256 = load_generator(generator_folder(spec), teacher)
-        rows.append(row(name, "other", one(other.to(device)), 1, sha256, step))
-    return [*rows, row(STUDENT, "student", one(generator), 1, "", step)]
+        rows.append(row(name, "other", drawn(other.to(device)), other.steps.count, sha256, step))
+    name = STUDENT if generator.steps.count == 1 else f"generator of {generator.steps.count} steps"
+    return [*rows, row(name, "student", drawn(generator), generator.steps.count, "", step)]
 
 
 def generator_folder(spec: str) -> Path:

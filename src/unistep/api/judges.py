@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unistep.api.draws import Draws
-from unistep.api.hooks import QuickJudge
+from unistep.api.hooks import Features, QuickJudge
 from unistep.api.real_images import key_of, splits_of, with_references
 from unistep.api.talk import Talk
 from unistep.data import ImageDataset, load_images
@@ -161,6 +161,14 @@ def find_quick_judge(
         return quick_image_judge(judge, recipe.evaluation)
     reference = point_reference(teacher, recipe.evaluation.samples_during_training)
     return None if reference is None else quick_point_judge(reference, recipe.evaluation)
+
+
+def judged_features(
+    recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device, say: Talk
+) -> Features | None:
+    """What the judge sees images by, for the watch over diversity, which trains nothing; None without a judge."""
+    judge = find_judge(recipe, teacher, folder, device, say)
+    return None if judge is None else lambda images: judge.features(images)[0]
 
 
 def quick_image_judge(judge: AnyJudge, evaluation: EvaluationConfig) -> QuickJudge:

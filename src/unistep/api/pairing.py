@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from unistep.api.certifying import require_certificate
 from unistep.api.runs import open_run, record, record_start
 from unistep.api.talk import Talk, with_flags
 from unistep.api.teachers import find_teacher
@@ -50,6 +51,8 @@ def make_pairs(
         on_main(lambda: record_start(folder, where))
         found = teacher or find_teacher(resolved, folder, where, say, quiet)
         on_main(lambda: record(folder, teacher={"source": found.source, "sha256": found.sha256}))
+        if resolved.teacher.certify:
+            require_certificate(found, folder, where, say)
         return pairs_of_run(resolved, found, folder, where, say, quiet).folder
 
 

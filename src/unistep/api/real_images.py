@@ -10,6 +10,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from unistep.api.talk import Talk
+from unistep.atomic import atomic_write
 from unistep.data import load_images
 from unistep.data.config import DataConfig
 from unistep.errors import UserError
@@ -23,7 +24,6 @@ from unistep.evaluation.reference import (
     reference_from_statistics,
     unpack_reference,
 )
-from unistep.pairs.atomic import atomic_write
 from unistep.recipes.schema import EvaluationConfig
 from unistep.training.distributed import on_main
 

@@ -80,6 +80,7 @@ def teach(
             folder,
             teaching_hooks(resolved, data, folder, where, say),
             resolved.model_dump(mode="json", exclude={"about", "evaluation", "name"}),
+            config,
         )
         export_average(result, unwrap(denoiser), folder / "teacher", config)
     return folder

@@ -2,6 +2,7 @@
 
 import typer
 
+from unistep.cli.certify import certify
 from unistep.cli.convert import convert
 from unistep.cli.distill import distill
 from unistep.cli.evaluate import evaluate
@@ -17,5 +18,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (recipes, teach, pairs, distill, sample, evaluate, convert):
+for verb in (recipes, teach, pairs, distill, sample, evaluate, convert, certify):
     app.command()(verb)

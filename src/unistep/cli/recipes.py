@@ -6,7 +6,7 @@ import typer
 
 from unistep.cli.errors import one_line_errors
 from unistep.recipes import builtin_recipes, read_recipe
-from unistep.recipes.smoke import SUFFIX, has_smoke_form, without_form
+from unistep.recipes.smoke import SUFFIX, without_form
 
 
 @one_line_errors
@@ -22,10 +22,8 @@ def recipes(
     width = max(map(len, known))
     for recipe, text in known.items():
         typer.echo(f"{recipe:<{width}}  {about(text)}")
-    short = [recipe for recipe, text in known.items() if has_smoke_form(text)]
-    typer.echo(
-        f"\nIn seconds, to see that everything is in place: {', '.join(f'{recipe}{SUFFIX}' for recipe in short)}"
-    )
+    forms = ", ".join(f"{recipe}{SUFFIX}" for recipe in smoke_forms(known))
+    typer.echo(f"\nSmoke forms, every stage in seconds: {forms}")
 
 
 def about(text: str) -> str:

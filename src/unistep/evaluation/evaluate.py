@@ -32,6 +32,7 @@ class Candidate:
         nfe: network evaluations per sample.
         role: what it stands for in a comparison.
         latency: makes a batch of that many finished images, for timing; None = not timed.
+        device: where it makes them.
         identity: what its samples depend on; needed to read or keep a feature file.
         cached: a feature file to load instead of sampling.
     """
@@ -41,6 +42,7 @@ class Candidate:
     nfe: int
     role: Role = "other"
     latency: MakeImages | None = None
+    device: torch.device = torch.device("cpu")
     identity: Identity | None = None
     cached: Path | None = None
 
@@ -227,7 +229,7 @@ def evaluate_points(
 def row_of(candidate: Candidate, found: dict[str, float], num_samples: int, first_seed: int, cached: bool) -> Row:
     """The row of a candidate, timed if it can be."""
     with torch.no_grad():
-        timing: Timing | None = None if candidate.latency is None else measure(candidate.latency)
+        timing: Timing | None = None if candidate.latency is None else measure(candidate.latency, candidate.device)
     return Row(
         name=candidate.name,
         role=candidate.role,

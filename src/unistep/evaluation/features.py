@@ -12,12 +12,12 @@ from torch import Tensor
 
 from unistep.arguments import require_type
 from unistep.assets import embedded_folder
+from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.evaluation.judge_network import Judgement, JudgeNetwork
 from unistep.evaluation.network_file import described, network_file, read_file
 from unistep.evaluation.perceptual_network import PerceptualNetwork
 from unistep.evaluation.reference import STORED, ReferenceFeatures, Split, pack_reference, unpack_reference
-from unistep.pairs.atomic import atomic_write
 
 JUDGE_FORMAT, PERCEPTUAL_FORMAT = "unistep-judge/1", "unistep-perceptual/1"
 HEADER: Mapping[str, Any] = {"accuracy": float, "recipe": dict, "names": tuple[str, ...]}

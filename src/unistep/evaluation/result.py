@@ -1,13 +1,13 @@
 """The result of an evaluation: rows of figures with their sample counts and seeds, kept as JSON."""
 
 import json
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.evaluation.throughput import Timing
 
@@ -77,10 +77,8 @@ class Evaluation:
     def save(self, path: Path) -> None:
         """Writes JSON, whole or not at all."""
         text = json.dumps({"format": FORMAT, **asdict(self)}, indent=2, sort_keys=True, allow_nan=False)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            temporary.write_text(text + "\n")
-            os.replace(temporary, path)
+            atomic_write(path, f"{text}\n".encode())
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error.strerror}); expected a writable folder") from error
 

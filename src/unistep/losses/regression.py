@@ -1,6 +1,6 @@
 """The regression loss on noise-image pairs (Eq. 9): how far G(z) is from the teacher's own answer to z."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from unistep.errors import UserError
 from unistep.losses.lpips import LPIPS, piq_metric
 
 RegressionName = Literal["l2", "pseudo_huber", "multiscale", "perceptual", "lpips"]
+OF_IMAGES = ("multiscale", "perceptual", "lpips")
 
 
 class Features(Protocol):
@@ -34,7 +35,12 @@ def pseudo_huber(x: Tensor, y: Tensor, c: float = 0.00054) -> Tensor:
 
 
 def multiscale(x: Tensor, y: Tensor, levels: int = 3) -> Tensor:
-    """Mean of L2 over a pyramid of 2x averages, [b, c, h, w] twice -> [b]: large structure counts as much as detail."""
+    """Mean of L2 over a pyramid of 2x averages, [b, c, h, w] twice -> [b]: large structure counts as much as detail.
+
+    Raises:
+        UserError: for samples that are no images, which have nothing to average over.
+    """
+    require_images("multiscale", x.shape[1:])
     total, used = l2(x, y), 1
     while used < levels and min(x.shape[-2:]) >= 4:
         x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
@@ -52,6 +58,19 @@ def perceptual(features: Features, x: Tensor, y: Tensor, pixel_weight: float = 1
         f, g = F.normalize(f.float(), dim=1, eps=1e-6), F.normalize(g.float(), dim=1, eps=1e-6)
         total = total + (f - g).square().sum(1).flatten(1).mean(1)
     return total
+
+
+def require_images(name: RegressionName, dims: Sequence[int]) -> None:
+    """Refuses samples [b, *dims] that a distance of images cannot compare.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    if name in OF_IMAGES and len(dims) != 3:
+        raise UserError(
+            f"method.regression: found {name!r} for samples of shape {list(dims)}, expected images [c, h, w]; "
+            "choose l2 or pseudo_huber"
+        )
 
 
 def build_regression(

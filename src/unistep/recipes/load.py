@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from unistep.arguments import require_choice
 from unistep.errors import UserError
 from unistep.recipes.builtin import read_recipe
+from unistep.recipes.extend import extended
 from unistep.recipes.messages import explain
 from unistep.recipes.parse import apply_override, parse_recipe_text, require_plain
 from unistep.recipes.schema import DistillRecipe, TeachRecipe
@@ -36,7 +37,7 @@ def load_recipe(recipe: str | Path | Recipe, overrides: Iterable[str] = ()) -> R
         text, source, smoke = dump_recipe(recipe), recipe.name, False
     else:
         (text, source), smoke = read_recipe(without_form(recipe)), is_smoke(recipe)
-    values = in_form(parse_recipe_text(text, source), source, smoke)
+    values = in_form(extended(parse_recipe_text(text, source), source), source, smoke)
     for override in overrides:
         apply_override(values, override)
     return recipe_from_values(values, source)

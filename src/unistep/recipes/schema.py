@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from unistep.data.config import DataConfig
 from unistep.evaluation.feature_judge import is_feature_judge
-from unistep.methods.dmd import DMDConfig
+from unistep.methods.registry import AnyMethod
 from unistep.methods.teach import TeachConfig
 from unistep.training.config import TrainingConfig
 
@@ -32,12 +32,16 @@ class TeacherConfig(Section):
     to `unistep.distill(..., teacher=...)` from Python.
 
     `guidance` w (1 = off) is one number for the pairs, the real score and the teacher that the generator is compared
-    with: the generator learns the guided teacher and needs no guidance itself.
+    with: the generator learns the guided teacher and needs no guidance itself. `certify`: whether it is asked first
+    if it is read as it was trained. `options` are what a pipeline of diffusers leaves open, prompts above all (see
+    `teachers.diffusers.Options`).
     """
 
     load: str | None = None
     teach: str | None = None
     guidance: float = Field(default=1.0, ge=0)
+    certify: bool = True
+    options: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def check(self) -> "TeacherConfig":
@@ -76,6 +80,18 @@ class GeneratorConfig(Section):
         if self.sigma_init is not None and self.u_init is not None:
             raise ValueError("found both sigma_init and u_init, expected at most one of them")
         return self
+
+
+class ExactData(Section):
+    """Exact samples of an analytic teacher as the real ones, by default from seeds that nothing else has."""
+
+    kind: Literal["exact"]
+    count: int = Field(default=65_536, ge=1)
+    first_seed: int = Field(default=30_000_000, ge=0)
+
+
+RealImages = Annotated[DataConfig | ExactData, Field(discriminator="kind")]
+"""Where a method's real images come from."""
 
 
 class PairsConfig(Section):
@@ -142,26 +158,33 @@ class DistillRecipe(Section):
     kind: Literal["distill"]
     about: str = ""
     teacher: TeacherConfig = Field(default_factory=TeacherConfig)
+    data: RealImages | None = None
     fit: FitConfig | None = None
     generator: GeneratorConfig = Field(default_factory=GeneratorConfig)
     pairs: PairsConfig | None = None
-    method: DMDConfig
+    method: AnyMethod
     training: TrainingConfig
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
 
     @model_validator(mode="after")
     def check(self) -> "DistillRecipe":
         """Sections that need each other."""
-        if self.method.needs_pairs and self.pairs is None:
-            raise ValueError(
-                f"pairs: found nothing, expected a section: method.lambda_reg is {self.method.lambda_reg} and "
-                "regression needs pairs"
-            )
-        if self.method.lambda_dm > 0 and self.method.dm_from_step >= self.training.steps:
-            raise ValueError(
-                f"method.dm_from_step: found {self.method.dm_from_step}, expected less than training.steps "
-                f"{self.training.steps}: distribution matching would never begin; set method.lambda_dm to 0 if meant"
-            )
+        method, start = self.method, self.generator
+        for section, needed, what in (
+            ("pairs", method.needs_pairs, "noise-image pairs"),
+            ("data", method.needs_data, "real images"),
+        ):
+            if needed and getattr(self, section) is None:
+                raise ValueError(f"{section}: found nothing, expected a section: method {method.name} needs {what}")
+        for key, found in (("sigma_init", start.sigma_init), ("u_init", start.u_init)):
+            if method.from_terminal and found is not None:
+                raise ValueError(
+                    f"generator.{key}: found {found}, expected null: method {method.name} starts at the terminal time"
+                )
+        try:
+            method.check_length(self.training.steps)
+        except ValueError as error:
+            raise ValueError(f"method.{error}") from error
         if self.pairs is not None:
             require_unseen(self.pairs, self.evaluation)
         evaluation = self.evaluation

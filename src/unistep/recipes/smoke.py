@@ -1,5 +1,6 @@
 """The smoke form of a recipe, `NAME:smoke`: its `smoke` section laid over the rest, seconds in place of hours."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,18 @@ def without_form(recipe: str | Path) -> str:
     return str(recipe).removesuffix(SUFFIX)
 
 
-def has_smoke_form(text: str) -> bool:
-    """Whether a recipe's text has a `smoke` section; a line is looked for, nothing is parsed."""
-    return any(line.startswith("smoke:") for line in text.splitlines())
+def smoke_forms(recipes: Mapping[str, str]) -> list[str]:
+    """Those names of recipes, given with their texts, that have a smoke form: of their own or of what they extend.
+
+    Lines are looked for; nothing is parsed.
+    """
+
+    def has(name: str) -> bool:
+        lines = recipes.get(name, "").splitlines()
+        bases = [line.partition(":")[2].strip() for line in lines if line.startswith("extends:")]
+        return any(line.startswith("smoke:") for line in lines) or any(has(base) for base in bases)
+
+    return [name for name in recipes if has(name)]
 
 
 def is_smoke(recipe: str | Path) -> bool:
@@ -35,8 +45,10 @@ def in_form(values: dict[str, Any], source: str, smoke: bool) -> dict[str, Any]:
     section = values.get("smoke")
     if not isinstance(section, dict):
         raise UserError(f"{source}: smoke: found {section!r}, expected a section: this recipe has no smoke form")
-    name = f"{values.get('name', Path(source).stem)}-smoke"
-    return laid_over(usual, {"name": name, **section})
+    name = values.get("name", Path(source).stem)
+    return laid_over(
+        usual, {"name": f"{name}-smoke", "about": f"smoke test of {name}: no figure means anything", **section}
+    )
 
 
 def laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -1,15 +1,16 @@
 """The report of a run: one HTML file that needs nothing else, readable on a phone, in light and in dark."""
 
 import base64
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.evaluation.result import Evaluation
+from unistep.reports.certificate import rows
 from unistep.reports.columns import COST, percent, significant
 from unistep.reports.curves import panels
 from unistep.reports.figures import draw_panel, inline_svg, render
@@ -34,10 +35,8 @@ def write_report(run_dir: Path) -> Path:
     """
     run = read_run(Path(run_dir))
     path = run.folder / "report.html"
-    draft = path.with_name(f".{path.name}.draft")
     try:
-        draft.write_text(page(run), encoding="utf-8")
-        os.replace(draft, path)
+        atomic_write(path, page(run).encode())
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); expected a writable run folder") from error
     return path
@@ -72,6 +71,8 @@ def parts(run: RunFiles) -> dict[str, Any]:
         "curves": curves(run),
         "alarms": alarms(run),
         "watched": run.health is not None or any(k.startswith("health/") for line in run.lines for k in line),
+        "certificate": rows(run.certificate) if run.certificate else [],
+        "certified": run.certificate,
         "recipe": run.recipe,
         "versions": flattened((run.record or {}) | ({"evaluation": made_with(evaluation)} if evaluation else {})),
         "missing": run.missing,

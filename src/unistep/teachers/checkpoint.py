@@ -19,9 +19,10 @@ from unistep.networks.generator import Generator
 from unistep.networks.preconditioning import EDMDenoiser
 from unistep.networks.state_dict import load_strictly
 from unistep.process.base import NoiseProcess
-from unistep.teachers.checkpoint_config import denoiser_from_config, naming, require_types
+from unistep.teachers.checkpoint_config import denoiser_from_config, naming, require_types, steps_from_config
 from unistep.teachers.codecs import codec_from_config
 from unistep.teachers.conditioners import conditioner_from_config
+from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.teachers.teacher import Teacher
 
 FORMAT = "unistep-denoiser/1"
@@ -34,7 +35,7 @@ def save_denoiser(folder: Path, denoiser: nn.Module, config: dict[str, Any], dty
     Args:
         folder: where; replaced if it exists.
         denoiser: the module whose parameters are stored.
-        config: network, process, sigma_data, shape, conditioner, codec; `t_init` too where it is a generator.
+        config: network, process, sigma_data, shape, conditioner, codec; a generator's `t_init` and `steps` too.
         dtype: storage type of floating-point weights; None keeps theirs.
     """
     state = {
@@ -90,7 +91,7 @@ def clear_leftovers(folder: Path) -> None:
             shutil.rmtree(leftover)
 
 
-def load_denoiser(folder: Path) -> tuple[EDMDenoiser, dict[str, Any], str]:
+def load_denoiser(folder: Path) -> tuple[EDMDenoiser | DiffusersDenoiser, dict[str, Any], str]:
     """A denoiser, its configuration and the sha256 over both files.
 
     Raises:
@@ -131,7 +132,9 @@ def teacher_from_folder(folder: Path) -> Teacher:
     return teacher_from_config(denoiser, config, source=str(folder), sha256=digest)
 
 
-def teacher_from_config(denoiser: EDMDenoiser, config: dict[str, Any], source: str, sha256: str) -> Teacher:
+def teacher_from_config(
+    denoiser: EDMDenoiser | DiffusersDenoiser, config: dict[str, Any], source: str, sha256: str
+) -> Teacher:
     """A frozen teacher around a denoiser whose weights are loaded."""
     return Teacher(
         denoiser=denoiser,
@@ -173,4 +176,6 @@ def load_generator(folder: str | Path, teacher: Teacher | None = None) -> tuple[
     else:
         raise UserError(f"{folder}: its teacher was a module of your own; give it as load_generator(folder, teacher)")
     load_strictly(denoiser, state, folder / "model.safetensors")
-    return Generator(denoiser, process, config["t_init"]).eval(), config, digest
+    with naming(folder / "config.json"):
+        steps = steps_from_config(config.get("steps"))
+    return Generator(denoiser, process, config["t_init"], steps).eval(), config, digest

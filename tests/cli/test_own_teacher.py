@@ -50,7 +50,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_without_a_judge_samples_are_shown_and_not_measured(run: Path) -> None:
     assert (run / "report.html").is_file() and (run / "previews" / "evaluation.png").is_file()
     assert not (run / "evaluation.json").exists()
-    with pytest.raises(UserError, match=r"evaluation\.judge: found nothing, expected embedded:NAME or a folder"):
+    with pytest.raises(UserError, match=r"evaluation\.judge: found nothing, expected embedded:NAME, a folder"):
         unistep.evaluate(run, teacher=my_teacher(0), quiet=True)
 
 

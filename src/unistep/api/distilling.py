@@ -12,6 +12,7 @@ from unistep.api.evaluating import evaluate_run, require_judging
 from unistep.api.hooks import looking_hooks
 from unistep.api.images import real_images
 from unistep.api.judges import find_quick_judge, judged_features
+from unistep.api.lpips import lpips_of_files
 from unistep.api.pairing import pairs_of_run
 from unistep.api.runs import open_run, record, record_start
 from unistep.api.talk import Talk, with_flags
@@ -94,7 +95,7 @@ def train_generator(
     teacher, config = start.teacher, recipe.training
     require_judging(recipe, teacher, folder, device, say)
     above, _ = solved_teacher(teacher, recipe.evaluation.solver, recipe.teacher.guidance, device)
-    method = recipe.method.build(ingredients(recipe, start, device))
+    method = recipe.method.build(ingredients(recipe, start, device, folder))
     check_names(config.optim, method.networks)
     images = real_images(recipe.data, teacher) if recipe.data is not None and recipe.method.needs_data else None
     pairs = pairs_of_run(recipe, teacher, folder, device, say, quiet) if recipe.method.needs_pairs else None
@@ -123,8 +124,10 @@ def train_generator(
         say(f"exported the {chosen.name} weights; distances: {both}")
 
 
-def ingredients(recipe: DistillRecipe, start: Starting, device: torch.device) -> Ingredients:
-    """What the recipe's method is built from.
+def ingredients(
+    recipe: DistillRecipe, start: Starting, device: torch.device, folder: Path | None = None
+) -> Ingredients:
+    """What the recipe's method is built from; the run in `folder` records which files its weights came from.
 
     Raises:
         UserError: for a noise level or a distance that does not suit the teacher.
@@ -136,7 +139,7 @@ def ingredients(recipe: DistillRecipe, start: Starting, device: torch.device) ->
         steps=recipe.training.steps,
         guidance=recipe.teacher.guidance,
         t_init=initial_time(recipe.generator, start.teacher),
-        regression=regression(recipe.method.distance, start.teacher.shape, device),
+        regression=regression(recipe.method.distance, start.teacher.shape, device, folder),
         seed=derived_seed(recipe.training.seed, "initial weights"),
     )
 
@@ -174,17 +177,18 @@ def initial_time(config: GeneratorConfig, teacher: Teacher) -> float | None:
 
 
 def regression(
-    wanted: Distance | None, shape: tuple[int, ...], device: torch.device
+    wanted: Distance | None, shape: tuple[int, ...], device: torch.device, folder: Path | None = None
 ) -> Callable[[Tensor, Tensor], Tensor] | None:
     """The distance that a method's settings name, for samples [b, *shape], ready to use; None where none is needed.
 
     Raises:
-        UserError: for a distance of images, or a perceptual network, that looks at samples of another shape.
+        UserError: for a distance of images, or a perceptual network, that looks at samples of another shape, or for
+            missing weights.
     """
     if wanted is None:
         return None
     require_images(wanted.name, shape)
-    features = None
+    features, lpips = None, lpips_of_files(wanted.lpips_weights, folder) if wanted.lpips_weights else None
     if wanted.perceptual_network is not None:
         features = load_perceptual(wanted.perceptual_network).to(device)
         sees = (features.config["channels"], features.config["size"], features.config["size"])
@@ -193,5 +197,5 @@ def regression(
                 f"method.perceptual_network: found one for samples of shape {list(sees)}, expected the teacher's "
                 f"{list(shape)}; choose l2, or multiscale for images"
             )
-    distance = build_regression(wanted.name, features, wanted.pixel_weight)
+    distance = build_regression(wanted.name, features, wanted.pixel_weight, lpips)
     return distance.to(device) if isinstance(distance, nn.Module) else distance

@@ -141,8 +141,8 @@ def candidates(
             identity = Identity(teacher=model, judge=judge.sha256, first_seed=evaluation.first_seed, sampler=how)
             cached = stored_features(teacher, name, folder, identity, evaluation.samples)
         return Candidate(
-            name=name, sample=draws, nfe=nfe, role=role, latency=draws.batch, device=draws.device, identity=identity,
-            cached=cached,
+            name=name, sample=draws, nfe=nfe, role=role, latency=draws.batch if evaluation.timed else None,
+            device=draws.device, identity=identity, cached=cached,
         )  # fmt: skip
 
     def drawn(network: Generator) -> Draws:

@@ -1,6 +1,6 @@
 """Who judges a run: an embedded judge, a folder's, one trained on the images, or exact samples for points."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +9,9 @@ from torch import Tensor
 
 from unistep.api.draws import Draws
 from unistep.api.hooks import Features, QuickJudge
-from unistep.api.real_images import splits_of, with_references
+from unistep.api.real_images import key_of, splits_of, with_references
 from unistep.api.talk import Talk
-from unistep.data import ImageDataset
+from unistep.data import ImageDataset, load_images
 from unistep.data.config import DataConfig
 from unistep.errors import UserError
 from unistep.evaluation.feature_judge import FeatureJudge, is_feature_judge, load_feature_judge
@@ -29,13 +29,22 @@ REFERENCE_SEEDS = (0, 50_000_000)  # of the exact samples compared with, and of 
 AnyJudge = Judge | FeatureJudge
 
 
-def trained_judge(folder: Path, data: ImageDataset, steps: int, say: Talk) -> Judge:
-    """The judge in `folder`, trained on the images first if it is not there."""
+def trained_judge(
+    folder: Path,
+    images: Callable[[], ImageDataset],
+    steps: int,
+    say: Talk,
+    held_out: Callable[[], ImageDataset] | None = None,
+) -> Judge:
+    """The judge in `folder`, trained on the images first if it is not there; they are loaded only then."""
 
     def train() -> None:
-        if not (folder / "judge.safetensors").is_file():
-            say(f"training a judge on {len(data):,} images")
-            train_judge(data.images, data.labels, steps=steps, names=data.names).save(folder)
+        if (folder / "judge.safetensors").is_file():
+            return
+        data, test = images(), held_out() if held_out is not None else None
+        say(f"training a judge on {len(data):,} images")
+        held = None if test is None or test.labels is None else (test.images, test.labels)
+        train_judge(data.images, data.labels, steps=steps, names=data.names, held_out=held).save(folder)
 
     on_main(train)
     judge = load_judge(folder)
@@ -46,7 +55,9 @@ def trained_judge(folder: Path, data: ImageDataset, steps: int, say: Talk) -> Ju
 def find_judge(
     recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device, say: Talk, recompute: bool = False
 ) -> AnyJudge | None:
-    """The judge of a distillation, on the device: `train` means the one that the run's teacher was taught under.
+    """The judge of a distillation, on the device.
+
+    `train` means one trained on the recipe's real images, or the one that the run's teacher was taught under.
 
     Args:
         recipe: its evaluation names the judge, and real images for one that has none.
@@ -62,11 +73,28 @@ def find_judge(
     evaluation = recipe.evaluation
     if evaluation.judge is None:
         return None
-    if evaluation.judge == "train" and recipe.teacher.teach is None:
-        raise UserError("evaluation.judge: found train, which needs teacher.teach; name a folder or embedded:NAME")
-    judge = judge_of(folder / "teacher" / "judge" if evaluation.judge == "train" else evaluation.judge)
+    judge = judge_on_data(recipe, folder, say) if evaluation.judge == "train" else judge_of(evaluation.judge)
     sample = teacher.codec.decode(torch.zeros(1, *teacher.shape))
     return ready(judge, evaluation, splits_of(evaluation), folder, sample, device, say, recompute)
+
+
+def judge_on_data(recipe: DistillRecipe, folder: Path, say: Talk) -> Judge:
+    """The judge trained on `evaluation.real`, kept in the run, or the one that the run's teacher was taught under.
+
+    Raises:
+        UserError: if there are neither images nor such a teacher.
+    """
+    evaluation = recipe.evaluation
+    if evaluation.real is None and recipe.teacher.teach is None:
+        raise UserError(
+            "evaluation.judge: found train, which needs evaluation.real or teacher.teach; or name a folder or "
+            "embedded:NAME"
+        )
+    if evaluation.real is None:
+        return load_judge(folder / "teacher" / "judge")
+    train, test = splits_of(evaluation).values()
+    place = folder / "reference" / f"judge-{key_of(evaluation.real, evaluation.judge_steps)}"
+    return trained_judge(place, lambda: load_images(train), evaluation.judge_steps, say, lambda: load_images(test))
 
 
 def judge_of(spec: str | Path) -> AnyJudge:

@@ -87,8 +87,7 @@ def features_of(
     looked at anew with `recompute`.
     """
     identity = {"judge": judge.sha256, "data": data.model_dump(mode="json")}
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    path = folder / "reference" / f"{data.split or 'all'}-{key[:16]}.safetensors"
+    path = folder / "reference" / f"{data.split or 'all'}-{key_of(data, judge.sha256)}.safetensors"
 
     def compute() -> None:
         if recompute or not path.is_file():
@@ -101,6 +100,11 @@ def features_of(
     _, tensors, _ = read_file(path, FORMAT)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return unpack_reference(tensors, "images", digest, source=f"{data.path or data.kind}, {data.split or 'all'}")
+
+
+def key_of(data: DataConfig, seen_by: str | int) -> str:
+    """A short name for images as the recipe spells them, and what looks at them."""
+    return hashlib.sha256(json.dumps([seen_by, data.model_dump(mode="json")]).encode()).hexdigest()[:16]
 
 
 def look(judge: FeatureJudge, data: DataConfig, sample: Tensor, say: Talk) -> ReferenceFeatures:

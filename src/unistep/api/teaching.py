@@ -141,7 +141,7 @@ def teaching_hooks(recipe: TeachRecipe, data: ImageDataset, folder: Path, device
     if evaluation.judge is None:
         return looking_hooks(draws, None, say)
     if evaluation.judge == "train":
-        judge = trained_judge(folder / "judge", data, evaluation.judge_steps, say)
+        judge = trained_judge(folder / "judge", lambda: data, evaluation.judge_steps, say)
     else:
         judge = judge_of(evaluation.judge)
     sample = torch.zeros(1, *data.shape, dtype=torch.uint8)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unistep.errors import UserError
+from unistep.losses.lpips import LPIPS, piq_metric
 
 RegressionName = Literal["l2", "pseudo_huber", "multiscale", "perceptual", "lpips"]
 OF_IMAGES = ("multiscale", "perceptual", "lpips")
@@ -59,31 +60,6 @@ def perceptual(features: Features, x: Tensor, y: Tensor, pixel_weight: float = 1
     return total
 
 
-class LPIPS(nn.Module):
-    """LPIPS with VGG from the piq library (extra `lpips`), images upsampled bilinearly to 224 (DMD, appendix B)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        try:
-            import piq  # pyright: ignore[reportMissingImports] (an extra)
-        except ImportError as error:
-            raise UserError(
-                "method.regression: found 'lpips' but the library piq cannot be imported; "
-                "pip install 'unistep[lpips]' (it needs torchvision), or choose perceptual, multiscale or l2"
-            ) from error
-        self.metric = piq.LPIPS(reduction="none").eval().requires_grad_(False)
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Images [b, 1 or 3, h, w] in [-1, 1] twice -> [b]."""
-        return self.metric(*(self.prepare(image) for image in (x, y))).flatten()
-
-    def prepare(self, x: Tensor) -> Tensor:
-        """[-1, 1] to three channels in [0, 1] at 224 x 224."""
-        x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
-        x = F.interpolate(x.float(), size=(224, 224), mode="bilinear", align_corners=False)
-        return ((x + 1) / 2).clamp(0, 1)
-
-
 def require_images(name: RegressionName, dims: Sequence[int]) -> None:
     """Refuses samples [b, *dims] that a distance of images cannot compare.
 
@@ -98,12 +74,21 @@ def require_images(name: RegressionName, dims: Sequence[int]) -> None:
 
 
 def build_regression(
-    name: RegressionName, features: Features | None = None, pixel_weight: float = 1.0
+    name: RegressionName,
+    features: Features | None = None,
+    pixel_weight: float = 1.0,
+    lpips: nn.Module | None = None,
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """The regression loss (x, y) -> [b] of that name; `pixel_weight` is that of the L2 beside `perceptual`.
+    """The regression loss (x, y) -> [b] of that name.
+
+    Args:
+        name: of the loss.
+        features: the frozen network of `perceptual`.
+        pixel_weight: of the L2 beside `perceptual`.
+        lpips: the metric of `lpips` on images in [0, 1]; None = the piq library's.
 
     Raises:
-        UserError: for `perceptual` without a feature network, or `lpips` without its library.
+        UserError: for `perceptual` without a feature network, or `lpips` without metric and library.
     """
     if name == "perceptual":
         if features is None:
@@ -112,4 +97,6 @@ def build_regression(
                 "for example to embedded:fashion-mnist, or choose multiscale or l2"
             )
         return lambda x, y: perceptual(features, x, y, pixel_weight)
-    return LPIPS() if name == "lpips" else {"l2": l2, "pseudo_huber": pseudo_huber, "multiscale": multiscale}[name]
+    if name == "lpips":
+        return LPIPS(lpips or piq_metric())
+    return {"l2": l2, "pseudo_huber": pseudo_huber, "multiscale": multiscale}[name]

@@ -25,6 +25,7 @@ class Distance:
     name: RegressionName
     perceptual_network: str | None
     pixel_weight: float
+    lpips_weights: tuple[str, ...] = ()
 
 
 class MethodConfig(BaseModel, ABC):
@@ -64,15 +65,27 @@ class MethodConfig(BaseModel, ABC):
 
 
 class ComparesImages(MethodConfig):
-    """Settings of a method whose loss is a distance between images."""
+    """Settings of a method whose loss is a distance between images.
+
+    `lpips_weights` names the files of VGG16 (torchvision's `vgg16-397923af.pth`) and of LPIPS (its authors' `vgg.pth`),
+    or one file with the tensors of both; without it the piq library brings them (extra `lpips`).
+    """
 
     regression: RegressionName = "lpips"
+    lpips_weights: tuple[str, ...] = ()
     perceptual_network: str | None = None
     pixel_weight: float = Field(default=1.0, ge=0)
 
+    @model_validator(mode="after")
+    def check_lpips(self) -> "ComparesImages":
+        """Weights that nothing would use are refused."""
+        if self.lpips_weights and self.regression != "lpips":
+            raise ValueError(f"lpips_weights: found a value, expected nothing: regression is {self.regression}")
+        return self
+
     @property
     def distance(self) -> Distance | None:
-        return Distance(self.regression, self.perceptual_network, self.pixel_weight)
+        return Distance(self.regression, self.perceptual_network, self.pixel_weight, self.lpips_weights)
 
 
 class LearnsFromImages(MethodConfig):

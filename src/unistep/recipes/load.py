@@ -16,6 +16,7 @@ from unistep.recipes.extend import extended
 from unistep.recipes.messages import explain
 from unistep.recipes.parse import apply_override, parse_recipe_text, require_plain
 from unistep.recipes.schema import DistillRecipe, TeachRecipe
+from unistep.recipes.smoke import in_form, is_smoke, without_form
 
 Recipe = DistillRecipe | TeachRecipe | CompareRecipe
 
@@ -26,17 +27,18 @@ def load_recipe(recipe: str | Path | Recipe, overrides: Iterable[str] = ()) -> R
     """A checked recipe.
 
     Args:
-        recipe: a built-in name, the path of a YAML file, or a recipe that is already loaded.
+        recipe: a built-in name or the path of a YAML file, either with `:smoke` for its smoke form; or a recipe that is
+            already loaded.
         overrides: `a.b=c` items, applied in order before checking.
 
     Raises:
         UserError: naming the path in the recipe, what was found and what is allowed.
     """
     if isinstance(recipe, Recipe):
-        text, source = dump_recipe(recipe), recipe.name
+        text, source, smoke = dump_recipe(recipe), recipe.name, False
     else:
-        text, source = read_recipe(recipe)
-    values = extended(parse_recipe_text(text, source), source)
+        (text, source), smoke = read_recipe(without_form(recipe)), is_smoke(recipe)
+    values = in_form(extended(parse_recipe_text(text, source), source), source, smoke)
     for override in overrides:
         apply_override(values, override)
     return recipe_from_values(values, source)

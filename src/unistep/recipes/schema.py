@@ -110,12 +110,13 @@ class EvaluationConfig(Section):
     """How samples are judged: briefly during training, fully at the end.
 
     `judge` is a classifier of the data, which brings the features of real images along: `embedded:NAME`, a folder, or
-    `train`, trained on the images of the teach recipe. Or it is a network that knows no images of its own:
-    `efficientnet-lite0` (extra `efficientnet`) or `inception:PATH`, FID's Inception-v3. Then `real` says where real
-    images are, its train split to compare with and its test split for the floor (in a teach recipe those of `data` by
-    default); or `reference` names an .npz with `mu` and `sigma`, of which only the Frechet distance can be computed.
-    Without a judge (points) distances to exact samples are measured. `solver` is the teacher's. `beside` names other
-    generators for the table, by row name: a finished run's folder or `embedded:NAME/FOLDER`.
+    `train`, trained on the images of the teach recipe, or on those of `real`. Or it is a network that knows no images
+    of its own: `efficientnet-lite0` (extra `efficientnet`) or `inception:PATH`, FID's Inception-v3. Then `real` says
+    where real images are, its train split to compare with and its test split for the floor (in a teach recipe those of
+    `data` by default); or `reference` names an .npz with `mu` and `sigma`, of which only the Frechet distance can be
+    computed. Without a judge (points) distances to exact samples are measured. `solver` is the teacher's. `beside`
+    names other generators for the table, by row name: a finished run's folder or `embedded:NAME/FOLDER`. `timed` asks
+    for latency and throughput too.
     """
 
     judge: str | None = None
@@ -127,13 +128,16 @@ class EvaluationConfig(Section):
     solver: SolverConfig = Field(default_factory=SolverConfig)
     batch: int = Field(default=100, ge=1)
     beside: dict[str, str] = {}
+    timed: bool = True
     judge_steps: int = Field(default=1_500, ge=1)
 
     @model_validator(mode="after")
     def check(self) -> "EvaluationConfig":
         """Real images belong to a judge that has none, once, and both splits of them are read."""
-        for name, value in (("real", self.real), ("reference", self.reference)):
-            if value is not None and not is_feature_judge(self.judge):
+        seeing = is_feature_judge(self.judge)
+        can = {"real": seeing or self.judge == "train", "reference": seeing}
+        for name, wanted in can.items():
+            if getattr(self, name) is not None and not wanted:
                 raise ValueError(f"{name}: found a value, expected nothing: judge {self.judge} brings its own images")
         if self.real is not None and self.reference is not None:
             raise ValueError("found both real and reference, expected one of them")
@@ -227,7 +231,9 @@ class TeachRecipe(Section):
 
     @model_validator(mode="after")
     def check(self) -> "TeachRecipe":
-        """`teach` is EDM's training, of denoisers at alpha = 1 and t = sigma."""
+        """`teach` is EDM's training, of denoisers at alpha = 1 and t = sigma, on one set of images."""
+        if self.evaluation.judge == "train" and self.evaluation.real is not None:
+            raise ValueError("evaluation.real: found a value, expected nothing: the judge is trained on those of data")
         kind = self.process.get("type")
         if kind != "edm":
             raise ValueError(

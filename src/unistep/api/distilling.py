@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from unistep.api.adapting import as_recipe_says
 from unistep.api.draws import generated, solved_teacher, teacher_draws
 from unistep.api.evaluating import evaluate_run, require_judging
 from unistep.api.hooks import looking_hooks
@@ -70,7 +71,7 @@ def distill(
     with process_group(where):
         folder = on_main(lambda: open_run(resolved, Path(out) if out else None))
         on_main(lambda: record_start(folder, where))
-        start = starting_point(resolved, folder, where, say, quiet, teacher)
+        start = as_recipe_says(resolved, starting_point(resolved, folder, where, say, quiet, teacher))
         on_main(lambda: record(folder, teacher=facts(start.teacher), seeds=seeds(resolved)))
         train_generator(resolved, start, folder, where, say, quiet)
         evaluate_run(resolved, start.teacher, folder, where, say, recompute, quiet)
@@ -135,7 +136,7 @@ def ingredients(
     held_at = initial_time(recipe.generator, start.teacher)
     return Ingredients(
         teacher=start.teacher,
-        copy=start.copy,
+        copy=as_recipe_says(recipe, start).copy,
         prepare=lambda network: prepare_network(network, recipe.training, device),
         steps=recipe.training.steps,
         guidance=recipe.teacher.guidance,
@@ -158,7 +159,7 @@ def measure(recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch
 
 def bound_to(recipe: DistillRecipe, teacher: Teacher) -> dict[str, Any]:
     """What must not change between two parts of a training: the recipe's training side, and the teacher itself."""
-    free = {"about", "evaluation", "name"}
+    free = {"about", "evaluation", "name", *(() if recipe.lora else ("lora",))}
     return {**recipe.model_dump(mode="json", exclude=free), "teacher_sha256": teacher.sha256}
 
 

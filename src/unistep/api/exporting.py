@@ -11,7 +11,7 @@ from unistep.api.talk import Talk
 from unistep.evaluation.result import Evaluation
 from unistep.export import Student, write_export
 from unistep.recipes.schema import DistillRecipe
-from unistep.teachers.checkpoint import load_generator
+from unistep.teachers.checkpoint import load_generator, read_adapter
 from unistep.teachers.teacher import Teacher
 
 CHECKPOINT = re.compile(r"generator-(step-\d+)")
@@ -33,7 +33,8 @@ def export_generator(
 
     Args:
         run: a distilled run, its generator folder, or a file that was exported to safetensors.
-        to: `diffusers` (a pipeline folder), `safetensors` (one file, which `load_generator` opens) or `onnx`.
+        to: `diffusers` (a pipeline folder), `safetensors` (one file, which `load_generator` opens) or `onnx`; of a
+            student trained as LoRA also `lora-peft` or `lora-comfyui`, adapter files with their keys.
         out: the folder to write; None = RUN/export-TO. An earlier export there is replaced.
         checkpoint: `best`, `last` or `step-N` of the run's training instead of what it exported at its end.
         teacher: your own teacher, if the run was made with one.
@@ -59,7 +60,8 @@ def student_of(source: Path, teacher: Teacher | None) -> Student:
     generator, config, sha256 = load_generator(source, teacher)
     run, step = run_of(source)
     if run is None:
-        return Student(generator=generator.float(), config=config, sha256=sha256, name=source.stem)
+        adapter = read_adapter(source)
+        return Student(generator=generator.float(), config=config, sha256=sha256, name=source.stem, adapter=adapter)
     recipe, record = load_run_recipe(run), read_record(run / "run.json")
     assert isinstance(recipe, DistillRecipe)
     return Student(
@@ -72,6 +74,7 @@ def student_of(source: Path, teacher: Teacher | None) -> Student:
         guidance=recipe.teacher.guidance,
         teacher_dtype=(recipe.teacher.options or {}).get("dtype", "float32"),
         evaluation=evaluation_of(run, step),
+        adapter=read_adapter(source),
     )
 
 

@@ -12,7 +12,9 @@ from unistep.cli.options import Checkpoint, Quiet, RunArgument
 @one_line_errors
 def export(
     run: RunArgument,
-    to: Annotated[str, typer.Option("--to", metavar="FORM", help="diffusers, safetensors or onnx.")],
+    to: Annotated[
+        str, typer.Option("--to", metavar="FORM", help="diffusers, safetensors, onnx, lora-peft or lora-comfyui.")
+    ],
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write.  [default: RUN/export-FORM]")] = None,
     checkpoint: Checkpoint = None,
     quiet: Quiet = False,

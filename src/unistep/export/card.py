@@ -24,7 +24,7 @@ def card_of(student: Student, to: str, contract: dict[str, Any]) -> str:
         name=student.name,
         contract={**contract, "teacher": {"source": None, **contract["teacher"]}},
         unknown=contract["licence"] == UNKNOWN_LICENCE,
-        library="diffusers" if to == "diffusers" else to,
+        library="diffusers" if to.startswith("lora-") else to,
         base_model=source if source.count("/") == 1 and not source.startswith((".", "/")) else None,
         sha=f" (sha256 {sha})" if sha else "",
         use=USES[to](contract),
@@ -42,6 +42,21 @@ def use_diffusers(contract: dict[str, Any]) -> str:
         "",
         'pipeline = DiffusionPipeline.from_pretrained("this-folder")',
         f"shown = pipeline({asked}{given}).{'frames' if 'num_frames' in contract['call'] else 'images'}[0]",
+    )
+    return PYTHON.format("\n".join(lines))
+
+
+def use_lora(contract: dict[str, Any]) -> str:
+    """The teacher's pipeline with adapter and scheduler laid over it."""
+    given = ", ".join(f"{name}={value!r}" for name, value in contract["call"].items())
+    scheduler, lora = contract["scheduler"]["class"], contract["lora"]
+    lines = (
+        f"from diffusers import DiffusionPipeline, {scheduler}",
+        "",
+        f'pipeline = DiffusionPipeline.from_pretrained("{lora["base"]["source"].removeprefix("diffusers:")}")',
+        f'pipeline.load_lora_weights("this-folder", weight_name="{lora["file"]}")',
+        f'pipeline.scheduler = {scheduler}.from_pretrained("this-folder", subfolder="scheduler")',
+        f'shown = pipeline("a prompt", {given}).images[0]',
     )
     return PYTHON.format("\n".join(lines))
 
@@ -77,4 +92,10 @@ def use_onnx(contract: dict[str, Any]) -> str:
     return PYTHON.format("\n".join(lines))
 
 
-USES = {"diffusers": use_diffusers, "safetensors": use_safetensors, "onnx": use_onnx}
+USES = {
+    "diffusers": use_diffusers,
+    "safetensors": use_safetensors,
+    "onnx": use_onnx,
+    "lora-peft": use_lora,
+    "lora-comfyui": use_lora,
+}

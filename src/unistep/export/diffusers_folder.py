@@ -39,14 +39,50 @@ def write_diffusers(student: Student, draft: Path, contract: dict[str, Any]) -> 
     Raises:
         UserError: for a network or a walk that diffusers has no words for, or a difference above the limit.
     """
+    denoiser = require_diffusers(student)
+    scheduler = scheduler_of(student)
+    write = write_latents if student.config["codec"]["type"] == "vae" else write_pixels
+    kind = write(student, denoiser, scheduler, draft)
+    return proven(student, denoiser, scheduler, kind, draft, contract)
+
+
+def require_diffusers(student: Student) -> DiffusersDenoiser:
+    """The student's denoiser, whose network must be of one of diffusers' classes.
+
+    Raises:
+        UserError: for others.
+    """
     denoiser = student.generator.denoiser
     if not isinstance(denoiser, DiffusersDenoiser):
         raise UserError(
             f"{student.name}: its network is none of diffusers' classes; export with --to onnx or --to safetensors"
         )
-    scheduler = scheduler_of(student)
-    write = write_latents if student.config["codec"]["type"] == "vae" else write_pixels
-    kind = write(student, denoiser, scheduler, draft)
+    return denoiser
+
+
+def proven(
+    student: Student,
+    denoiser: DiffusersDenoiser,
+    scheduler: Any,
+    kind: Any,
+    draft: Path,
+    contract: dict[str, Any],
+    laid_over: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """What a fresh process finds when diffusers opens the draft; scheduler and call are added to the contract.
+
+    Args:
+        student: what was exported.
+        denoiser: its denoiser.
+        scheduler: its scheduler.
+        kind: class of the pipeline.
+        draft: the folder, a pipeline's or with what is laid over one.
+        contract: to add to.
+        laid_over: `base`, the pipeline's folder, and `lora`, the file in the draft; None where the draft is a pipeline.
+
+    Raises:
+        UserError: for a difference above the limit.
+    """
     labels, rng = student.labels(ROWS), torch.Generator().manual_seed(SEED)
     x = student.sample_from(rng, student.cond(labels), ROWS)
     images = seen(student, x)
@@ -55,7 +91,8 @@ def write_diffusers(student: Student, draft: Path, contract: dict[str, Any]) -> 
     contract["pipeline"], contract["call"] = kind.__name__, call
     contract["guidance"]["scale"] = call.get("guidance_scale", 1.0)
     asked = {"samples": (pack(x) if denoiser.family.packing > 1 else x).contiguous(), "images": images.contiguous()}
-    found = ask("diffusers", draft, asked, {"seed": SEED, "call": {**call, **rows_of(student, kind, labels)}})
+    facts = {"seed": SEED, "call": {**call, **rows_of(student, kind, labels)}, **(laid_over or {})}
+    found = ask("diffusers", draft, asked, facts)
     limit = LIMITS[student.teacher_dtype]
     require_close(found, limit, "diffusers")
     return {**found["differences"], "limit": limit, "timesteps": found["timesteps"],

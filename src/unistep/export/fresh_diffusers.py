@@ -1,4 +1,4 @@
-"""Run by itself, without unistep: a pipeline folder is opened and called by diffusers; differences as JSON."""
+"""Run by itself, without unistep: a pipeline folder, or a LoRA on one, is called by diffusers; differences as JSON."""
 
 import functools
 import json
@@ -16,7 +16,11 @@ def main(folder: str, asked: str) -> None:
     with safe_open(asked, framework="pt") as file:
         facts = json.loads(file.metadata()["facts"])
         samples, images = file.get_tensor("samples"), file.get_tensor("images")
-    pipeline: Any = DiffusionPipeline.from_pretrained(folder)
+    pipeline: Any = DiffusionPipeline.from_pretrained(facts.get("base", folder))
+    if "lora" in facts:
+        pipeline.load_lora_weights(folder, weight_name=facts["lora"])
+        kind = getattr(diffusers, facts["scheduler"])
+        pipeline.scheduler = kind.from_pretrained(folder, subfolder="scheduler")
     pipeline.set_progress_bar_config(disable=True)
     step, taken = pipeline.scheduler.step, []
 

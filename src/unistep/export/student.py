@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unistep.evaluation.result import Evaluation
 from unistep.networks.generator import Generator, first_level
+from unistep.teachers.adapters import StoredAdapter
 from unistep.teachers.codecs import codec_from_config
 from unistep.teachers.conditioners import conditioner_from_config
 from unistep.teachers.teacher import Codec, Conditioner
@@ -31,6 +32,7 @@ class Student:
         guidance: the teacher's scale w that the student learnt; None where no run says.
         teacher_dtype: type of the teacher's text encoders, in which the student's prompts were embedded.
         evaluation: of these weights, or None.
+        adapter: what was trained, where that was LoRA; the generator has it merged.
     """
 
     generator: Generator
@@ -42,6 +44,7 @@ class Student:
     guidance: float | None = None
     teacher_dtype: str = "float32"
     evaluation: Evaluation | None = None
+    adapter: StoredAdapter | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

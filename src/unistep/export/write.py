@@ -13,6 +13,7 @@ from unistep.export import contract as contracts
 from unistep.export.card import card_of
 from unistep.export.diffusers_folder import write_diffusers
 from unistep.export.licence import licence_of
+from unistep.export.lora_files import write_lora_comfyui, write_lora_peft
 from unistep.export.onnx_file import write_onnx
 from unistep.export.safetensors_file import write_safetensors
 from unistep.export.student import Student
@@ -22,6 +23,8 @@ TARGETS: Mapping[str, Write] = {
     "diffusers": write_diffusers,
     "safetensors": write_safetensors,
     "onnx": write_onnx,
+    "lora-peft": write_lora_peft,
+    "lora-comfyui": write_lora_comfyui,
 }
 
 

@@ -8,6 +8,7 @@ from unistep.data.config import DataConfig
 from unistep.evaluation.feature_judge import is_feature_judge
 from unistep.methods.registry import AnyMethod
 from unistep.methods.teach import TeachConfig
+from unistep.networks.lora import LoRAConfig
 from unistep.training.config import TrainingConfig
 
 ExportedWeights = Literal["best", "ema", "raw"]
@@ -165,6 +166,7 @@ class DistillRecipe(Section):
     data: RealImages | None = None
     fit: FitConfig | None = None
     generator: GeneratorConfig = Field(default_factory=GeneratorConfig)
+    lora: LoRAConfig | None = None
     pairs: PairsConfig | None = None
     method: AnyMethod
     training: TrainingConfig
@@ -185,6 +187,8 @@ class DistillRecipe(Section):
                 raise ValueError(
                     f"generator.{key}: found {found}, expected null: method {method.name} starts at the terminal time"
                 )
+        if self.lora is not None and start.init is not None:
+            raise ValueError(f"generator.init: found {start.init} with lora, expected null: adapters start at zero")
         try:
             method.check_length(self.training.steps)
         except ValueError as error:

@@ -18,7 +18,7 @@ from unistep.errors import UserError
 from unistep.networks.generator import Generator
 from unistep.networks.preconditioning import EDMDenoiser
 from unistep.networks.state_dict import load_strictly
-from unistep.process.base import NoiseProcess
+from unistep.teachers.adapters import StoredAdapter, adapter_of, merged_denoiser
 from unistep.teachers.checkpoint_config import denoiser_from_config, naming, require_types, steps_from_config
 from unistep.teachers.codecs import codec_from_config
 from unistep.teachers.conditioners import conditioner_from_config
@@ -152,11 +152,47 @@ def load_generator(folder: str | Path, teacher: Teacher | None = None) -> tuple[
     """An exported generator, its configuration and its sha256.
 
     Args:
-        folder: a run, its `generator` folder, or the file that `export` made of it.
+        folder: a run, its `generator` folder, or the file that `export` made of it. An adapter (`lora`) is merged with
+            its teacher's weights, which must be the ones it was trained on; the configuration returned is the merged
+            generator's.
         teacher: needed only where the teacher was your own module, whose code unistep cannot rebuild.
 
     Raises:
         UserError: for a missing or damaged folder, one that holds no generator, or a missing teacher.
+    """
+    folder, config, state, digest = read_generator(folder)
+    with naming(folder / "config.json"):
+        require_types(config)
+        steps = steps_from_config(config.get("steps"))
+    adapter = adapter_of(config, state, folder)
+    if adapter is not None:
+        denoiser = merged_denoiser(adapter, config, folder, teacher)
+    else:
+        denoiser = empty_denoiser(config, folder, teacher)
+        load_strictly(denoiser, state, folder / "model.safetensors")
+    process: Any = denoiser.process if "network" in config or teacher is None else teacher.process
+    whole = {key: value for key, value in config.items() if key != "lora"}
+    return Generator(denoiser, process, config["t_init"], steps).eval(), whole, digest
+
+
+def empty_denoiser(config: dict[str, Any], folder: Path, teacher: Teacher | None) -> nn.Module:
+    """The network that a generator's weights belong to, with others: as its configuration says, or a teacher's copy.
+
+    Raises:
+        UserError: for values that make no denoiser, or a missing teacher.
+    """
+    if "network" in config:
+        return denoiser_from_config(config, folder / "config.json")
+    if teacher is None:
+        raise UserError(f"{folder}: its teacher was a module of your own; give it as load_generator(folder, teacher)")
+    return teacher.trainable_copy()
+
+
+def read_generator(folder: str | Path) -> tuple[Path, dict[str, Any], dict[str, torch.Tensor], str]:
+    """The generator's own folder or file, its configuration, tensors and sha256.
+
+    Raises:
+        UserError: for a missing or damaged folder, or one that holds no generator.
     """
     folder = Path(folder)
     folder = folder / "generator" if (folder / "generator").is_dir() else folder
@@ -165,16 +201,14 @@ def load_generator(folder: str | Path, teacher: Teacher | None = None) -> tuple[
         raise UserError(
             f"{folder}: holds a denoiser, not a generator; expected a distilled run or its generator folder"
         )
-    if "network" in config:
-        denoiser = denoiser_from_config(config, folder / "config.json")
-        process: NoiseProcess = denoiser.process
-    elif teacher is not None:
-        with naming(folder / "config.json"):
-            require_types(config)
-        denoiser, process = teacher.trainable_copy(), teacher.process
-    else:
-        raise UserError(f"{folder}: its teacher was a module of your own; give it as load_generator(folder, teacher)")
-    load_strictly(denoiser, state, folder / "model.safetensors")
-    with naming(folder / "config.json"):
-        steps = steps_from_config(config.get("steps"))
-    return Generator(denoiser, process, config["t_init"], steps).eval(), config, digest
+    return folder, config, state, digest
+
+
+def read_adapter(folder: str | Path) -> StoredAdapter | None:
+    """The adapter that a generator is stored as, None where it is whole weights.
+
+    Raises:
+        UserError: as `read_generator`.
+    """
+    folder, config, state, _ = read_generator(folder)
+    return adapter_of(config, state, folder)

@@ -30,6 +30,7 @@ TYPES: dict[str, Any] = {
     "sigma_data": Annotated[float, Field(gt=0, allow_inf_nan=False)],
     "t_init": Annotated[float | None, Field(allow_inf_nan=False)],
     "steps": dict,
+    "lora": dict,
 }
 
 

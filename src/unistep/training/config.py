@@ -79,6 +79,7 @@ class TrainingConfig(Settings):
         seed: every random number follows from it and the step.
         precision, device, strategy, channels_last, compile: how the arithmetic is run, see `prepare_network`.
         optim: settings by network name; `default` serves the networks that are not named.
+        gradient_checkpointing: compute activations again in the backward pass, not keep them; networks of diffusers.
         ema: None = no averaging.
         log_every, preview_every, evaluate_every: in steps; None = only at the end.
         deterministic: ask torch for deterministic kernels, and fail where there is none.
@@ -100,4 +101,5 @@ class TrainingConfig(Settings):
     evaluate_every: int | None = Field(default=None, ge=1)
     channels_last: bool = False
     compile: bool = False
+    gradient_checkpointing: bool = False
     deterministic: bool = False

@@ -7,7 +7,7 @@ from typing import Any
 from unistep.errors import UserError
 
 FREE = (
-    "device", "strategy", "accumulate", "log_every", "preview_every", "evaluate_every",
+    "device", "strategy", "accumulate", "log_every", "preview_every", "evaluate_every", "gradient_checkpointing",
     "checkpoint", "compile", "pairs.path", "generator.weights", "fit.max_error", "teacher.certify",
 )  # fmt: skip
 """Settings that may change between two parts of a run: they do not change what is learnt."""

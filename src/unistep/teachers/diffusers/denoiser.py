@@ -55,12 +55,16 @@ class DiffusersDenoiser(nn.Module):
         gradients that never come.
         """
         super().requires_grad_(requires_grad)
-        last = (self.settings.get("num_layers") or 0) - 1
-        idle = tuple(f"transformer_blocks.{last}.{name}" for name in self.family.idle)
         for name, parameter in self.network.named_parameters():
-            if idle and name.startswith(idle):
+            if name.startswith(self.idle):
                 parameter.requires_grad_(False)
         return self
+
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """How names of the network's parameters begin on which the prediction does not depend."""
+        last = (self.settings.get("num_layers") or 0) - 1
+        return tuple(f"transformer_blocks.{last}.{name}" for name in self.family.idle)
 
     @property
     def settings(self) -> dict[str, Any]:

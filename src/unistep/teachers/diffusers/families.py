@@ -18,6 +18,18 @@ NOT_GIVEN = {
     "image_dim": "an image",
     "use_additional_conditions": "resolution and aspect ratio",
 }
+UNET_LAYERS = (
+    *("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"),
+    *("conv1", "conv2", "conv_shortcut", "time_emb_proj", "downsamplers.0.conv", "upsamplers.0.conv"),
+)
+TRANSFORMER_LAYERS = (
+    *("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
+    *("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2", "proj_mlp"),  # FLUX.1: proj_mlp
+    *("ffn.net.0.proj", "ffn.net.2", "conv_inverted", "conv_point"),  # Wan, Sana
+    *("feed_forward.linear_1", "feed_forward.linear_2", "feed_forward.linear_3"),  # Lumina2
+    *("feed_forward.w1", "feed_forward.w2", "feed_forward.w3"),  # Z-Image
+    *("img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.0.proj", "txt_mlp.net.2"),  # Qwen-Image
+)
 CFG = ("text", "null text")
 CFG_POOLED = ("text", "null text", "pooled", "null pooled")
 CFG_MASKED = ("text", "mask", "null text", "null mask")
@@ -37,6 +49,7 @@ class Family:
         null_prompt: the prompt of "no condition", for pipelines whose `encode_prompt` makes none.
         idle: beginnings of names in the last block on which the prediction does not depend: they never learn.
         no_guidance: the guidance_scale of the pipeline's call that is off: 1 (standard w), or 0 where it counts w - 1.
+        lora: what the names of layers end with that an adapter is put on where a recipe does not say.
     """
 
     call: Callable[[nn.Module, Tensor, Tensor, Named], Tensor]
@@ -47,12 +60,13 @@ class Family:
     null_prompt: str = ""
     idle: tuple[str, ...] = ()
     no_guidance: float = 1.0
+    lora: tuple[str, ...] = TRANSFORMER_LAYERS
 
 
 FAMILIES: Mapping[str, Family] = {
-    "UNet2DModel": Family(calls.unet_2d),
-    "UNet2DConditionModel": Family(calls.unet, CFG),
-    "UNet2DConditionModel + text_time": Family(calls.sdxl, CFG_POOLED),
+    "UNet2DModel": Family(calls.unet_2d, lora=UNET_LAYERS),
+    "UNet2DConditionModel": Family(calls.unet, CFG, lora=UNET_LAYERS),
+    "UNet2DConditionModel + text_time": Family(calls.sdxl, CFG_POOLED, lora=UNET_LAYERS),
     "DiTTransformer2DModel": Family(calls.dit),
     "PixArtTransformer2DModel": Family(calls.pixart, CFG_MASKED),
     "SD3Transformer2DModel": Family(calls.sd3, CFG_POOLED),

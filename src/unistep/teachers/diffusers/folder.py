@@ -122,8 +122,8 @@ def open_folder(spec: str) -> PipelineFolder:
     return folder
 
 
-def load_component(spec: str, name: str) -> Any:
-    """One model of a pipeline, in float32.
+def load_component(spec: str, name: str, dtype: str = "float32") -> Any:
+    """One model of a pipeline.
 
     Raises:
         UserError: as `open_folder`, or if it cannot be loaded.
@@ -133,7 +133,9 @@ def load_component(spec: str, name: str) -> Any:
         raise UserError(f"{folder.path}: found no {name}, expected a pipeline with one")
     kind: Any = model_class(folder.components[name][1])
     try:
-        return kind.from_pretrained(str(folder.path / name), use_safetensors=True, local_files_only=True)
+        return kind.from_pretrained(
+            str(folder.path / name), torch_dtype=DTYPES[dtype], use_safetensors=True, local_files_only=True
+        )
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise UserError(f"{folder.path / name}: cannot be loaded: {one_line(error)}") from error
 

@@ -71,8 +71,8 @@ def build_network(values: Mapping[str, Any]) -> nn.Module:
         raise UserError(f"network.config: found values that make no {kind.__name__}: {words}") from error
 
 
-def denoiser_from_config(config: Mapping[str, Any]) -> DiffusersDenoiser:
-    """The way back from `DiffusersDenoiser.config()`, randomly initialised.
+def denoiser_from_config(config: Mapping[str, Any], network: nn.Module | None = None) -> DiffusersDenoiser:
+    """The way back from `DiffusersDenoiser.config()`, around a network of that class or a randomly initialised one.
 
     Raises:
         UserError: for anything that makes no denoiser.
@@ -87,5 +87,5 @@ def denoiser_from_config(config: Mapping[str, Any]) -> DiffusersDenoiser:
     require_prediction(reading["prediction"])
     process = process_from_config(config["process"])
     schedule = Schedule(process, reading["prediction"], reading["sign"], reading["sigma_data"])
-    network = build_network(config["network"])
+    network = build_network(config["network"]) if network is None else network
     return DiffusersDenoiser(network, schedule, reading["constants"], reading["null_label"])

@@ -10,6 +10,7 @@ from unistep.guidance import GuidedDenoiser
 from unistep.losses.regression import l2
 from unistep.methods import DMD, DMDConfig
 from unistep.networks import Generator
+from unistep.networks.lora import Adapted, LoRAConfig, sharing_copy
 from unistep.pairs import generate_pairs
 from unistep.samplers import build_sampler
 from unistep.teachers.checkpoint import load_generator, save_denoiser
@@ -80,3 +81,24 @@ def require_gradients(teacher: Teacher) -> None:
     network, t = teacher.trainable_copy(), teacher.process.time(torch.tensor([0.3, 0.8]))
     network(torch.randn(2, *teacher.shape), t, condition(teacher, 2)).square().mean().backward()
     assert [n for n, p in network.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def require_adapters(teacher: Teacher) -> None:
+    """Adapters on the family's own choice of layers start as the teacher, and each of them has a gradient.
+
+    The gradient is the same where activations are computed again after the teacher has run once more.
+    """
+    assert isinstance(teacher.denoiser, DiffusersDenoiser)
+    lora = LoRAConfig(rank=2, target_modules=teacher.denoiser.family.lora)
+    x_t, t, cond = torch.randn(2, *teacher.shape), teacher.process.time(torch.tensor([0.3, 0.8])), condition(teacher, 2)
+    found: list[list[Tensor | None]] = []
+    for again in (False, True):
+        network = Adapted(sharing_copy(teacher.denoiser), lora, seed=0)
+        settings = TrainingConfig.model_validate({"steps": 1, "batch": 1, "gradient_checkpointing": again})
+        answer = prepare_network(network, settings, torch.device("cpu"))(x_t, t, cond)
+        assert torch.equal(answer, teacher(x_t, t, cond))
+        answer.square().mean().backward()
+        found.append([p.grad for p in network.parameters()])
+        assert [name for name, p in network.named_parameters() if p.grad is None] == []
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+    assert not any(p.requires_grad for p in teacher.denoiser.parameters())

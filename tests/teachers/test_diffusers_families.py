@@ -8,7 +8,14 @@ import diffusers
 import pytest
 import tiny_pipelines as tiny
 import torch
-from diffusers_checks import condition, difference, require_gradients, require_round_trip, require_two_steps
+from diffusers_checks import (
+    condition,
+    difference,
+    require_adapters,
+    require_gradients,
+    require_round_trip,
+    require_two_steps,
+)
 from diffusers_families import CASES, PROMPTS, Case, by_hand
 
 from unistep.process import FlowProcess
@@ -107,3 +114,7 @@ def test_a_student_learns_and_comes_back(loaded: tuple[Case, Any, Teacher], tmp_
     require_gradients(teacher)
     require_round_trip(teacher, tmp_path)
     require_two_steps(teacher, tmp_path, guidance=2.0)
+
+
+def test_adapters_start_as_the_teacher_and_learn(loaded: tuple[Case, Any, Teacher]) -> None:
+    require_adapters(loaded[2])

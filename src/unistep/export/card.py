@@ -34,21 +34,18 @@ def card_of(student: Student, to: str, contract: dict[str, Any]) -> str:
 
 
 def use_diffusers(contract: dict[str, Any]) -> str:
-    """A pipeline's call."""
-    asked = {"text": '"a prompt", ', "labels": "class_labels=[0], "}.get(contract["conditioning"], "")
-    given = ", ".join(f"{name}={value!r}" for name, value in contract["call"].items())
+    """A pipeline's folder."""
     lines = (
         "from diffusers import DiffusionPipeline",
         "",
         'pipeline = DiffusionPipeline.from_pretrained("this-folder")',
-        f"shown = pipeline({asked}{given}).{'frames' if 'num_frames' in contract['call'] else 'images'}[0]",
+        f"shown = {called(contract)}",
     )
     return PYTHON.format("\n".join(lines))
 
 
 def use_lora(contract: dict[str, Any]) -> str:
     """The teacher's pipeline with adapter and scheduler laid over it."""
-    given = ", ".join(f"{name}={value!r}" for name, value in contract["call"].items())
     scheduler, lora = contract["scheduler"]["class"], contract["lora"]
     lines = (
         f"from diffusers import DiffusionPipeline, {scheduler}",
@@ -56,9 +53,16 @@ def use_lora(contract: dict[str, Any]) -> str:
         f'pipeline = DiffusionPipeline.from_pretrained("{lora["base"]["source"].removeprefix("diffusers:")}")',
         f'pipeline.load_lora_weights("this-folder", weight_name="{lora["file"]}")',
         f'pipeline.scheduler = {scheduler}.from_pretrained("this-folder", subfolder="scheduler")',
-        f'shown = pipeline("a prompt", {given}).images[0]',
+        f"shown = {called(contract)}",
     )
     return PYTHON.format("\n".join(lines))
+
+
+def called(contract: dict[str, Any]) -> str:
+    """A pipeline's call with all that it must be given."""
+    asked = {"text": '"a prompt", ', "labels": "class_labels=[0], "}.get(contract["conditioning"], "")
+    given = ", ".join(f"{name}={value!r}" for name, value in contract["call"].items())
+    return f"pipeline({asked}{given}).{'frames' if 'num_frames' in contract['call'] else 'images'}[0]"
 
 
 def use_safetensors(contract: dict[str, Any]) -> str:

@@ -1,7 +1,9 @@
 """A run whose generator and fake score are adapters on the teacher: who learns, what is stored, how it is opened."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import unistep
-from unistep.api.adapting import as_recipe_says
+from unistep.api import adapting
+from unistep.api.adapting import as_recipe_says, require_suited
 from unistep.api.distilling import ingredients
 from unistep.api.exporting import student_of
 from unistep.api.teachers import Starting
@@ -28,7 +31,7 @@ from unistep.teachers.adapters import Base
 from unistep.teachers.checkpoint import load_generator, read_adapter
 from unistep.teachers.load import load_teacher
 from unistep.teachers.teacher import Teacher
-from unistep.training import HealthMonitor, Streams
+from unistep.training import HealthMonitor, Streams, TrainingConfig
 from unistep.training.state import TrainState
 from unistep.training.step import PhaseRun, StepReport, run_phase
 
@@ -47,7 +50,7 @@ lora: {{rank: 2, alpha: 4}}
 pairs: {{count: 4, solver: {{name: ddim, num_steps: 2}}, tile: 4}}
 method: {{name: dmd, regression: l2}}
 training:
-  {{steps: 4, batch: 4, device: cpu, gradient_checkpointing: true, checkpoint: {{every_steps: 1, keep: 4}},
+  {{steps: 3, batch: 4, device: cpu, gradient_checkpointing: true, checkpoint: {{every_steps: 1, keep: 3}},
     optim: {{default: {{lr: 0.02}}}}}}
 evaluation: {{solver: {{name: euler, num_steps: 2}}}}
 """
@@ -102,11 +105,11 @@ def test_each_phase_moves_its_adapter_and_nothing_else(folder: Path, teacher: Te
 def test_the_run_stores_adapters_and_goes_on_bit_for_bit(run: Path, folder: Path) -> None:
     state = load_file(run / "generator" / "model.safetensors")
     assert state and all(name.endswith((".lora_A.weight", ".lora_B.weight")) for name in state)
-    kept = json.loads(next((run / "checkpoints").glob("step-0000004/manifest.json")).read_text())["tensors"]
+    kept = json.loads(next((run / "checkpoints").glob("step-0000003/manifest.json")).read_text())["tensors"]
     assert all("lora_" in name for name in kept if not name.startswith("carried"))
     again = folder / "again"
     shutil.copytree(run, again)
-    for gone in ("generator", "checkpoints/step-0000004", "checkpoints/step-0000003"):
+    for gone in ("generator", "checkpoints/step-0000003", "checkpoints/step-0000002"):
         shutil.rmtree(again / gone)
     unistep.distill(folder / "tiny.yaml", out=again, overrides=["training.gradient_checkpointing=false"], quiet=True)
     for file in ("model.safetensors", "config.json"):
@@ -119,8 +122,7 @@ def test_it_is_opened_on_its_teachers_files_or_on_the_teacher_given(run: Path, t
     assert "lora" not in config and torch.equal(samples(alone, teacher), samples(given, teacher))
     start = Starting(teacher, teacher).copy()
     assert alone.denoiser.state_dict().keys() == start.state_dict().keys()
-    checkpoint = unistep.sample(run, num=2, labels=["two boats"], checkpoint="step-2")
-    assert checkpoint.is_file() and unistep.sample(run, num=2).is_file()
+    assert unistep.sample(run, num=2, labels=["two boats"], checkpoint="step-2").is_file()
 
 
 def test_another_teacher_under_the_same_name_is_refused(run: Path, folder: Path, teacher: Teacher) -> None:
@@ -185,6 +187,26 @@ def test_kohya_keys_are_opened_by_diffusers(run: Path, folder: Path, teacher: Te
 def test_other_forms_in_a_fresh_process(run: Path, to: str) -> None:
     export = unistep.export_generator(run, to=to)
     assert json.loads((export / "sampling_contract.json").read_text())["verified"]["images"] <= 1e-4
+
+
+@pytest.mark.slow
+def test_two_ranks_learn_what_one_learns(run: Path, folder: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "unistep", "distill"]
+    command += [str(folder / "tiny.yaml"), "--out", str(folder / "ranks"), "--quiet"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    one, two = (load_file(place / "generator" / "model.safetensors") for place in (run, folder / "ranks"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_shards_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = TrainingConfig.model_validate({"steps": 1, "batch": 2, "strategy": "fsdp"})
+    require_suited(settings)  # on one rank there is nothing to shard
+    monkeypatch.setattr(adapting, "world_size", lambda: 2)
+    with pytest.raises(UserError, match="training.strategy: found fsdp with lora, expected ddp"):
+        require_suited(settings)
 
 
 @pytest.mark.parametrize(

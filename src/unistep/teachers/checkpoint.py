@@ -194,8 +194,7 @@ def read_generator(folder: str | Path) -> tuple[Path, dict[str, Any], dict[str, 
     Raises:
         UserError: for a missing or damaged folder, or one that holds no generator.
     """
-    folder = Path(folder)
-    folder = folder / "generator" if (folder / "generator").is_dir() else folder
+    folder = own_folder(folder)
     config, state, digest = read_checkpoint(folder)
     if "t_init" not in config:
         raise UserError(
@@ -205,10 +204,20 @@ def read_generator(folder: str | Path) -> tuple[Path, dict[str, Any], dict[str, 
 
 
 def read_adapter(folder: str | Path) -> StoredAdapter | None:
-    """The adapter that a generator is stored as, None where it is whole weights.
+    """The adapter that a generator is stored as, None where it is whole weights, which are not read then.
 
     Raises:
         UserError: as `read_generator`.
     """
-    folder, config, state, _ = read_generator(folder)
+    folder = own_folder(folder)
+    described = folder / "config.json"
+    if folder.is_file() or (described.is_file() and b'"lora"' not in described.read_bytes()):
+        return None
+    _, config, state, _ = read_generator(folder)
     return adapter_of(config, state, folder)
+
+
+def own_folder(folder: str | Path) -> Path:
+    """The generator's folder in a run's, or the place itself."""
+    folder = Path(folder)
+    return folder / "generator" if (folder / "generator").is_dir() else folder

@@ -21,6 +21,7 @@ LAYERS = (
     ("evaluation",),
     ("reports",),
     ("recipes",),
+    ("planning",),
     ("api",),
     ("cli",),
 )

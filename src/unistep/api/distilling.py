@@ -24,7 +24,8 @@ from unistep.networks import Generator
 from unistep.recipes.load import Recipe, recipe_of
 from unistep.recipes.schema import DistillRecipe, GeneratorConfig
 from unistep.teachers.teacher import Teacher
-from unistep.training.batches import Streams
+from unistep.training.batches import Pairs, Streams
+from unistep.training.config import TrainingConfig
 from unistep.training.distributed import on_main, process_group, resolve_device
 from unistep.training.loop import train
 from unistep.training.optim import check_names
@@ -93,29 +94,45 @@ def train_generator(
     teacher, config = start.teacher, recipe.training
     require_judging(recipe, teacher, folder)
     above, _ = solved_teacher(teacher, recipe.evaluation.solver, recipe.teacher.guidance, device)
-    initial = Generator(start.copy(), teacher.process, initial_time(recipe.generator, teacher))
-    generator = prepare_network(initial, config, device)
-    fake_score = prepare_network(start.copy(), config, device)
-    method = DMD(
-        teacher, generator, fake_score, recipe.method, regression(recipe, teacher, device), recipe.teacher.guidance
-    )
+    method = build_method(recipe, start, device)
     check_names(config.optim, method.networks)
     pairs = pairs_of_run(recipe, teacher, folder, device, say, quiet) if recipe.method.needs_pairs else None
-    streams = Streams(
-        seed=config.seed, batch=config.batch, pair_batch=config.pair_batch, device=device,
-        conditioner=teacher.conditioner, pairs=pairs, pair_phases=PAIR_PHASES,
-    )  # fmt: skip
+    streams = build_streams(config, teacher, pairs, device)
     quick = find_quick_judge(recipe, teacher, folder, device) if config.evaluate_every else None
     hooks = looking_hooks(lambda network: teacher_draws(teacher, one_step(network), device), quick, say, above)
     result = train(method, streams, config, folder, hooks, bound_to(recipe, teacher))
     if result.stopped == "signal":
         raise KeyboardInterrupt
+    generator = method.networks[method.averaged]
     chosen = choose_weights(recipe.generator.weights, generator, result.ema, measure(recipe, teacher, folder, device))
-    on_main(lambda: start.save_generator(folder / "generator", chosen.state, initial.t_init))
+    t_init = initial_time(recipe.generator, teacher)
+    on_main(lambda: start.save_generator(folder / "generator", chosen.state, t_init))
     on_main(lambda: record(folder, weights={"exported": chosen.name, **chosen.scores}))
     if chosen.scores:
         both = ", ".join(f"{name} {score:.4g}" for name, score in sorted(chosen.scores.items()))
         say(f"exported the {chosen.name} weights; distances: {both}")
+
+
+def build_method(recipe: DistillRecipe, start: Starting, device: torch.device) -> DMD:
+    """The recipe's method with fresh networks on the device.
+
+    Raises:
+        UserError: for a noise level or a distance that does not suit the teacher.
+    """
+    teacher = start.teacher
+    initial = Generator(start.copy(), teacher.process, initial_time(recipe.generator, teacher))
+    generator = prepare_network(initial, recipe.training, device)
+    fake_score = prepare_network(start.copy(), recipe.training, device)
+    distance = regression(recipe, teacher, device)
+    return DMD(teacher, generator, fake_score, recipe.method, distance, recipe.teacher.guidance)
+
+
+def build_streams(config: TrainingConfig, teacher: Teacher, pairs: Pairs | None, device: torch.device) -> Streams:
+    """The batches of a distillation."""
+    return Streams(
+        seed=config.seed, batch=config.batch, pair_batch=config.pair_batch, device=device,
+        conditioner=teacher.conditioner, pairs=pairs, pair_phases=PAIR_PHASES,
+    )  # fmt: skip
 
 
 def measure(recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device) -> Measure | None:

@@ -53,6 +53,18 @@ def perceptual(features: Features, x: Tensor, y: Tensor, pixel_weight: float = 1
     return total
 
 
+class Perceptual(nn.Module):
+    """`perceptual` with its network, so that whoever moves or counts a method's networks finds it."""
+
+    def __init__(self, features: Features, pixel_weight: float = 1.0):
+        super().__init__()
+        self.features, self.pixel_weight = features, pixel_weight
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Images in model space [b, c, h, w] twice -> [b]."""
+        return perceptual(self.features, x, y, self.pixel_weight)
+
+
 class LPIPS(nn.Module):
     """LPIPS with VGG from the piq library (extra `lpips`), images upsampled bilinearly to 224 (DMD, appendix B)."""
 
@@ -92,5 +104,5 @@ def build_regression(
                 "method.regression: found 'perceptual' but no feature network; set method.perceptual_network, "
                 "for example to embedded:fashion-mnist, or choose multiscale or l2"
             )
-        return lambda x, y: perceptual(features, x, y, pixel_weight)
+        return Perceptual(features, pixel_weight)
     return LPIPS() if name == "lpips" else {"l2": l2, "pseudo_huber": pseudo_huber, "multiscale": multiscale}[name]

@@ -1,0 +1,158 @@
+"""`plan`: memory, disk, network evaluations and hours of a recipe, before anything runs."""
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from unistep.api.distilling_costs import DistillCosts, rehearse_distillation
+from unistep.api.forecasting import distill_stages, teach_stages
+from unistep.api.hooks import write_picture
+from unistep.api.talk import Talk, with_flags
+from unistep.api.teaching_costs import TeachCosts, rehearse_teaching
+from unistep.errors import UserError
+from unistep.evaluation.throughput import device_name
+from unistep.networks import resolve_precision
+from unistep.planning.memory import meter_for
+from unistep.planning.result import Plan, Resource, Stage
+from unistep.planning.stand import Stand
+from unistep.planning.switches import switches
+from unistep.planning.training import Setting
+from unistep.recipes.load import Recipe, load_recipe
+from unistep.recipes.schema import DistillRecipe
+from unistep.teachers.teacher import Teacher
+from unistep.training.distributed import resolve_device
+from unistep.training.tracking import Tracker
+
+SECONDS = 12.0  # for the steps of each training, and as much for everything else
+ROOM = 0.8  # of the available memory, that measurements may take
+GIB = 1 << 30
+
+Costs = TeachCosts | DistillCosts
+
+
+def plan(
+    recipe: str | Path | Recipe,
+    *,
+    out: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    teacher: Teacher | None = None,
+    device: str = "auto",
+    memory: float | None = None,
+    quiet: bool = False,
+) -> Plan:
+    """What a recipe will take on this machine, from a few real steps at small batches; nothing is kept of them.
+
+    Seconds are those of the machine as busy as it is now. The run's folder is looked into for pairs and features that
+    are there already, and left as it is.
+
+    Args:
+        recipe: of either kind: built-in name, path or loaded.
+        out: the folder that the run would have; None = runs/<recipe name>.
+        overrides: `a.b=c` items.
+        teacher: your own teacher, instead of the recipe's.
+        device: auto, cpu or cuda.
+        memory: GiB that it must fit into; None = what is available here.
+        quiet: print nothing.
+
+    Returns:
+        The plan: `plan.json()`, or `unistep.planning.print_plan(plan)` for a table.
+
+    Raises:
+        UserError: for mistakes in recipe, data or teacher.
+    """
+    resolved = load_recipe(recipe, with_flags(overrides, None, device))
+    where = resolve_device(resolved.training.device)
+    load_libraries()
+    meter = meter_for(where)
+    stand = Stand(where, meter, SECONDS, ROOM * meter.available())
+    folder = Path(out) if out is not None else Path("runs") / resolved.name
+    limit = None if memory is None else round(memory * GIB)
+    return planned(resolved, folder, stand, Talk(quiet), teacher, limit)
+
+
+def planned(
+    recipe: Recipe, folder: Path, stand: Stand, say: Talk, teacher: Teacher | None = None, limit: int | None = None
+) -> Plan:
+    """The plan of a recipe, measured at a stand; see `plan`.
+
+    Args:
+        recipe: as resolved.
+        folder: that the run would have.
+        stand: where to measure.
+        say: told what is measured.
+        teacher: the caller's own.
+        limit: bytes of memory to fit into; None = what is available.
+    """
+    base = stand.meter.start()
+    costs = measured(recipe, teacher, folder, stand, say)
+    available: dict[Resource, int] = {
+        "memory": stand.meter.available() if limit is None else limit,
+        "disk": shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.is_dir())).free,
+    }
+    setting = Setting(base=base, beside={}, on_cpu=stand.device.type == "cpu")
+    found = Plan(
+        recipe=recipe.name,
+        device=device_name(),
+        threads=torch.get_num_threads(),
+        place=str(folder),
+        measured=bool(costs.training.steps),
+        networks=costs.training.networks,
+        stages=tuple(stages_of(recipe, costs, setting, folder)),
+        available=available,
+    )
+    if found.fits:
+        return found
+
+    def needs(changes: Sequence[str], ranks: int) -> Mapping[Resource, int]:
+        changed, under = load_recipe(recipe, changes), costs
+        if changed.training.precision != recipe.training.precision:
+            under = remeasured(changed, teacher, folder, stand, say)
+        stages = stages_of(changed, under, replace(setting, ranks=ranks), folder)
+        return replace(found, stages=tuple(stages)).needs
+
+    return replace(found, switches=switches(recipe, needs, available))
+
+
+def measured(recipe: Recipe, teacher: Teacher | None, folder: Path, stand: Stand, say: Talk) -> Costs:
+    """What a recipe of either kind costs.
+
+    Raises:
+        UserError: for a teacher where one is to be taught, or mistakes in the recipe.
+    """
+    if isinstance(recipe, DistillRecipe):
+        return rehearse_distillation(recipe, teacher, folder, stand, say)
+    if teacher is not None:
+        raise UserError(f"recipe {recipe.name}: found a teacher, expected none: its kind is teach")
+    say(f"measuring recipe {recipe.name}")
+    return rehearse_teaching(recipe, stand)
+
+
+def remeasured(recipe: Recipe, teacher: Teacher | None, folder: Path, stand: Stand, say: Talk) -> Costs:
+    """The costs in another precision.
+
+    Raises:
+        UserError: where the hardware has it not: emulated, it takes no less memory and far more time.
+    """
+    if resolve_precision(stand.device) != recipe.training.precision:
+        raise UserError(f"training.precision: found {recipe.training.precision}, which this hardware does not have")
+    return measured(recipe, teacher, folder, stand, say)
+
+
+def stages_of(recipe: Recipe, costs: Costs, setting: Setting, folder: Path) -> list[Stage]:
+    """The stages of a recipe, which may be another than the one that was measured in batches, average and the like."""
+    if isinstance(recipe, DistillRecipe):
+        assert isinstance(costs, DistillCosts)
+        return distill_stages(recipe, costs, setting, folder)
+    assert isinstance(costs, TeachCosts)
+    return teach_stages(recipe, costs, setting)
+
+
+def load_libraries() -> None:
+    """Loads what a run loads on its way (TensorBoard, matplotlib), so that it counts as the process's own memory."""
+    with tempfile.TemporaryDirectory() as scratch:
+        Tracker(Path(scratch), 0).close()
+        write_picture(Path(scratch) / "points.png", {"": torch.eye(2)})

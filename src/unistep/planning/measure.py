@@ -1,0 +1,86 @@
+"""Measuring a training, or a network that is only asked, if there is room for it; otherwise its sizes."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from unistep.methods.base import Method
+from unistep.networks.preconditioning import count_parameters
+from unistep.planning.calls import CallCosts, call_costs
+from unistep.planning.kinds import kinds_of_steps
+from unistep.planning.rehearsal import Training, rehearse
+from unistep.planning.result import Network
+from unistep.planning.sizes import nbytes, sizes_of, state
+from unistep.planning.stand import Stand
+from unistep.planning.training import TrainingCosts
+from unistep.teachers.teacher import Teacher
+from unistep.training.batches import BatchSource, share
+from unistep.training.config import TrainingConfig
+from unistep.training.loop import deterministic
+from unistep.training.optim import check_names
+from unistep.training.random import Part
+from unistep.types import to_device
+
+META = torch.device("meta")
+MOST_ROWS = 1024  # that a network is asked about at once, however large the batch
+
+
+def rehearse_training(
+    build: Callable[[torch.device], Method],
+    batches: Callable[[TrainingConfig], BatchSource],
+    config: TrainingConfig,
+    stand: Stand,
+    teacher: Teacher | None = None,
+) -> tuple[TrainingCosts, Method]:
+    """Measures a training, if what it holds from step to step leaves room for steps.
+
+    Args:
+        build: the method on a device; on the meta device, which comes first, it must allocate nothing.
+        batches: settings -> the batches of a training with these settings.
+        config: the settings.
+        stand: where.
+        teacher: in memory already, and asked by the method.
+
+    Returns:
+        The costs (without steps if there is no room) and the method (then on the meta device).
+
+    Raises:
+        UserError: for settings that do not fit the method.
+    """
+    share("training.batch", config.batch, Part(0, config.accumulate))
+    share("training.pair_batch", config.pair_batch or config.batch, Part(0, config.accumulate))
+    shapes = build(META)
+    check_names(config.optim, shapes.networks)
+    sizes = sizes_of(shapes, config, kinds_of_steps(shapes, config.steps))
+    unmeasured = TrainingCosts(config=config, sizes=sizes, networks=networks_of(shapes, teacher), steps=())
+    asked = [teacher.denoiser] if teacher else []
+    present = [tensor for network in asked for tensor in state(network)]
+    floor = stand.meter.start() + sizes.held - nbytes(present)
+    if floor > stand.memory or any(tensor.is_meta for tensor in present):
+        return unmeasured, shapes
+    method = build(stand.device)
+    with deterministic(config.deterministic):
+        steps = rehearse(Training(method=method, batches=batches, config=config, asked=asked), floor, stand)
+    return replace(unmeasured, steps=tuple(steps)), method
+
+
+def networks_of(method: Method, teacher: Teacher | None) -> tuple[Network, ...]:
+    """The teacher and the networks that learn."""
+    named = {} if teacher is None else {"teacher": teacher.denoiser}
+    return tuple(
+        Network(name=name, parameters=count_parameters(network), learns=name in method.networks)
+        for name, network in {**named, **method.networks}.items()
+    )
+
+
+def ask(teacher: Teacher, stand: Stand) -> CallCosts:
+    """One evaluation of a teacher's network, at some time and under some condition."""
+
+    def call(rows: int) -> object:
+        x = torch.zeros(rows, *teacher.shape, device=stand.device)
+        t = teacher.process.time(torch.full((rows,), 0.5)).to(stand.device)
+        cond = teacher.conditioner.from_seeds(torch.arange(rows)) if teacher.conditioner else None
+        return teacher(x, t, to_device(cond, stand.device))
+
+    return call_costs(call, MOST_ROWS, stand)

@@ -11,11 +11,16 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+SOLVER = "{name: heun, num_steps: 2}"
 SHORT = {
     "training.steps": 12, "training.log_every": 1, "method.fake_score_from_step": 4, "method.dm_from_step": 8,
-    "pairs.count": 200, "evaluation.samples": 1000, "evaluation.samples_during_training": 200,
+    "pairs.count": 200, "pairs.solver": SOLVER, "evaluation.solver": SOLVER, "evaluation.samples": 1000,
+    "evaluation.samples_during_training": 130,
 }  # fmt: skip
-SHORT_TEACHER = ("training.steps=8", "training.log_every=1", "evaluation.judge_steps=10")
+SHORT_TEACHER = (
+    "training.steps=8", "evaluation.judge_steps=10", "evaluation.samples_during_training=130",
+    f"evaluation.solver={SOLVER}",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,14 @@ from pathlib import Path
 import torch
 
 from unistep import Teacher, load_teacher
-from unistep.api.distilling import PAIR_PHASES, initial_time, regression
+from unistep.api.distilling import build_method, build_streams
+from unistep.api.teachers import Starting
 from unistep.evaluation.throughput import device_name
-from unistep.methods import DMD
-from unistep.networks import Generator
 from unistep.pairs import PairStore, generate_pairs
 from unistep.recipes.load import recipe_of
 from unistep.recipes.schema import DistillRecipe
 from unistep.samplers import build_sampler
-from unistep.training import HealthConfig, HealthMonitor, Streams, prepare_network
+from unistep.training import HealthConfig, HealthMonitor, Streams
 from unistep.training.distributed import resolve_device
 from unistep.training.state import TrainState
 from unistep.training.step import train_step
@@ -49,11 +48,7 @@ def make_pairs(recipe: DistillRecipe, teacher: Teacher, folder: Path, count: int
 
 def started(recipe: DistillRecipe, teacher: Teacher, device: torch.device) -> TrainState:
     """Generator, fake score, their optimisers and the average, as the recipe has them before the first step."""
-    initial = Generator(teacher.trainable_copy(), teacher.process, initial_time(recipe.generator, teacher))
-    generator = prepare_network(initial, recipe.training, device)
-    fake_score = prepare_network(teacher.trainable_copy(), recipe.training, device)
-    distance = regression(recipe, device)
-    method = DMD(teacher, generator, fake_score, recipe.method, distance, recipe.teacher.guidance)
+    method = build_method(recipe, Starting(teacher, teacher), device)
     return TrainState.start(method, recipe.training, HealthMonitor(None, recipe.training.steps, HealthConfig()))
 
 
@@ -85,8 +80,7 @@ def main(name: str, batch: int, pairs: int, repeats: int) -> None:
         spent = seconds(lambda: make_pairs(recipe, teacher, Path(folder), pairs, device))
         print(f"pairs: {pairs / spent:.1f} per second")
         store = make_pairs(recipe, teacher, Path(folder), pairs, device)
-        streams = Streams(seed=0, batch=batch, device=device, conditioner=teacher.conditioner, pairs=store,
-                          pair_phases=PAIR_PHASES)  # fmt: skip
+        streams = build_streams(recipe.training, teacher, store, device)
         state = started(recipe, teacher, device)
         matching = recipe.method.dm_from_step
         for kind, first in (("regression", 0), ("distribution matching", matching))[matching == 0 :]:

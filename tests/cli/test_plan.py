@@ -177,7 +177,7 @@ def test_a_teacher_of_your_own_is_planned_too(here: Path) -> None:
 
 
 def test_what_does_not_fit_is_code_1_and_says_what_would_help(here: Path) -> None:
-    code, out, _ = call("teach.yaml", "--memory", "0.001", "--set", "evaluation.judge=null")
+    code, out, _ = call("teach.yaml", "--memory", "0.001", *sets(["evaluation.judge=null", "training.batch=128"]))
     assert code == 1
     lines = out.splitlines()
     assert any(line.startswith("does not fit: memory ") for line in lines)
@@ -208,7 +208,9 @@ def test_networks_that_cannot_fit_are_counted_and_not_built(here: Path) -> None:
 def test_mistakes_are_one_line(here: Path) -> None:
     assert "did you mean gaussians?" in refuse("gausians")
     assert "training.step: unknown key" in refuse("gaussians", "--set", "training.step=3")
-    assert "teacher: found neither load nor teach" in refuse("distill.yaml", "--set", "teacher={}")
+    assert "teacher: found neither load nor teach" in refuse(
+        "distill.yaml", *sets(["teacher={}", "evaluation.judge=null"])
+    )
     assert "training.batch: found 8, expected a multiple of 3" in refuse(
         "teach.yaml", "--set", "training.accumulate=3", "--set", "evaluation.judge=null"
     )

@@ -21,7 +21,7 @@ from unistep.methods.base import Method
 from unistep.networks import Generator
 from unistep.planning.calls import CallCosts
 from unistep.planning.measure import META, ask, rehearse_training
-from unistep.planning.sizes import on_meta
+from unistep.planning.sizes import allocated, on_meta
 from unistep.planning.stand import Stand
 from unistep.planning.stand_ins import StandInPairs
 from unistep.planning.training import TrainingCosts
@@ -86,6 +86,12 @@ class DistillCosts:
     taught: tuple[TeachRecipe, TeachCosts] | None = None
     fit: TrainingCosts | None = None
     calls: DistillCalls | None = None
+
+    @property
+    def still_held(self) -> int:
+        """Bytes of networks that are in memory as long as these costs are."""
+        denoisers = {id(t): t.denoiser for t in (self.start.teacher, self.start.network)}
+        return sum(allocated(denoiser) for denoiser in denoisers.values())
 
 
 def rehearse_distillation(

@@ -1,5 +1,6 @@
 """`plan`: memory, disk, network evaluations and hours of a recipe, before anything runs."""
 
+import gc
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +28,7 @@ from unistep.teachers.teacher import Teacher
 from unistep.training.distributed import resolve_device
 from unistep.training.tracking import Tracker
 
-SECONDS = 12.0  # for the steps of each training, and as much for everything else
+SECONDS = 15.0  # for the steps of a training; asking a network takes a few
 ROOM = 0.8  # of the available memory, that measurements may take
 GIB = 1 << 30
 
@@ -87,8 +88,10 @@ def planned(
         teacher: the caller's own.
         limit: bytes of memory to fit into; None = what is available.
     """
-    base = stand.meter.start()
     costs = measured(recipe, teacher, folder, stand, say)
+    # A process that has done all this once has loaded whatever a run loads; the teacher is still here.
+    gc.collect()
+    base = stand.meter.start() - costs.still_held
     available: dict[Resource, int] = {
         "memory": stand.meter.available() if limit is None else limit,
         "disk": shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.is_dir())).free,
@@ -152,7 +155,11 @@ def stages_of(recipe: Recipe, costs: Costs, setting: Setting, folder: Path) -> l
 
 
 def load_libraries() -> None:
-    """Loads what a run loads on its way (TensorBoard, matplotlib), so that it counts as the process's own memory."""
+    """Loads what a run loads on its way, so that it counts as the process's memory and not as some step's.
+
+    That is TensorBoard and matplotlib, and what torch loads with the first optimiser.
+    """
+    torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
     with tempfile.TemporaryDirectory() as scratch:
         Tracker(Path(scratch), 0).close()
         write_picture(Path(scratch) / "points.png", {"": torch.eye(2)})

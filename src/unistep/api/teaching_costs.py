@@ -13,7 +13,7 @@ from unistep.methods.base import Method
 from unistep.planning.calls import CallCosts, call_costs
 from unistep.planning.line import Line
 from unistep.planning.measure import META, ask, rehearse_training
-from unistep.planning.sizes import nbytes
+from unistep.planning.sizes import allocated, nbytes
 from unistep.planning.stand import Stand
 from unistep.planning.training import TrainingCosts
 from unistep.recipes.schema import TeachRecipe
@@ -70,6 +70,11 @@ class TeachCosts:
     teacher: Teacher
     call: CallCosts | None = None
     judge: JudgeCosts | None = None
+
+    @property
+    def still_held(self) -> int:
+        """Bytes of networks that are in memory as long as these costs are."""
+        return allocated(self.teacher.denoiser)
 
 
 def rehearse_teaching(recipe: TeachRecipe, stand: Stand) -> TeachCosts:

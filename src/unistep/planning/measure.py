@@ -1,5 +1,6 @@
 """Measuring a training, or a network that is only asked, if there is room for it; otherwise its sizes."""
 
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from unistep.planning.calls import CallCosts, call_costs
 from unistep.planning.kinds import kinds_of_steps
 from unistep.planning.rehearsal import Training, rehearse
 from unistep.planning.result import Network
-from unistep.planning.sizes import nbytes, sizes_of, state
+from unistep.planning.sizes import allocated, sizes_of, state
 from unistep.planning.stand import Stand
 from unistep.planning.training import TrainingCosts
 from unistep.teachers.teacher import Teacher
@@ -23,7 +24,7 @@ from unistep.training.random import Part
 from unistep.types import to_device
 
 META = torch.device("meta")
-MOST_ROWS = 1024  # that a network is asked about at once, however large the batch
+MOST_ROWS = 256  # that a network is asked about at once, however large the batch
 
 
 def rehearse_training(
@@ -55,9 +56,9 @@ def rehearse_training(
     sizes = sizes_of(shapes, config, kinds_of_steps(shapes, config.steps))
     unmeasured = TrainingCosts(config=config, sizes=sizes, networks=networks_of(shapes, teacher), steps=())
     asked = [teacher.denoiser] if teacher else []
-    present = [tensor for network in asked for tensor in state(network)]
-    floor = stand.meter.start() + sizes.held - nbytes(present)
-    if floor > stand.memory or any(tensor.is_meta for tensor in present):
+    gc.collect()
+    floor = stand.meter.start() + sizes.held - sum(map(allocated, asked))
+    if floor > stand.memory or any(tensor.is_meta for network in asked for tensor in state(network)):
         return unmeasured, shapes
     method = build(stand.device)
     with deterministic(config.deterministic):
@@ -78,7 +79,7 @@ def ask(teacher: Teacher, stand: Stand) -> CallCosts:
     """One evaluation of a teacher's network, at some time and under some condition."""
 
     def call(rows: int) -> object:
-        x = torch.zeros(rows, *teacher.shape, device=stand.device)
+        x = torch.randn(rows, *teacher.shape, generator=torch.Generator().manual_seed(0)).to(stand.device)
         t = teacher.process.time(torch.full((rows,), 0.5)).to(stand.device)
         cond = teacher.conditioner.from_seeds(torch.arange(rows)) if teacher.conditioner else None
         return teacher(x, t, to_device(cond, stand.device))

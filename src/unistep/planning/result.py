@@ -120,7 +120,7 @@ class Plan:
 
     @property
     def needs(self) -> dict[Resource, int]:
-        """Bytes of memory at the highest moment, and of disk when all is done."""
+        """Bytes of memory at the highest moment, and of disk at most."""
         return {"memory": self.highest.peak, "disk": sum(sum(stage.disk.values()) for stage in self.stages)}
 
     @property

@@ -117,3 +117,8 @@ def trainable(network: nn.Module) -> list[nn.Parameter]:
 def nbytes(tensors: Iterable[torch.Tensor]) -> int:
     """Bytes of the elements."""
     return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def allocated(network: nn.Module) -> int:
+    """Bytes that a network takes where it is: none on the meta device."""
+    return nbytes(tensor for tensor in state(network) if not tensor.is_meta)

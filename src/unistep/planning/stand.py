@@ -78,7 +78,7 @@ class Stand:
         last = max(taken)
         growth = size / last
         memory = floor + growth * max(work.peak for work in taken[last])
-        seconds = spent + growth * sum(2 * work.seconds for work in taken[last])
+        seconds = spent + growth * sum(3 * work.seconds for work in taken[last])
         return memory < self.memory and (len(taken) < 2 or seconds < self.seconds)
 
     def measure(self, work: Work, floor: int) -> Taken:
@@ -100,7 +100,7 @@ class Stand:
 
     def repeats(self, once: float) -> int:
         """How often to time what takes so long."""
-        return 5 if once < self.seconds / 100 else 3 if once < self.seconds / 30 else 1
+        return 5 if once < self.seconds / 100 else 3 if once < self.seconds / 40 else 2
 
 
 def line_of(taken: Mapping[float, Taken], what: Callable[[Taken], float]) -> Line:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from unistep import Teacher, load_teacher
-from unistep.api.distilling import build_method, build_streams
+from unistep.api.distilling import ingredients
 from unistep.api.teachers import Starting
 from unistep.evaluation.throughput import device_name
 from unistep.pairs import PairStore, generate_pairs
@@ -47,8 +47,8 @@ def make_pairs(recipe: DistillRecipe, teacher: Teacher, folder: Path, count: int
 
 
 def started(recipe: DistillRecipe, teacher: Teacher, device: torch.device) -> TrainState:
-    """Generator, fake score, their optimisers and the average, as the recipe has them before the first step."""
-    method = build_method(recipe, Starting(teacher, teacher), device)
+    """The method's networks, their optimisers and the average, as the recipe has them before the first step."""
+    method = recipe.method.build(ingredients(recipe, Starting(teacher, teacher), device))
     return TrainState.start(method, recipe.training, HealthMonitor(None, recipe.training.steps, HealthConfig()))
 
 
@@ -75,15 +75,16 @@ def main(name: str, batch: int, pairs: int, repeats: int) -> None:
     assert recipe.teacher.load is not None, f"{name}: its teacher must be taught first; choose another recipe"
     device, teacher = resolve_device(recipe.training.device), load_teacher(recipe.teacher.load)
     teacher.denoiser.to(device)
-    print(f"{name}, batch {batch}, {device_name()}, {torch.get_num_threads()} threads")
+    print(f"{name}, batch {batch}, {device_name(device)}, {torch.get_num_threads()} threads")
     with tempfile.TemporaryDirectory() as folder:
         spent = seconds(lambda: make_pairs(recipe, teacher, Path(folder), pairs, device))
         print(f"pairs: {pairs / spent:.1f} per second")
         store = make_pairs(recipe, teacher, Path(folder), pairs, device)
-        streams = build_streams(recipe.training, teacher, store, device)
         state = started(recipe, teacher, device)
-        matching = recipe.method.dm_from_step
-        for kind, first in (("regression", 0), ("distribution matching", matching))[matching == 0 :]:
+        streams = Streams(seed=0, batch=batch, device=device, conditioner=teacher.conditioner, pairs=store,
+                          pair_phases=state.method.pair_phases)  # fmt: skip
+        for first in sorted({0, *(step for steps in state.method.milestones().values() for step in steps)}):
+            kind = ", ".join(phase.name for phase in state.method.phases(first))
             print(f"{kind}: {1e3 * step_time(state, streams, recipe, first, repeats):.0f} ms per step")
     print(f"peak memory: {peak_memory()}")
 

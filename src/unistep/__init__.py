@@ -4,9 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unistep.api import certify as certify
+    from unistep.api import compare as compare
     from unistep.api import convert as convert
     from unistep.api import distill as distill
     from unistep.api import evaluate as evaluate
+    from unistep.api import export_generator as export_generator
     from unistep.api import load_generator as load_generator
     from unistep.api import make_pairs as make_pairs
     from unistep.api import plan as plan
@@ -20,9 +23,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "certify": "unistep.api",
+    "compare": "unistep.api",
     "convert": "unistep.api",
     "distill": "unistep.api",
     "evaluate": "unistep.api",
+    "export_generator": "unistep.api",
     "load_generator": "unistep.api",
     "make_pairs": "unistep.api",
     "plan": "unistep.api",

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 Cond = Tensor | Mapping[str, Tensor] | None
@@ -18,6 +19,14 @@ def select(cond: Cond, index: Tensor | slice) -> Cond:
     if cond is None:
         return None
     return {k: v[index] for k, v in cond.items()} if isinstance(cond, Mapping) else cond[index]
+
+
+def joined(*conds: Cond) -> Cond:
+    """Conditions of the same kind one after the other."""
+    first = conds[0]
+    if isinstance(first, Mapping):
+        return {key: torch.cat([c[key] for c in conds if isinstance(c, Mapping)]) for key in first}
+    return None if first is None else torch.cat([c for c in conds if isinstance(c, Tensor)])
 
 
 def to_device(cond: Cond, device: object) -> Cond:

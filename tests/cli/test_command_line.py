@@ -13,7 +13,7 @@ from unistep import api
 from unistep.cli import app
 from unistep.recipes import builtin_recipes
 
-VERBS = ("recipes", "teach", "pairs", "distill", "sample", "evaluate", "convert")
+VERBS = ("recipes", "teach", "pairs", "distill", "sample", "evaluate", "export", "convert")
 
 
 def call(*arguments: str | Path) -> tuple[int, str, str]:

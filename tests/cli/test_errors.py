@@ -82,7 +82,7 @@ def distill_recipe(tmp_path: Path, taught: Path) -> Path:
     recipe = {
         "kind": "distill",
         "about": "a tiny generator",
-        "teacher": {"load": str(taught)},
+        "teacher": {"load": str(taught), "certify": False},
         "pairs": {"count": 24, "tile": 8, "solver": SOLVER},
         "method": {"lambda_reg": 1, "regression": "l2"},
         "training": TRAINING,
@@ -310,6 +310,17 @@ def test_ctrl_c_while_teaching(recipe: Path, taught: Path, tmp_path: Path, monke
     assert weights(tmp_path / "run") == weights(taught)
 
 
+def test_ctrl_c_in_the_last_step(distill_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(unistep.training.loop, "train_step", interrupting(unistep.training.loop.train_step, 6))
+        code, out, err = call("distill", distill_recipe, "--out", run, "--quiet")
+    assert (code, out, err) == (130, "", "interrupted: run the same command again to go on\n")
+    assert (run / "checkpoints/step-0000006/manifest.json").exists() and not (run / "generator").exists()
+    succeed("distill", distill_recipe, "--out", run)
+    assert (run / "generator").is_dir() and (run / "evaluation.json").is_file()
+
+
 def test_ctrl_c_while_making_pairs(distill_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(unistep.pairs.generate, "write_shard", interrupting(unistep.pairs.generate.write_shard, 2))
@@ -326,7 +337,7 @@ def test_quiet_is_silent_and_the_table_fits_a_terminal(
     distill_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timing = Timing(device="cpu", threads=1, latency_ms=12.3, images_per_second=12345.6, batch=256, repeats=10)
-    monkeypatch.setattr(unistep.evaluation.evaluate, "measure", lambda make: timing)
+    monkeypatch.setattr(unistep.evaluation.evaluate, "measure", lambda make, device: timing)
     monkeypatch.setattr(KernelDistance.__init__, "__defaults__", (1000, 2, 0))  # two subsets instead of fifty
     run = tmp_path / "run"
     succeed("distill", distill_recipe, "--out", run)

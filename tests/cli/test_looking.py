@@ -1,6 +1,7 @@
 """What is looked at: previews with the teacher above, samples by seed and label, none of them of the pairs' seeds."""
 
 import inspect
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,21 @@ from PIL import Image
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from unistep import api
+import unistep.api.judges
+from unistep import api, load_teacher
 from unistep.api.draws import Draws
-from unistep.api.hooks import IMAGE_SEEDS, POINT_SEEDS, looking_hooks
+from unistep.api.hooks import IMAGE_SEEDS, POINT_SEEDS, Features, looking_hooks
+from unistep.api.judges import judged_features
 from unistep.api.sampling import draws_from
 from unistep.api.talk import Talk
 from unistep.assets import embedded_folder
 from unistep.cli import app
+from unistep.evaluation.feature_judge import FeatureJudge
+from unistep.evaluation.features import load_judge
+from unistep.recipes import load_recipe
+from unistep.recipes.schema import DistillRecipe
 from unistep.teachers.codecs import PixelCodec, PointCodec
+from unistep.teachers.conditioners import LabelConditioner
 from unistep.training import View
 from unistep.types import Cond
 
@@ -68,6 +76,46 @@ def test_without_a_teacher_there_is_one_row(tmp_path: Path) -> None:
         assert picture.height == 64
 
 
+def noise(z: Tensor, cond: Cond, seeds: Tensor) -> Tensor:
+    return 0.5 * z
+
+
+def test_diversity_is_watched_in_features_of_what_is_seen_where_there_are_any() -> None:
+    teacher = Draws(model=noise, shape=(1, 4, 4), codec=PixelCodec(), conditioner=LabelConditioner(3), device=CPU)
+    seen: list[tuple[torch.dtype, int]] = []
+
+    def features(images: Tensor) -> Tensor:
+        seen.append((images.dtype, len(images)))
+        return images[:, 0, 0, :1].float()  # one pixel
+
+    x, cond = torch.randn(100, 1, 4, 4).clamp(-2, 2) / 2, torch.arange(100) % 3
+    spoilt = torch.where(torch.arange(16).reshape(4, 4) == 0, x[:1], x)  # that pixel is the same everywhere
+    watched = looking_hooks(Plain(0.0).draws, None, Talk(quiet=True), teacher, features)
+    values = looking_hooks(Plain(0.0).draws, None, Talk(quiet=True), teacher)
+    assert watched.diversity is not None and values.diversity is not None
+    assert (watched.diversity(x, cond), watched.diversity(spoilt, cond)) == (pytest.approx(1, abs=0.25), 0)
+    assert values.diversity(x, cond) == pytest.approx(1, abs=0.1)
+    assert values.diversity(spoilt, cond) == pytest.approx(math.sqrt(15 / 16), abs=0.1)
+    assert seen == [(torch.uint8, 256), (torch.uint8, 64), (torch.uint8, 64)]  # few, for a judge may cost something
+    assert watched.reference == values.reference
+
+
+def lent(name: str, folder: Path) -> Features | None:
+    recipe = load_recipe(name)
+    assert isinstance(recipe, DistillRecipe) and recipe.teacher.load is not None
+    return judged_features(recipe, load_teacher(recipe.teacher.load), folder, CPU, Talk(quiet=True))
+
+
+def test_a_judge_trained_on_the_data_lends_its_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    features, images = lent("fashion-mnist", tmp_path), torch.randint(0, 256, (3, 1, 28, 28), dtype=torch.uint8)
+    assert features is not None
+    assert torch.equal(features(images), load_judge("embedded:fashion-mnist").features(images)[0])
+    assert lent("gaussians", tmp_path) is None
+    large = FeatureJudge(title="large", network=nn.Identity(), sha256="", references={})
+    monkeypatch.setattr(unistep.api.judges, "find_judge", lambda *a: large)
+    assert lent("fashion-mnist", tmp_path) is None
+
+
 def test_points_are_previewed_from_seeds_of_their_own(tmp_path: Path) -> None:
     student = Plain(0.0, (2,))
     hooks = looking_hooks(student.draws, None, Talk(quiet=True))
@@ -87,7 +135,8 @@ def test_the_program_samples_from_the_same_seed_as_python(monkeypatch: pytest.Mo
     monkeypatch.setattr(api, "sample", lambda run, **kwargs: seen.update(kwargs))
     assert CliRunner().invoke(app, ["sample", str(tmp_path), "-q"], catch_exceptions=False).exit_code == 0
     assert seen == {
-        "num": 64, "first_seed": 2_000_000, "labels": None, "files": False, "out": None, "device": "auto",
+        "num": 64, "first_seed": 2_000_000, "labels": None, "files": False, "out": None, "checkpoint": None,
+        "device": "auto",
     }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from unistep.teachers import teacher_from_module
 RECIPE = """
 name: mine
 kind: distill
+teacher: {certify: false} # random weights
 pairs: {count: 8, solver: {name: ddim, num_steps: 2}, tile: 4}
 method: {name: dmd, regression: l2}
 training: {steps: 2, batch: 4}
@@ -49,7 +50,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_without_a_judge_samples_are_shown_and_not_measured(run: Path) -> None:
     assert (run / "report.html").is_file() and (run / "previews" / "evaluation.png").is_file()
     assert not (run / "evaluation.json").exists()
-    with pytest.raises(UserError, match=r"evaluation\.judge: found nothing, expected embedded:NAME or a folder"):
+    with pytest.raises(UserError, match=r"evaluation\.judge: found nothing, expected embedded:NAME, a folder"):
         unistep.evaluate(run, teacher=my_teacher(0), quiet=True)
 
 
@@ -58,6 +59,7 @@ def test_the_generator_is_opened_and_sampled_with_its_teacher(run: Path) -> None
     assert config["shape"] == [1, 8, 8]
     assert generator(torch.randn(2, 1, 8, 8)).shape == (2, 1, 8, 8)
     assert unistep.sample(run, num=3, teacher=my_teacher(0)).is_file()
+    assert unistep.sample(run, num=3, teacher=my_teacher(0), checkpoint="last").is_file()
     with pytest.raises(UserError, match="its teacher was a module of your own"):
         unistep.sample(run, num=3)
 

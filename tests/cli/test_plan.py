@@ -103,7 +103,7 @@ def test_points_are_planned_and_the_runs_files_are_as_planned(here: Path) -> Non
     stages = {stage["name"]: stage for stage in plan["stages"]}
     assert list(stages) == ["fit", "pairs", "training", "previews and figures", "evaluation"]
     assert stages["pairs"]["evaluations"] == 48 * 5  # three whole shards
-    assert stages["training"]["evaluations"] == 3 * 16 * 5  # G(z), G(z_ref), mu_base, mu_fake, then mu_fake
+    assert stages["training"]["evaluations"] == 3 * 16 * (3 + 3 + 1 + 1 + 3)  # G(z), G(z_ref), mu_base, mu_fake twice
     assert {n["name"]: n["learns"] for n in plan["networks"]} == {
         "teacher": False, "generator": True, "fake_score": True,
     }  # fmt: skip

@@ -91,6 +91,24 @@ def test_a_generator_beside_has_a_row_of_its_own(tmp_path: Path) -> None:
     assert [row["name"] for row in stored["rows"]] == list(rows)
 
 
+@pytest.mark.parametrize("name", ["multiscale", "perceptual", "lpips"])
+def test_a_distance_of_images_is_refused_for_points_before_the_pairs(name: str, tmp_path: Path) -> None:
+    recipe = tiny("method.lambda_reg=1", f"method.regression={name}")
+    with pytest.raises(
+        UserError, match=rf"^method\.regression: found '{name}' for samples of shape \[2\], expected im"
+    ):
+        unistep.distill(recipe, out=tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run" / "pairs").exists()
+
+
+def test_points_of_a_network_are_drawn_and_not_measured(tmp_path: Path) -> None:
+    first = unistep.distill(tiny(), out=tmp_path / "first", device="cpu", quiet=True)
+    network = tiny(f"teacher={{load: {first / 'teacher' / 'teacher'}}}")
+    run = unistep.distill(network, out=tmp_path / "run", device="cpu", quiet=True)
+    assert (run / "previews" / "evaluation.svg").is_file() and (run / "report.html").is_file()
+    assert not (run / "evaluation.json").exists()
+
+
 @pytest.mark.parametrize("setting", ["samples", "samples_during_training"])
 def test_too_few_points_are_found_before_the_training(setting: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"evaluation.{setting}: found 50, expected at least 100"):

@@ -33,6 +33,24 @@ def test_a_resolved_recipe_resolves_to_itself(name: str, tmp_path: Path) -> None
             "method.lambda_regg=1",
             r"gaussians: method\.lambda_regg: unknown key; did you mean lambda_reg\? expected one",
         ),
+        (
+            "method.name=dmd3",
+            r"method\.name: found 'dmd3'; did you mean dmd\? expected one of dmd, dmd2, f_distill, gan",
+        ),
+        ("method=3", r"method: found 3, expected a mapping"),
+        ("method={name: [gan]}", r"method\.name: found \['gan'\]; did you mean gan\? expected one of dmd, dmd2"),
+        ("method={name: sid, alfa: 1}", r"method\.alfa: unknown key; did you mean alpha\? expected one of P_mean"),
+        ("method={name: gan}", r"gaussians: data: found nothing, expected a section: method gan needs real images"),
+        (
+            "method={name: dmd2, num_steps: 3, places: [0.2, 0.4]}",
+            r"gaussians: method\.places: found \[0\.2, 0\.4\], expected num_steps - 1 = 2 decreasing numbers",
+        ),
+        ("method.dm_from_step=5000", r"gaussians: method\.dm_from_step: found a positive step but lambda_reg is 0"),
+        ("data={kind: exactly}", r"data\.kind: found 'exactly'; did you mean exact\? expected one of folder, idx"),
+        ("data={count: 3}", r"data\.kind: missing, expected one of folder, idx, parquet, cifar, digits, exact"),
+        ("data={kind: exact, counts: 3}", r"data\.counts: unknown key; did you mean count\? expected one of count"),
+        ("data={kind: idx}", r"data\.path: found nothing, expected a file or folder"),
+        ("training.optim.default.lrr=1", r"training\.optim\.default\.lrr: unknown key; did you mean lr\?"),
         ("metod=1", r"metod: unknown key; did you mean method\?"),
         ("method.weighting=eq9", r"method\.weighting: found 'eq9', expected 'eq8'"),
         ("method.lambda_reg=much", r"method\.lambda_reg: found 'much', expected a number"),
@@ -65,6 +83,17 @@ def test_mistakes_are_named(override: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         load_recipe("gaussians", [override])
     assert "\n" not in str(caught.value)
+
+
+def test_methods_that_cross_all_levels_start_at_the_terminal_time() -> None:
+    message = r"generator\.sigma_init: found 2\.0, expected null: method progressive starts at the terminal time"
+    with pytest.raises(UserError, match=message):
+        load_recipe("gaussians-progressive", ["generator.sigma_init=2"])
+
+
+def test_pairs_that_a_method_needs() -> None:
+    with pytest.raises(UserError, match=r"pairs: found nothing, expected a section: method knowledge needs noise"):
+        load_recipe("gaussians-knowledge", ["pairs=null"])
 
 
 @pytest.mark.parametrize("first_seed", [980000, 1012000])

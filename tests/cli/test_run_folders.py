@@ -34,9 +34,40 @@ def test_as_long_as_nothing_is_learnt_the_recipe_may_be_mended(tmp_path: Path) -
     assert load_run_recipe(tmp_path) == mended
 
 
-def test_the_description_may_change(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "free",
+    ["about=in other words", "name=renamed", "training.log_every=7", "training.checkpoint.every_minutes=1",
+     "fit.training.log_every=7", "fit.training.preview_every=7", "fit.training.evaluate_every=7",
+     "fit.training.checkpoint={every_steps: 5, keep: 3}", "fit.training.device=cpu", "fit.max_error=0.5",
+     "pairs.path=elsewhere", "generator.weights=raw", "evaluation.samples=5000"],
+)  # fmt: skip
+def test_what_does_not_change_the_training_may_change(free: str, tmp_path: Path) -> None:
     open_run(load_recipe("gaussians"), tmp_path)
-    open_run(load_recipe("gaussians", ["about=in other words"]), tmp_path)
+    (tmp_path / "checkpoints" / "step-0000001").mkdir(parents=True)
+    changed = load_recipe("gaussians", [free])
+    open_run(changed, tmp_path)
+    assert load_run_recipe(tmp_path) == changed != load_recipe("gaussians")
+
+
+@pytest.mark.parametrize("bound", ["fit.training.seed=1", "fit.training.steps=7", "fit.samples=7", "pairs.count=7"])
+def test_what_changes_the_training_may_not(bound: str, tmp_path: Path) -> None:
+    open_run(load_recipe("gaussians"), tmp_path)
+    (tmp_path / "checkpoints" / "step-0000001").mkdir(parents=True)
+    with pytest.raises(UserError, match=rf"^{bound.split('=')[0]}: found {bound.split('=')[1]}, expected"):
+        open_run(load_recipe("gaussians", [bound]), tmp_path)
+
+
+def test_what_killed_writers_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    open_run(load_recipe("gaussians"), tmp_path)
+    left = [tmp_path / ".health.json.4711.tmp", tmp_path / "previews" / ".step-0000001.png.4711.tmp"]
+    kept = [tmp_path / ".notes.tmp", tmp_path / "pairs" / ".seeds-000000000000.safetensors.4711.tmp"]
+    for file in left + kept:
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"half")
+    (tmp_path / ".generator.4711.tmp").mkdir()  # a folder: its own writer clears it up
+    open_run(load_recipe("gaussians"), tmp_path)
+    assert [file.exists() for file in left + kept] == [False, False, True, True]
+    assert (tmp_path / ".generator.4711.tmp").is_dir()
 
 
 def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import torch
 
 from unistep.assets import embedded_folder
 from unistep.errors import UserError
-from unistep.evaluation.features import load_judge, load_perceptual, read_file, save_perceptual
+from unistep.evaluation.features import load_judge, load_perceptual, save_perceptual
+from unistep.evaluation.network_file import read_file
 from unistep.evaluation.perceptual_network import PerceptualNetwork
 from unistep.losses.regression import build_regression
 

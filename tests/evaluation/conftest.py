@@ -15,12 +15,14 @@ class FakeReference(NamedTuple):
     mean: NDArray[np.float64]
     cov: NDArray[np.float64]
     count: int
+    source: str = ""
+    sha256: str = ""
 
 
 class FakeJudge:
     """Images uint8 [n, 1, 2, 2]: features are the pixels over 64, the class is the first pixel modulo 4."""
 
-    sha256 = "f" * 64
+    title, sha256, distance = "the first pixel", "f" * 64, "FD"
     accuracy = 0.875
 
     @staticmethod

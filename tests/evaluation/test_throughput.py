@@ -1,6 +1,7 @@
 """Latency and throughput against a clock that the test moves."""
 
 import pytest
+import torch
 
 from unistep.evaluation.throughput import measure, measure_latency, measure_throughput
 
@@ -46,8 +47,19 @@ def test_throughput_does_not_start_what_takes_too_long() -> None:
 
 
 def test_measure_says_where() -> None:
-    timing = measure(lambda batch: None, repeats=2, ladder=(1, 2))
+    timing = measure(lambda batch: None, torch.device("cpu"), repeats=2, ladder=(1, 2))
     assert timing.latency_ms > 0
     assert timing.repeats == 2
     assert timing.threads >= 1
-    assert timing.device
+    assert timing.device.startswith("CPU, ")
+
+
+def test_the_device_named_and_waited_for_is_the_one_that_worked(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[str] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # a machine with a GPU
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: waited.append(str(device)))
+    on_cpu = measure(lambda batch: None, torch.device("cpu"), repeats=1, ladder=(1,))
+    assert on_cpu.device.startswith("CPU, ") and waited == []
+    on_gpu = measure(lambda batch: None, torch.device("cuda", 1), repeats=1, ladder=(1,))
+    assert on_gpu.device == "GPU 1" and set(waited) == {"cuda:1"}

@@ -54,5 +54,5 @@ def test_colours_keep_their_channel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "piq", None)
-    with pytest.raises(UserError, match=r"the library piq cannot be imported; pip install 'unistep\[lpips\]'"):
+    with pytest.raises(UserError, match=r"nor the library piq; name the files, or pip install 'unistep\[lpips\]'"):
         build_regression("lpips")

@@ -37,6 +37,14 @@ def test_multiscale_weighs_large_structure() -> None:
     assert multiscale(flat, zero).item() > multiscale(noise, zero).item()
 
 
+@pytest.mark.parametrize("dims", [(2,), (3, 16)])
+def test_multiscale_refuses_what_is_no_image(dims: tuple[int, ...]) -> None:
+    x = torch.zeros(4, *dims)
+    with pytest.raises(UserError, match=r"^method\.regression: found 'multiscale' for samples of shape"):
+        multiscale(x, x)
+    assert l2(x, x).shape == pseudo_huber(x, x).shape == (4,)
+
+
 def test_perceptual_gradient_reaches_the_sample() -> None:
     x, y = torch.randn(2, 2, 3, 8, 8).unbind(0)
     x = x.clone().requires_grad_(True)

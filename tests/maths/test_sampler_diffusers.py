@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from unistep.errors import UserError
 from unistep.prediction import from_x0
 from unistep.process import DiscreteVPProcess, EDMProcess, FlowProcess
 from unistep.samplers import build_sampler
@@ -133,6 +134,25 @@ def test_dpm_solver_vp():
         x = scheduler.step(vp_model(process, x, t), t, x).prev_sample
         states.append(x)
     same(ours("dpmpp_2m", process, 20), states)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 20])
+def test_unipc(num_steps):
+    from diffusers import UniPCMultistepScheduler
+
+    process = DiscreteVPProcess.linear()
+    scheduler = UniPCMultistepScheduler(**TRAILING)
+    scheduler.set_timesteps(num_steps)
+    x, states = Z, [Z]
+    for t in scheduler.timesteps:
+        x = scheduler.step(vp_model(process, x, t), t, x).prev_sample
+        states.append(x)
+    same(ours("unipc", process, num_steps), states, 2e-4)
+
+
+def test_unipc_needs_signal_at_the_terminal_time():
+    with pytest.raises(UserError, match=r"^sampler\.name: found unipc for a process without signal.*; use dpmpp_2m$"):
+        build_sampler("unipc", 4)(toy, FlowProcess(), Z)
 
 
 def edm_states(scheduler, process, num_steps):

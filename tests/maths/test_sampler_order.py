@@ -41,3 +41,14 @@ def test_order_of_convergence(case, name, order):
 def test_second_order_is_more_exact(case):
     euler, heun = errors("euler", CASES[case]), errors("heun", CASES[case])
     assert all(h < e / 3 for h, e in zip(heun, euler, strict=True))
+
+
+def test_unipc_comes_closer_with_every_halving_on_the_edm_grid():
+    pytest.importorskip("diffusers")
+    model = GaussianMixture(MEANS, 0.4, CASES["edm"])
+    z = torch.randn(32, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    reference = build_sampler("heun", 1024)(model, CASES["edm"], z).x
+    runs = [build_sampler("unipc", n)(model, CASES["edm"], z) for n in (16, 32, 64)]
+    found = [float((run.x - reference).square().mean().sqrt()) for run in runs]
+    assert [run.nfe for run in runs] == [16, 32, 64]
+    assert found[1] < found[0] / 2 and found[2] < found[1] / 2, found

@@ -13,6 +13,8 @@ from unistep.process import EDMProcess
 from unistep.teachers.codecs import PointCodec
 from unistep.teachers.conditioners import LabelConditioner
 from unistep.teachers.teacher import Teacher
+from unistep.training import OptimConfig
+from unistep.training.optim import learning_rate
 from unistep.weighting import default_weighting
 
 
@@ -57,8 +59,22 @@ def test_late_start_of_distribution_matching() -> None:
     method = make(dm_from_step=10, fake_score_from_step=6)
     names = {step: [p.name for p in method.phases(step)] for step in (0, 6, 10)}
     assert names == {0: ["regression"], 6: ["regression", "fake_score"], 10: ["generator", "fake_score"]}
-    assert method.milestones() == (10,)
+    assert method.milestones() == {"generator": (10,), "fake_score": (6,)}
     assert [method.phases(step)[1].reuses_samples for step in (6, 10)] == [False, True]
+
+
+def test_milestones_are_where_a_networks_own_loss_begins_later_than_the_run() -> None:
+    assert make().milestones() == {}
+    assert make(dm_from_step=10).milestones() == {"generator": (10,)}  # the fake score learns from the start
+    assert make(lambda_dm=0, dm_from_step=10, fake_score_from_step=6).milestones() == {}
+
+
+@pytest.mark.parametrize("begins", [0, 6])
+def test_the_fake_score_warms_up_from_its_first_update(begins: int) -> None:
+    method, optim = make(dm_from_step=10, fake_score_from_step=begins), OptimConfig(lr=1.0, warmup=4)
+    first = next(step for step in range(20) if any(p.trains == ("fake_score",) for p in method.phases(step)))
+    rates = [learning_rate(optim, step, 20, method.milestones().get("fake_score", ())) for step in range(first, 20)]
+    assert rates == [0.25, 0.5, 0.75, *[1.0] * (17 - begins)]
 
 
 def test_regression_only_never_touches_the_fake_score() -> None:

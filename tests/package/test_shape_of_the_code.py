@@ -46,6 +46,14 @@ def test_source_holds_no_leftovers() -> None:
     assert not {path: match[0] for path, match in found.items() if match}
 
 
+WRITERS = {"atomic.py", "training/checkpoint.py", "teachers/checkpoint.py"}  # of a file, of whole folders
+WRITES = re.compile(r"os\.(replace|rename|link)\(|\.write_(text|bytes)\(|open\([^)]*\"[wx]b?\"")
+
+
+def test_files_are_written_in_one_place() -> None:
+    assert {path for path in modules() if WRITES.search(read(f"src/unistep/{path}"))} == WRITERS
+
+
 def test_no_file_is_called_utils() -> None:
     assert not [path for path in modules() if path.endswith(("utils.py", "helpers.py", "common.py"))]
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -10,10 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from unistep import atomic
 from unistep.errors import UserError
 from unistep.guidance import GuidedDenoiser
-from unistep.pairs import atomic, open_pairs, row_facts
 from unistep.pairs import facts as facts_of_pairs
+from unistep.pairs import open_pairs, row_facts
+from unistep.pairs.progress import Lines
 from unistep.samplers import Heun, seeded_normal
 
 COUNT = 40  # five shards of two tiles of four
@@ -112,7 +115,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
 
     def fsync(_: int) -> None:
         written.append(1)
-        if len(written) == 3:
+        if len(written) == 4:  # the manifest and two shards are there
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(atomic.os, "fsync", fsync)
@@ -135,7 +138,7 @@ def test_a_folder_that_cannot_be_made_is_one_line_before_any_solving(tiny: Modul
 def test_left_overs_of_a_killed_writer_are_swept(tiny: ModuleType, tmp_path: Path) -> None:
     tiny.make(tmp_path, 8)
     (tmp_path / ".seeds-000000000008.safetensors.4711.tmp").write_bytes(b"half")
-    (tmp_path / ".manifest.json.4711.tmp").write_bytes(b"half")
+    (tmp_path / ".manifest.json.4711.tmp").write_bytes(b"half")  # of its beginning, too
     tiny.make(tmp_path, COUNT)
     assert not list(tmp_path.glob(".*"))
 
@@ -227,9 +230,40 @@ def test_a_gpus_facts_tell_how_its_convolutions_round(allowed: bool, monkeypatch
     assert "cudnn_tf32" not in facts["cpu"]
 
 
-def test_the_bar_shows_rate_and_time_left(tiny: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_bar_shows_rate_and_time_left(
+    tiny: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal
+    monkeypatch.setenv("NO_COLOR", "1")
     tiny.make(tmp_path, 16, progress=True)
     shown = capsys.readouterr().err
     assert "16/16" in shown
     assert "pairs/s" in shown
     assert "left" in shown
+
+
+def test_without_a_terminal_there_is_a_line_every_so_often(
+    tiny: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.make(tmp_path, 16, progress=True)
+    first, last = capsys.readouterr().err.splitlines()  # four tiles take no quarter of a minute
+    assert re.fullmatch(r"pairs 4/16  [\d.e+]+ pairs/s  0:00 left", first)
+    assert re.fullmatch(r"pairs 16/16  [\d.e+]+ pairs/s  0:00 left", last)
+    tiny.make(tmp_path, 16, progress=True)  # all there: nothing to tell
+    tiny.make(tmp_path, 24, progress=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_lines_come_by_the_clock_and_count_what_this_call_makes() -> None:
+    said: list[str] = []
+    now = [0.0]
+    lines = Lines(400, 100, said.append, lambda: now[0])
+    for _ in range(6):
+        now[0] += 10
+        lines.advance(50)
+    assert said == [
+        "pairs 150/400  5 pairs/s  0:50 left",  # the first at once
+        "pairs 250/400  5 pairs/s  0:30 left",  # then when 15 seconds have passed
+        "pairs 350/400  5 pairs/s  0:10 left",
+        "pairs 400/400  5 pairs/s  0:00 left",
+    ]

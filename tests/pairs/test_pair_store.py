@@ -87,11 +87,6 @@ def test_an_unconditional_store_has_no_condition(tiny: ModuleType, tmp_path: Pat
     assert tiny.make(tmp_path, 8, teacher=tiny.tiny_teacher(conditional=False))[torch.arange(3)].cond is None
 
 
-def test_named_conditions_come_back_by_name() -> None:
-    stored = {"x": torch.zeros(1), "cond.text": torch.ones(1), "cond.mask": torch.zeros(1)}
-    assert store.condition(stored) == {"text": torch.ones(1), "mask": torch.zeros(1)}
-
-
 def test_z_is_the_same_kept_or_drawn_again(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept, index = open_pairs(made), torch.tensor([3, 30, 3])
     monkeypatch.setattr(noise, "KEPT_BYTES", 0)
@@ -151,6 +146,14 @@ def test_any_flipped_bit_is_noticed(pairs: Path, place: float, bit: int, header:
         open_pairs(pairs)[torch.tensor([8])]
     assert "\n" not in str(error.value)
     (pairs / SHARD).write_bytes(whole)
+
+
+def test_another_digit_of_the_same_number_is_noticed(pairs: Path) -> None:
+    written, other = b"-0.13264712691307068", b"-0.13264712691307069"  # of seed 0's noise
+    assert float(written) == float(other)
+    (pairs / SHARD).write_bytes((pairs / SHARD).read_bytes().replace(written, other, 1))
+    with pytest.raises(UserError, match=f"{SHARD}: no readable header"):
+        open_pairs(pairs)[torch.tensor([8])]
 
 
 @pytest.mark.parametrize("size", [0, 5, 100, -1])

@@ -1,15 +1,14 @@
 """Which kinds of step a training has and how often: against loops and closed forms."""
 
 from collections import Counter
-from collections.abc import Mapping
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_plan import tiny_dmd, tiny_teacher
-from torch import nn
 
-from unistep.methods.base import Batch, LossOutput, Phase, Random
+from unistep.methods.base import Batch, LossOutput, Method, Phase, Random
 from unistep.planning.kinds import kinds_of_steps
 from unistep.planning.tally import times_due
 
@@ -45,21 +44,14 @@ def test_the_sum_over_kinds_is_the_sum_over_steps(a: int, b: int, updates: int, 
     assert by_kind == sum(cost(method.phases(step)) for step in range(steps))
 
 
-class EveryFifth:
+class EveryFifth(Method):
     """A generator that learns every fifth step, as DMD2's two time scales have it."""
 
-    averaged = "generator"
-
-    @property
-    def networks(self) -> Mapping[str, nn.Module]:
-        return {}
+    averaged, networks = "generator", MappingProxyType({})
 
     def phases(self, step: int) -> tuple[Phase, ...]:
         critic = Phase(name="critic", trains=("critic",))
         return (Phase(name="generator", trains=("generator",)), critic) if step % 5 == 0 else (critic,)
-
-    def milestones(self) -> tuple[int, ...]:
-        return ()
 
     def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
         raise AssertionError("nothing is computed")

@@ -6,16 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from unistep.planning import memory
-from unistep.planning.memory import ResidentMemory, available_in_cgroup, meter_for
+from unistep.planning import memory as planning_memory
+from unistep.planning.memory import DeviceMemory, available_in_cgroup
+from unistep.training import memory
 
-MB = 10**6
+MB, CPU = 10**6, torch.device("cpu")
 needs_proc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks /proc")
 
 
 @needs_proc
 def test_a_peak_that_has_passed_is_seen_and_forgotten() -> None:
-    meter = meter_for(torch.device("cpu"))
+    meter = DeviceMemory(CPU)
     before = meter.start()
     block = torch.ones(50 * MB)  # 200 MB, touched
     del block
@@ -27,7 +28,7 @@ def test_a_peak_that_has_passed_is_seen_and_forgotten() -> None:
 
 @needs_proc
 def test_what_the_process_holds_counts_as_available() -> None:
-    meter = ResidentMemory()
+    meter = DeviceMemory(CPU)
     assert meter.available() > meter.now()
 
 
@@ -38,7 +39,7 @@ def test_what_the_process_holds_counts_as_available() -> None:
 def test_a_containers_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, stat: str, left: list[int]
 ) -> None:
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(planning_memory, "CGROUP", tmp_path)
     assert available_in_cgroup() == []
     (tmp_path / "memory.max").write_text(limit + "\n")
     (tmp_path / "memory.stat").write_text(stat)
@@ -46,6 +47,6 @@ def test_a_containers_limit(
 
 
 def test_without_proc_the_peak_since_the_start_stands_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "PROCESS", tmp_path / "nothing")
-    meter = ResidentMemory()
+    monkeypatch.setattr(memory, "STATUS", tmp_path / "nothing")
+    meter = DeviceMemory(CPU)
     assert meter.start() == meter.now() == meter.peak() > 10 * MB

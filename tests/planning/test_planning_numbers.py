@@ -21,10 +21,11 @@ from unistep.recipes import load_recipe
 from unistep.training import TrainingConfig
 
 SIZES = Sizes(
-    networks={"generator": 400, "fake_score": 300}, frozen=200, gradients=350, moments=1200, average=380, tensors=10,
+    networks={"generator": 400, "fake_score": 300}, carried=90, frozen=200, gradients=350, moments=1200, average=380, tensors=10,
     averaged_tensors=3, exported=400,
 )  # fmt: skip
 HERE = Setting(base=1000, beside={}, on_cpu=True)
+DECODE = CallCosts(seconds=Line(0, 0.2), memory=Line(1, 0))
 CALL = CallCosts(seconds=Line(0.5, 0.1), memory=Line(10, 2))
 
 
@@ -100,13 +101,13 @@ def test_timing_a_model_takes_as_long_as_the_model_is_slow() -> None:
 
     def make(batch: int) -> None:
         nonlocal now
-        now += 3 * (0.5 + 0.1 * batch)
+        now += 3 * (0.5 + 0.1 * batch) + 0.2 * batch
         made.append(batch)
 
     measure_latency(make, clock=lambda: now)
     measure_throughput(make, clock=lambda: now)
     tally = Tally()
-    tally.time(CALL, nfe=3)
+    tally.time(CALL, DECODE, nfe=3)
     assert (tally.seconds, tally.evaluations) == (pytest.approx(now), 3 * sum(made))
 
 

@@ -52,14 +52,14 @@ def training(config: TrainingConfig, guidance: float = 1.0, **changes: object) -
 def test_evaluations_of_a_step_are_those_of_algorithm_1(guidance: float, asked: int) -> None:
     b, p = 16, 8
     found = rehearse(training(settings(batch=b, pair_batch=p), guidance), 0, stand())
-    generator_phase = b + p + asked * b + b  # G(z), G(z_ref), mu_base, mu_fake
-    assert [round(costs.evaluations.at(1)) for costs in found] == [generator_phase + b]
+    generator_phase = 3 * b + 3 * p + asked * b + b  # G(z), G(z_ref) forth and back into weights; mu_base, mu_fake
+    assert [round(costs.evaluations.at(1)) for costs in found] == [generator_phase + 3 * b]
 
 
 def test_more_updates_of_the_fake_score_draw_samples_of_their_own() -> None:
     b = 16
     found = rehearse(training(settings(batch=b), fake_score_updates_per_step=3, lambda_reg=0), 0, stand())
-    assert round(found[0].evaluations.at(1)) == 3 * b + b + 2 * (2 * b)
+    assert round(found[0].evaluations.at(1)) == (3 + 1 + 1) * b + 3 * b + 2 * (1 + 3) * b
 
 
 @pytest.mark.parametrize("accumulate", [1, 2, 4])
@@ -108,8 +108,8 @@ def test_networks_that_leave_no_room_are_not_built() -> None:
         return tiny_dmd(teacher)
 
     costs, _ = rehearse_training(
-        build, lambda c: tiny_streams(c, teacher), settings(), stand(memory=2000), teacher  # type: ignore[arg-type]
-    )  # fmt: skip
+        build, lambda c: tiny_streams(c, teacher), settings(), stand(memory=2000), {"teacher": teacher.denoiser}
+    )  # type: ignore[arg-type]  # fmt: skip
     assert built == ["meta"] and not costs.steps
     assert {network.name: network.learns for network in costs.networks} == {
         "teacher": False, "generator": True, "fake_score": True,

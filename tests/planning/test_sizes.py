@@ -16,9 +16,10 @@ from unistep.training.step import train_step
 
 
 def started(ema: bool = True) -> tuple[TrainState, Sizes]:
-    method, config = tiny_dmd(tiny_teacher()), settings(**({} if ema else {"ema": None}))
-    sizes = sizes_of(method, config, kinds_of_steps(method, config.steps))
-    return TrainState.start(method, config, HealthMonitor(None, config.steps, None)), sizes
+    teacher, config = tiny_teacher(), settings(**({} if ema else {"ema": None}))
+    method = tiny_dmd(teacher)
+    sizes = sizes_of(method, config, kinds_of_steps(method, config.steps), [teacher.denoiser])
+    return TrainState.start(method, config, HealthMonitor(steps=config.steps)), sizes
 
 
 def test_parameters_are_counted_by_hand() -> None:

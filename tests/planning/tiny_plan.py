@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 
+from unistep.api.budgets import PairRows
 from unistep.losses.regression import l2
 from unistep.methods import DMD, DMDConfig
 from unistep.networks import Generator, build_denoiser
-from unistep.planning.stand_ins import StandInPairs
 from unistep.process import EDMProcess
 from unistep.teachers.codecs import PointCodec
 from unistep.teachers.conditioners import LabelConditioner
@@ -43,7 +43,8 @@ def tiny_dmd(teacher: Teacher, guidance: float = 1.0, **changes: Any) -> DMD:
 
 
 def tiny_streams(config: TrainingConfig, teacher: Teacher) -> Streams:
+    z = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
     return Streams(
         seed=0, batch=config.batch, pair_batch=config.pair_batch, conditioner=teacher.conditioner,
-        pairs=StandInPairs(teacher, 100), pair_phases=("generator", "regression"),
+        pairs=PairRows(z, z, torch.arange(100) % 3), pair_phases=DMD.pair_phases,
     )  # fmt: skip

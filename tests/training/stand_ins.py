@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from unistep.methods.base import Batch, LossOutput, Phase, Random
+from unistep.methods.base import Batch, LossOutput, Method, Phase, Random
 from unistep.training import (
     Hooks,
     Streams,
@@ -44,7 +44,7 @@ class Blocks(nn.Module):
         return self.blocks[1](self.drop(torch.tanh(self.blocks[0](x)))) + self.shift
 
 
-class TwoPhases:
+class TwoPhases(Method):
     """A generator moves points towards real ones, then a critic learns the samples' norm; both count on `rng`."""
 
     averaged = "generator"
@@ -57,8 +57,8 @@ class TwoPhases:
             name="critic", trains=("critic",), reuses_samples=True
         )
 
-    def milestones(self) -> tuple[int, ...]:
-        return (6,)
+    def milestones(self) -> dict[str, tuple[int, ...]]:
+        return {"generator": (6,)}
 
     def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
         if phase.name == "generator":
@@ -101,7 +101,7 @@ def run(folder: Path, *, dropout: float = 0.0, hooks: Hooks | None = None, **cha
 
 
 def stop_after(step: int, rank: int = 0) -> Hooks:
-    """Ctrl-C on one rank during the preview after `step`, with `preview_every=1`; the loop ends one step later."""
+    """Ctrl-C on one rank during the preview after `step`, with `preview_every=1`; the loop ends with this step."""
 
     def preview(view: View) -> None:
         if view.step == step and distributed.rank() == rank:

@@ -159,7 +159,8 @@ def test_hooks_do_not_change_what_is_learnt(tmp_path: Path) -> None:
 def test_health_is_written(tmp_path: Path) -> None:
     lines: list[str] = []
     settings = config()
-    hooks = Hooks(reference=SampleStatistics(mean=9.0, std=0.1, diversity=5.0), message=lines.append)
+    reference = SampleStatistics(mean=9.0, std=0.1)
+    hooks = Hooks(reference=reference, diversity=lambda x, cond: 0.2, message=lines.append)
     train(method(settings), streams(settings), settings, tmp_path, hooks)
     report = json.loads((tmp_path / "health.json").read_text())
     assert report["ringing"] == ["diversity_collapse", "sample_drift"]

@@ -12,18 +12,20 @@ from typing import Any
 import pytest
 import torch
 from stand_ins import Blocks, config, method, run, stop_after, streams
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException, _wrap_exception
 
-from unistep.methods.base import Batch, LossOutput, Phase, Random
-from unistep.training import EMA, EMAConfig, Hooks, SampleStatistics, TrainResult, View, train
-from unistep.training.checkpoint import Checkpoints
+from unistep.methods.base import Batch, LossOutput, Method, Phase, Random
+from unistep.training import EMA, EMAConfig, Hooks, SampleStatistics, TrainResult, View, loop, train
+from unistep.training.checkpoint import Checkpoints, guarded
 from unistep.training.random import Part
+from unistep.types import Cond
 
 NO_CHECKPOINTS = {"every_steps": None, "every_minutes": None}
 SPIKE = 61  # the step, counted from 0
 
 
-class Slope:
+class Slope(Method):
     """A line of gradient 1 whose loss is multiplied once, with what it is told to log."""
 
     averaged = "line"
@@ -38,8 +40,8 @@ class Slope:
         self.size = self.spike if step == SPIKE else 1.0
         return (Phase(name="line", trains=("line",)),)
 
-    def milestones(self) -> tuple[int, ...]:
-        return ()
+    def milestones(self) -> dict[str, tuple[int, ...]]:
+        return {}
 
     def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
         out = self.size * self.networks["line"](torch.ones(batch.size, 1)).flatten()
@@ -106,7 +108,7 @@ def handled_by_us(number: int) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_after_the_step_and_says_how_to_go_on(tmp_path: Path, number: int) -> None:
+def test_a_signal_ends_the_run_with_its_step_and_says_how_to_go_on(tmp_path: Path, number: int) -> None:
     def preview(view: View) -> None:
         if view.step == 3:
             os.kill(os.getpid(), number)
@@ -117,22 +119,73 @@ def test_a_signal_ends_the_run_after_the_step_and_says_how_to_go_on(tmp_path: Pa
     with handled_by_us(number) as handler:
         result = train(method(settings), streams(settings), settings, tmp_path, hooks)
         assert signal.getsignal(number) is handler
-    assert (result.stopped, result.step) == ("signal", 4)
-    assert result.checkpoint == tmp_path / "checkpoints" / "step-0000004"
-    assert lines[-1] == "stopped after step 4, saved; the same command goes on from here"
+    assert (result.stopped, result.step) == ("signal", 3)
+    assert result.checkpoint == tmp_path / "checkpoints" / "step-0000003"
+    assert lines[-1] == "stopped after step 3, saved; the same command goes on from here"
+    assert Checkpoints(tmp_path / "checkpoints").steps() == [3]
+    assert run(tmp_path).stopped == "done"
+
+
+@pytest.mark.parametrize("moment", ["train_step", "evaluate", "save"])
+def test_a_signal_in_the_last_step_is_not_swallowed(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(when: bool) -> None:
+        if when:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def evaluate(view: View) -> float:
+        interrupt(moment == "evaluate")
+        return 1.0
+
+    step, save = loop.train_step, Checkpoints.save
+    if moment == "train_step":
+        monkeypatch.setattr(loop, "train_step", lambda s, *a: (interrupt(s.step == 9), step(s, *a))[1])
+    if moment == "save":
+        monkeypatch.setattr(Checkpoints, "save", lambda *a: (save(*a), interrupt(True))[0])
+    lines: list[str] = []
+    settings = config(checkpoint=NO_CHECKPOINTS)
+    hooks = Hooks(evaluate=evaluate, message=lines.append)
+    result = train(method(settings), streams(settings), settings, tmp_path, hooks)
+    assert (result.stopped, result.step) == ("signal", 10)
+    assert lines[-1] == "stopped after step 10, saved; the same command goes on from here"
+    assert Checkpoints(tmp_path / "checkpoints").steps() == [10]
+    assert (result.best_step, result.best_score) == (10, 1.0)
+    monkeypatch.undo()
+    assert run(tmp_path).stopped == "done"
+
+
+def test_a_second_signal_ends_an_evaluation_at_once_and_loses_nothing(tmp_path: Path) -> None:
+    def endless(view: View) -> float:
+        while True:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    settings = config(evaluate_every=4, checkpoint=NO_CHECKPOINTS)
+    with pytest.raises(KeyboardInterrupt):
+        train(method(settings), streams(settings), settings, tmp_path, Hooks(evaluate=endless))
     assert Checkpoints(tmp_path / "checkpoints").steps() == [4]
     assert run(tmp_path).stopped == "done"
+
+
+def test_a_ctrl_c_that_the_checkpoint_library_wraps_is_one_again(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        raise CheckpointException("save", {0: _wrap_exception(KeyboardInterrupt())})
+
+    with pytest.raises(KeyboardInterrupt):
+        guarded(tmp_path, interrupted)
 
 
 # ------------------------------------------------------------------------------------------------- the health monitor
 
 
 def test_health_is_the_same_after_an_interruption(tmp_path: Path) -> None:
-    reference = SampleStatistics(mean=9.0, std=0.1, diversity=5.0)
-    run(tmp_path / "whole", hooks=Hooks(reference=reference), log_every=3)
-    stopped = run(tmp_path / "halves", hooks=replace(stop_after(6), reference=reference), log_every=3, preview_every=1)
-    assert stopped.step == 7
-    run(tmp_path / "halves", hooks=Hooks(reference=reference), log_every=3)
+    watched = Hooks(reference=SampleStatistics(mean=9.0, std=0.1), diversity=lambda x, cond: 0.2)
+    run(tmp_path / "whole", hooks=watched, log_every=3)
+    stopped = run(
+        tmp_path / "halves", hooks=replace(watched, preview=stop_after(6).preview), log_every=3, preview_every=1
+    )
+    assert stopped.step == 6
+    run(tmp_path / "halves", hooks=watched, log_every=3)
     assert health(tmp_path / "whole")["last"].keys() >= {"mean", "diversity", "grad/generator", "grad/critic"}
     assert health(tmp_path / "halves") == health(tmp_path / "whole")
 
@@ -175,12 +228,20 @@ def test_a_spike_before_an_interruption_rings_too(tmp_path: Path) -> None:
     assert [(alarm["step"], alarm["name"]) for alarm in health(tmp_path)["alarms"]] == [(65, "gradient_explosion")]
 
 
-def test_the_hooks_features_measure_diversity(tmp_path: Path) -> None:
-    run(tmp_path / "values", steps=1)
-    run(tmp_path / "features", steps=1, hooks=Hooks(features=lambda x: 3 * x))
-    (plain,), (tripled,) = metrics(tmp_path / "values"), metrics(tmp_path / "features")
-    assert tripled["samples/diversity"] == pytest.approx(3 * plain["samples/diversity"], rel=1e-5)
-    assert tripled["samples/mean"] == plain["samples/mean"]
+def test_the_hook_judges_the_diversity_of_all_samples_of_the_step(tmp_path: Path) -> None:
+    seen: list[tuple[torch.Size, Cond]] = []
+
+    def diversity(x: Tensor, cond: Cond) -> float:
+        seen.append((x.shape, cond))
+        return 0.25
+
+    run(tmp_path / "with", steps=1, accumulate=2, hooks=Hooks(diversity=diversity))
+    assert seen == [(torch.Size([16, 2]), None)]
+    (line,) = metrics(tmp_path / "with")
+    assert line["samples/diversity"] == health(tmp_path / "with")["last"]["diversity"] == 0.25
+    run(tmp_path / "without", steps=1)
+    (plain,) = metrics(tmp_path / "without")
+    assert "samples/diversity" not in plain and plain["samples/mean"] == pytest.approx(line["samples/mean"])
 
 
 # -------------------------------------------------------------------------------------------------- the view of a run

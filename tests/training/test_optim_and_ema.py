@@ -27,6 +27,19 @@ def test_cosine_schedule() -> None:
     assert learning_rate(config, 100, 100) == pytest.approx(0.2)
 
 
+def test_linear_schedule() -> None:
+    config = OptimConfig(lr=2.0, schedule="linear", final_fraction=0.5)
+    assert [learning_rate(config, step, 4) for step in range(5)] == [2.0, 1.75, 1.5, 1.25, 1.0]
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_a_schedule_that_restarts_is_that_of_each_stage(schedule: str) -> None:
+    config = OptimConfig.model_validate({"lr": 2.0, "schedule": schedule, "restart": True, "warmup": 2})
+    alone = config.model_copy(update={"restart": False})
+    found = [learning_rate(config, step, 12, (3, 8)) for step in range(12)]
+    assert found == [learning_rate(alone, step, length) for length in (3, 5, 4) for step in range(length)]
+
+
 def test_adamw_is_torch_adamw() -> None:
     torch.manual_seed(0)
     ours, theirs = nn.Linear(3, 2), nn.Linear(3, 2)

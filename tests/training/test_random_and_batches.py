@@ -25,8 +25,11 @@ DRAWS: tuple[Callable[[Random, int], Tensor], ...] = (
 class Labels:
     names = ("a", "b", "c")
 
-    def from_seeds(self, seeds: Tensor) -> Cond:
+    def labels(self, seeds: Tensor) -> Tensor:
         return seeds % 3
+
+    def from_seeds(self, seeds: Tensor) -> Cond:
+        return self.labels(seeds)
 
     def from_labels(self, labels: Tensor) -> Cond:
         return labels + 10
@@ -93,7 +96,7 @@ def test_batches_divide_into_parts(step: int) -> None:
 def test_rows_belong_together() -> None:
     batch = streams().batch(2, "generator", Part())
     assert isinstance(batch.pair_cond, Tensor) and batch.pair_z is not None and batch.pair_x is not None
-    assert torch.equal(batch.pair_z[:, 0].long(), batch.pair_cond)
+    assert torch.equal(batch.pair_z[:, 0].long() + 10, batch.pair_cond)  # stored labels go through the conditioner
     assert torch.equal(batch.pair_x, -batch.pair_z)
     assert batch.real is not None and isinstance(batch.real_cond, Tensor)
     torch.testing.assert_close((batch.real.flatten() + 1) * 127.5, batch.real_cond.float() - 10)
@@ -102,7 +105,7 @@ def test_rows_belong_together() -> None:
 def test_pairs_are_walked_through_evenly() -> None:
     seen = [streams().batch(step, "generator", Part()).pair_cond for step in range(7)]
     counts = torch.bincount(torch.cat([c for c in seen if isinstance(c, Tensor)]))
-    assert counts.tolist() == [4] * 7
+    assert counts.tolist() == [0] * 10 + [4] * 7
     assert rows_for_step(7, 4, 0, 0).unique().numel() == 4
 
 

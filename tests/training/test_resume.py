@@ -30,12 +30,12 @@ def assert_equal_states(a: Path, b: Path, step: int) -> None:
 def stopped(folder: Path, step: int, **changes: object) -> None:
     """Runs until Ctrl-C arrives after `step`."""
     result = run(folder, hooks=stop_after(step), preview_every=1, **changes)
-    assert (result.stopped, result.step) == ("signal", step + 1)
+    assert (result.stopped, result.step) == ("signal", step)
 
 
 def test_five_steps_and_five_more_equal_ten(tmp_path: Path) -> None:
     run(tmp_path / "whole", preview_every=1)
-    stopped(tmp_path / "halves", 4)
+    stopped(tmp_path / "halves", 5)
     assert run(tmp_path / "halves", preview_every=1).step == 10
     assert_equal_states(tmp_path / "halves", tmp_path / "whole", 10)
 
@@ -64,7 +64,7 @@ def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_changed_recipe_is_refused_by_name(tmp_path: Path) -> None:
-    stopped(tmp_path, 3)
+    stopped(tmp_path, 4)
     with pytest.raises(UserError, match=r"^batch: found 8, expected 16 as in .*step-0000004"):
         run(tmp_path, batch=8)
 

@@ -8,7 +8,7 @@ import torch
 from stand_ins import config, method, streams
 from torch import Tensor, nn
 
-from unistep.methods.base import Batch, LossOutput, Phase, Random
+from unistep.methods.base import Batch, LossOutput, Method, Phase, Random
 from unistep.training import TrainingConfig, prepare_network
 from unistep.training.health import HealthMonitor
 from unistep.training.random import Part
@@ -20,7 +20,7 @@ LR, BETA1, BETA2, EPS, DECAY, CLIP, KEEP = 0.1, 0.8, 0.9, 1e-3, 0.05, 0.7, 0.75
 WARMUP, MILESTONE, STEPS = 2, 3, 6
 
 
-class Target:
+class Target(Method):
     """(w x - 1)^2 / 2 for one linear layer; the batch is the step's own."""
 
     averaged = "line"
@@ -33,8 +33,8 @@ class Target:
     def phases(self, step: int) -> tuple[Phase, ...]:
         return (Phase(name="line", trains=("line",)),)
 
-    def milestones(self) -> tuple[int, ...]:
-        return (MILESTONE,)
+    def milestones(self) -> dict[str, tuple[int, ...]]:
+        return {"line": (MILESTONE,)}
 
     def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
         miss = self.networks["line"](batch.real).flatten() - 1
@@ -111,6 +111,16 @@ def test_each_step_is_clipped_adamw_with_warm_up_milestones_and_average(forget: 
         assert state.ema is not None
         torch.testing.assert_close(state.ema.shadow["weight"].flatten(), hand.average.float(), rtol=1e-6, atol=1e-6)
     assert min(norms) < CLIP < max(norms)
+
+
+def test_a_milestone_is_of_one_network() -> None:
+    training = config(optim={"default": {"lr": 1.0, "warmup": 3}})
+    stand_in = method(training)
+    assert stand_in.milestones() == {"generator": (6,)}
+    state, rise = TrainState.start(stand_in, training, HealthMonitor()), [1 / 3, 2 / 3, 1.0]
+    rates = [train_step(state, streams(training), training, CPU).lrs for _ in range(10)]
+    assert [rate["generator"] for rate in rates] == [*rise, 1.0, 1.0, 1.0, *rise, 1.0]
+    assert [rate["critic"] for rate in rates] == [*rise, *[1.0] * 7]
 
 
 class Recording(Target):

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from stand_ins import config, method, run, stop_after
-from tiny_dmd import run_dmd
+from tiny_dmd import METHODS, first_gradients, run_method
 from torch import Tensor
 
 from unistep.training.checkpoint import Checkpoints
@@ -56,14 +57,16 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder after one rank and two ranks have run in it."""
     folder = tmp_path_factory.mktemp("ranks")
     run(folder / "one")
-    run_dmd(folder / "one-dmd")
+    for name in METHODS:
+        run_method(folder / f"one-{name}", name)
+    save_file(first_gradients(), folder / "one-gradients.safetensors")
     run(folder / "half", hooks=stop_after(4), preview_every=1)
     for strategy in ("ddp", "fsdp"):
         shutil.copytree(folder / "half", folder / f"{strategy}-from-one")
     ranks = start_ranks(folder)
     try:
         for process in ranks:
-            _, errors = process.communicate(timeout=300)
+            _, errors = process.communicate(timeout=900)
             assert process.returncode == 0, errors
     finally:
         for process in ranks:
@@ -82,7 +85,7 @@ def test_two_ranks_learn_what_one_learns(out: Path, run: str) -> None:
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_ranks_resume_on_one(out: Path, strategy: str) -> None:
     folder = out / f"{strategy}-to-one"
-    assert Checkpoints(folder / "checkpoints").steps() == [5]
+    assert Checkpoints(folder / "checkpoints").steps() == [4]
     run(folder, preview_every=1)
     expected = final_state(out / "one")
     for name, value in final_state(folder).items():
@@ -90,10 +93,22 @@ def test_two_ranks_resume_on_one(out: Path, strategy: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_dmd_on_u_nets(out: Path, strategy: str) -> None:
-    found, expected = raw_tensors(out / f"{strategy}-dmd"), raw_tensors(out / "one-dmd")
+def test_gradients_of_dmd_on_u_nets(out: Path, strategy: str) -> None:
+    found, expected = (load_file(out / f"{place}-gradients.safetensors") for place in (strategy, "one"))
+    assert found.keys() == expected.keys()
+    assert {name.split(":")[0] for name in expected} == {"generator", "fake_score"}
+    for name, gradient in expected.items():
+        assert gradient.abs().max() > 0, name
+        atol = 1e-5 * float(gradient.abs().max())
+        torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=atol, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_methods_on_u_nets(out: Path, strategy: str, method: str) -> None:
+    found, expected = raw_tensors(out / f"{strategy}-{method}"), raw_tensors(out / f"one-{method}")
     for name, value in expected.items():
-        if name.startswith("optim") and "exp_avg" in name:  # gradients: Adam divides the rounding away from weights
+        if name.startswith("optim") and "exp_avg" in name:  # of three steps' gradients, at weights that drift apart
             torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
         else:
             torch.testing.assert_close(found[name], value, rtol=0, atol=5e-5, msg=lambda m, n=name: f"{n}: {m}")

@@ -1,18 +1,28 @@
-"""DMD with small U-Nets through the loop, for the tests on two ranks."""
+"""DMD and its relatives with small U-Nets through the loop, for the tests on two ranks."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import torch
+from pydantic import TypeAdapter
 
 from unistep.losses.regression import l2
-from unistep.methods import DMD, DMDConfig
-from unistep.networks import Generator, build_denoiser
+from unistep.methods.base import Method
+from unistep.methods.ingredients import Ingredients
+from unistep.methods.registry import AnyMethod
+from unistep.networks import build_denoiser
 from unistep.pairs import Pairs
 from unistep.process import EDMProcess
 from unistep.teachers.codecs import PixelCodec
 from unistep.teachers.conditioners import LabelConditioner
 from unistep.teachers.teacher import Teacher
-from unistep.training import Streams, TrainingConfig, TrainResult, prepare_network, train
+from unistep.training import Streams, TensorImages, TrainingConfig, TrainResult, prepare_network, step, train
+from unistep.training.distributed import full_tensor
+from unistep.training.health import HealthMonitor
+from unistep.training.state import TrainState
+from unistep.training.step import PhaseRun, StepReport, update
 from unistep.weighting import default_weighting
 
 NETWORK = {
@@ -32,28 +42,69 @@ class NoisePairs:
         return Pairs(z=z, x=z.flip(-1), cond=index % 3, seeds=index)
 
 
-def run_dmd(folder: Path, strategy: str = "ddp") -> TrainResult:
-    """Three steps, two micro-batches each."""
-    settings = TrainingConfig.model_validate(
-        {"steps": 3, "batch": 8, "accumulate": 2, "device": "cpu", "precision": "fp32", "strategy": strategy,
-         "checkpoint": {"every_minutes": None}}
-    )  # fmt: skip
+METHODS: dict[str, dict[str, Any]] = {
+    "dmd": {"name": "dmd", "regression": "l2", "fake_score_updates_per_step": 2},
+    "dmd2": {"name": "dmd2", "fake_score_updates_per_step": 2, "num_steps": 2, "lambda_gan": 0.1},
+    "gan": {"name": "gan"},
+    "consistency": {"name": "consistency_training", "last_levels": 9},
+}
+
+
+def tiny_teacher() -> Teacher:
+    """A U-Net whose blocks all matter."""
     process = EDMProcess()
     with torch.random.fork_rng():
         torch.manual_seed(0)
         config = {"network": NETWORK, "process": process.config()}
         denoiser = build_denoiser(config)
-        with torch.no_grad():  # a teacher whose blocks all matter
+        with torch.no_grad():
             for p in denoiser.parameters():
                 p.add_(0.02 * torch.randn_like(p))
-    teacher = Teacher(
+    return Teacher(
         denoiser=denoiser, process=process, weighting=default_weighting(process), shape=(1, 8, 8), codec=PixelCodec(),
         source="test", sha256="0", conditioner=LabelConditioner(3), config=config,
     )  # fmt: skip
-    cpu = torch.device("cpu")
-    generator = prepare_network(Generator(teacher.trainable_copy(), process), settings, cpu)
-    fake_score = prepare_network(teacher.trainable_copy(), settings, cpu)
-    method = DMD(teacher, generator, fake_score, DMDConfig(regression="l2", fake_score_updates_per_step=2), l2)
+
+
+def tiny_method(name: str, strategy: str) -> tuple[Method, Streams, TrainingConfig]:
+    """Method, batches and settings of three steps, two micro-batches each.
+
+    With guidance: unguided, the scores are equal at the start, and Adam makes steps of their difference's rounding.
+    """
+    settings = TrainingConfig.model_validate(
+        {"steps": 3, "batch": 8, "accumulate": 2, "device": "cpu", "precision": "fp32", "strategy": strategy,
+         "checkpoint": {"every_minutes": None}}
+    )  # fmt: skip
+    teacher, cpu = tiny_teacher(), torch.device("cpu")
+    made_of = Ingredients(teacher=teacher, copy=teacher.trainable_copy, steps=3, regression=l2, guidance=1.5,
+                          prepare=lambda network: prepare_network(network, settings, cpu))  # fmt: skip
+    method = TypeAdapter(AnyMethod).validate_python(METHODS[name]).build(made_of)
+    images = TensorImages(torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(2)), torch.arange(20) % 3)
     source = Streams(seed=0, batch=8, pair_batch=4, conditioner=teacher.conditioner, pairs=NoisePairs(),
-                     pair_phases=("generator", "regression"))  # fmt: skip
-    return train(method, source, settings, folder)
+                     pair_phases=method.pair_phases, images=images, image_phases=method.image_phases)  # fmt: skip
+    return method, source, settings
+
+
+def run_method(folder: Path, name: str, strategy: str = "ddp") -> TrainResult:
+    """The three steps through the loop."""
+    return train(*tiny_method(name, strategy), folder)
+
+
+def first_gradients(strategy: str = "ddp") -> dict[str, torch.Tensor]:
+    """`network:parameter` -> the whole gradient of DMD's first update, at weights all ranks start with."""
+    method, source, settings = tiny_method("dmd", strategy)
+    found: dict[str, torch.Tensor] = {}
+
+    def note(run: PhaseRun, finite: Mapping[str, torch.Tensor], report: StepReport) -> None:
+        for name, network in run.trained.items() if run.phase.name in ("generator", "fake_score") else ():
+            found.update({f"{name}:{key}": whole(p.grad) for key, p in network.parameters.items()})
+        update(run, finite, report)
+
+    with mock.patch.object(step, "update", note):
+        step.train_step(TrainState.start(method, settings, HealthMonitor()), source, settings, torch.device("cpu"))
+    return found
+
+
+def whole(gradient: torch.Tensor | None) -> torch.Tensor:
+    assert gradient is not None
+    return full_tensor(gradient).clone()

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from unistep.api.draws import one_step, solved_teacher, teacher_draws
+from unistep.api.draws import generated, solved_teacher, teacher_draws
 from unistep.api.evaluating import evaluate_run, require_judging
 from unistep.api.hooks import looking_hooks
-from unistep.api.judges import find_quick_judge
+from unistep.api.images import real_images
+from unistep.api.judges import find_quick_judge, judged_features
+from unistep.api.lpips import lpips_of_files
 from unistep.api.pairing import pairs_of_run
 from unistep.api.runs import open_run, record, record_start
 from unistep.api.talk import Talk, with_flags
@@ -18,20 +20,19 @@ from unistep.api.teachers import Starting, starting_point
 from unistep.api.weights import Measure, choose_weights
 from unistep.errors import UserError
 from unistep.evaluation.features import load_perceptual
-from unistep.losses.regression import build_regression
-from unistep.methods import DMD
+from unistep.losses.regression import build_regression, require_images
+from unistep.methods.config import Distance
+from unistep.methods.ingredients import Ingredients
 from unistep.networks import Generator
 from unistep.recipes.load import Recipe, recipe_of
 from unistep.recipes.schema import DistillRecipe, GeneratorConfig
 from unistep.teachers.teacher import Teacher
-from unistep.training.batches import Pairs, Streams
-from unistep.training.config import TrainingConfig
-from unistep.training.distributed import on_main, process_group, resolve_device
+from unistep.training.batches import Streams
+from unistep.training.distributed import on_main, process_group, resolve_device, unwrap
 from unistep.training.loop import train
 from unistep.training.optim import check_names
 from unistep.training.prepare import prepare_network
-
-PAIR_PHASES = ("generator", "regression")
+from unistep.training.random import derived_seed
 
 
 def distill(
@@ -92,57 +93,65 @@ def train_generator(
 ) -> None:
     """Pairs if needed, the loop, the export to `generator/`."""
     teacher, config = start.teacher, recipe.training
-    require_judging(recipe, teacher, folder)
+    require_judging(recipe, teacher, folder, device, say)
     above, _ = solved_teacher(teacher, recipe.evaluation.solver, recipe.teacher.guidance, device)
-    method = build_method(recipe, start, device)
+    method = recipe.method.build(ingredients(recipe, start, device, folder))
     check_names(config.optim, method.networks)
+    images = real_images(recipe.data, teacher) if recipe.data is not None and recipe.method.needs_data else None
     pairs = pairs_of_run(recipe, teacher, folder, device, say, quiet) if recipe.method.needs_pairs else None
-    streams = build_streams(config, teacher, pairs, device)
-    quick = find_quick_judge(recipe, teacher, folder, device) if config.evaluate_every else None
-    hooks = looking_hooks(lambda network: teacher_draws(teacher, one_step(network), device), quick, say, above)
-    result = train(method, streams, config, folder, hooks, bound_to(recipe, teacher))
+    streams = Streams(
+        seed=config.seed, batch=config.batch, pair_batch=config.pair_batch, device=device,
+        conditioner=teacher.conditioner, pairs=pairs, pair_phases=method.pair_phases, images=images,
+        image_phases=method.image_phases,
+    )  # fmt: skip
+    quick = find_quick_judge(recipe, teacher, folder, device, say) if config.evaluate_every else None
+    seen_by = judged_features(recipe, teacher, folder, device, say)
+    hooks = looking_hooks(
+        lambda network: teacher_draws(teacher, generated(network), device), quick, say, above, seen_by
+    )
+    generator = cast(Generator, unwrap(method.networks[method.averaged]))
+    description = start.description(generator)
+    result = train(method, streams, config, folder, hooks, bound_to(recipe, teacher), description)
     if result.stopped == "signal":
         raise KeyboardInterrupt
-    generator = method.networks[method.averaged]
-    chosen = choose_weights(recipe.generator.weights, generator, result.ema, measure(recipe, teacher, folder, device))
-    t_init = initial_time(recipe.generator, teacher)
-    on_main(lambda: start.save_generator(folder / "generator", chosen.state, t_init))
+    chosen = choose_weights(
+        recipe.generator.weights, generator, result.ema, measure(recipe, teacher, folder, device, say)
+    )
+    on_main(lambda: start.save_generator(folder / "generator", chosen.state, generator))
     on_main(lambda: record(folder, weights={"exported": chosen.name, **chosen.scores}))
     if chosen.scores:
         both = ", ".join(f"{name} {score:.4g}" for name, score in sorted(chosen.scores.items()))
         say(f"exported the {chosen.name} weights; distances: {both}")
 
 
-def build_method(recipe: DistillRecipe, start: Starting, device: torch.device) -> DMD:
-    """The recipe's method with fresh networks on the device.
+def ingredients(
+    recipe: DistillRecipe, start: Starting, device: torch.device, folder: Path | None = None
+) -> Ingredients:
+    """What the recipe's method is built from; the run in `folder` records which files its weights came from.
 
     Raises:
         UserError: for a noise level or a distance that does not suit the teacher.
     """
-    teacher = start.teacher
-    initial = Generator(start.copy(), teacher.process, initial_time(recipe.generator, teacher))
-    generator = prepare_network(initial, recipe.training, device)
-    fake_score = prepare_network(start.copy(), recipe.training, device)
-    distance = regression(recipe, teacher, device)
-    return DMD(teacher, generator, fake_score, recipe.method, distance, recipe.teacher.guidance)
+    return Ingredients(
+        teacher=start.teacher,
+        copy=start.copy,
+        prepare=lambda network: prepare_network(network, recipe.training, device),
+        steps=recipe.training.steps,
+        guidance=recipe.teacher.guidance,
+        t_init=initial_time(recipe.generator, start.teacher),
+        regression=regression(recipe.method.distance, start.teacher.shape, device, folder),
+        seed=derived_seed(recipe.training.seed, "initial weights"),
+    )
 
 
-def build_streams(config: TrainingConfig, teacher: Teacher, pairs: Pairs | None, device: torch.device) -> Streams:
-    """The batches of a distillation."""
-    return Streams(
-        seed=config.seed, batch=config.batch, pair_batch=config.pair_batch, device=device,
-        conditioner=teacher.conditioner, pairs=pairs, pair_phases=PAIR_PHASES,
-    )  # fmt: skip
-
-
-def measure(recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device) -> Measure | None:
+def measure(recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device, say: Talk) -> Measure | None:
     """What compares averaged and last weights: the quick judge, on seeds after those of the evaluation."""
     evaluation = recipe.evaluation
     after = evaluation.model_copy(update={"first_seed": evaluation.first_seed + evaluation.samples})
-    judge = find_quick_judge(recipe.model_copy(update={"evaluation": after}), teacher, folder, device)
+    judge = find_quick_judge(recipe.model_copy(update={"evaluation": after}), teacher, folder, device, say)
     if judge is None:
         return None
-    return lambda network: judge(teacher_draws(teacher, one_step(network), device))["score"]
+    return lambda network: judge(teacher_draws(teacher, generated(network), device))["score"]
 
 
 def bound_to(recipe: DistillRecipe, teacher: Teacher) -> dict[str, Any]:
@@ -168,24 +177,25 @@ def initial_time(config: GeneratorConfig, teacher: Teacher) -> float | None:
 
 
 def regression(
-    recipe: DistillRecipe, teacher: Teacher, device: torch.device
+    wanted: Distance | None, shape: tuple[int, ...], device: torch.device, folder: Path | None = None
 ) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """The distance of Eq. 9 that the recipe names, or None.
+    """The distance that a method's settings name, for samples [b, *shape], ready to use; None where none is needed.
 
     Raises:
-        UserError: for a perceptual network that looks at other samples than the teacher's.
+        UserError: for a distance of images, or a perceptual network, that looks at samples of another shape, or for
+            missing weights.
     """
-    method = recipe.method
-    if not method.needs_pairs:
+    if wanted is None:
         return None
-    features = None
-    if method.perceptual_network is not None:
-        features = load_perceptual(method.perceptual_network).to(device)
+    require_images(wanted.name, shape)
+    features, lpips = None, lpips_of_files(wanted.lpips_weights, folder) if wanted.lpips_weights else None
+    if wanted.perceptual_network is not None:
+        features = load_perceptual(wanted.perceptual_network).to(device)
         sees = (features.config["channels"], features.config["size"], features.config["size"])
-        if sees != teacher.shape:
+        if sees != shape:
             raise UserError(
                 f"method.perceptual_network: found one for samples of shape {list(sees)}, expected the teacher's "
-                f"{list(teacher.shape)}; choose l2, or multiscale for images"
+                f"{list(shape)}; choose l2, or multiscale for images"
             )
-    distance = build_regression(method.regression, features, method.pixel_weight)
+    distance = build_regression(wanted.name, features, wanted.pixel_weight, lpips)
     return distance.to(device) if isinstance(distance, nn.Module) else distance

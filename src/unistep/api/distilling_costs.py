@@ -1,47 +1,57 @@
 """What a distillation costs, as measured: its networks are built, asked and taught a few steps, then thrown away."""
 
+import dataclasses
 import json
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from unistep.api.distilling import build_method, build_streams
+from unistep.api.budgets import stand_ins
+from unistep.api.distilling import ingredients
 from unistep.api.evaluating import candidates
 from unistep.api.fitting import build_fit, fit_config, fit_of, mixture_of, samples_of
+from unistep.api.images import real_images
+from unistep.api.judge_costs import SHOWN, JudgeCosts, judge_on, named_judge
 from unistep.api.judges import point_reference
+from unistep.api.real_images import splits_of
 from unistep.api.talk import Talk
 from unistep.api.teachers import Starting, find_teacher
-from unistep.api.teaching_costs import SHOWN, JudgeCosts, TeachCosts, judge_costs, rehearse_teaching
+from unistep.api.teaching_costs import TeachCosts, real_images_of, rehearse_teaching
+from unistep.data import load_images
 from unistep.errors import UserError
-from unistep.evaluation import load_judge
 from unistep.evaluation.result import Role
 from unistep.methods.base import Method
 from unistep.networks import Generator
 from unistep.planning.calls import CallCosts
-from unistep.planning.measure import META, ask, rehearse_training
-from unistep.planning.sizes import allocated, on_meta
+from unistep.planning.measure import META, ask, decode, rehearse_training
+from unistep.planning.sizes import allocated, modules_in, nbytes, on_meta
 from unistep.planning.stand import Stand
-from unistep.planning.stand_ins import StandInPairs
 from unistep.planning.training import TrainingCosts
 from unistep.recipes.load import recipe_of
-from unistep.recipes.schema import DistillRecipe, EvaluationConfig, TeachRecipe
+from unistep.recipes.schema import DistillRecipe, EvaluationConfig, ExactData, TeachRecipe
 from unistep.teachers.checkpoint import teacher_from_config
 from unistep.teachers.checkpoint_config import denoiser_from_config
 from unistep.teachers.teacher import Teacher
-from unistep.training.batches import BatchSource
+from unistep.training.batches import BatchSource, EncodedImages
 from unistep.training.config import TrainingConfig
 from unistep.training.distributed import unwrap
+from unistep.training.prepare import prepare_network
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedRow:
-    """A row of the evaluation's table: whose samples, at how many network evaluations each, or from a file."""
+    """A row of the evaluation's table: whose samples, at how many network evaluations each.
+
+    `cached`: they are on file; `timed`: latency and throughput are measured.
+    """
 
     role: Role
     nfe: int
     cached: bool
+    timed: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,19 +60,18 @@ class DistillCalls:
 
     Attributes:
         teacher, network: one evaluation of the teacher, and of a network like the generator's.
+        decode: a batch of samples made visible.
         judge: of images, if there is one.
+        nfe: network evaluations of a sample of the generator.
         rows: of the evaluation; none where nothing can be judged.
     """
 
     teacher: CallCosts
     network: CallCosts
+    decode: CallCosts
     judge: JudgeCosts | None
+    nfe: int
     rows: tuple[EvaluatedRow, ...]
-
-    @property
-    def nfe(self) -> int:
-        """Network evaluations of a sample of the generator."""
-        return next((row.nfe for row in self.rows if row.role == "student"), 1)
 
     def at_once(self, evaluation: EvaluationConfig, count: int) -> int:
         """Samples made at a time where `count` are judged: points all at once."""
@@ -76,6 +85,7 @@ class DistillCosts:
     Attributes:
         start: teacher, and the network that generator and others start from.
         training: the distillation's.
+        images: bytes of the real images it learns from.
         taught: the teacher's own training, where it is taught first.
         fit: the training of a network for a teacher without weights.
         calls: what networks are asked without learning.
@@ -83,6 +93,7 @@ class DistillCosts:
 
     start: Starting
     training: TrainingCosts
+    images: int = 0
     taught: tuple[TeachRecipe, TeachCosts] | None = None
     fit: TrainingCosts | None = None
     calls: DistillCalls | None = None
@@ -90,8 +101,8 @@ class DistillCosts:
     @property
     def still_held(self) -> int:
         """Bytes of networks that are in memory as long as these costs are."""
-        denoisers = {id(t): t.denoiser for t in (self.start.teacher, self.start.network)}
-        return sum(allocated(denoiser) for denoiser in denoisers.values())
+        teachers = {id(teacher): teacher for teacher in (self.start.teacher, self.start.network)}
+        return sum(allocated(network) for teacher in teachers.values() for network in frozen_of(teacher).values())
 
 
 def rehearse_distillation(
@@ -107,10 +118,9 @@ def rehearse_distillation(
         say: told what is measured.
 
     Raises:
-        UserError: for mistakes in recipe or teacher, as `distill` does.
+        UserError: for mistakes in recipe, data or teacher, as `distill` does.
     """
-    if recipe.evaluation.judge == "train" and (own is not None or recipe.teacher.teach is None):
-        raise UserError("evaluation.judge: found train, which needs teacher.teach; name a folder or embedded:NAME")
+    require_judge(recipe, own)
     taught = None
     if own is None and recipe.teacher.teach is not None:
         say(f"measuring recipe {recipe.teacher.teach}, which teaches the teacher")
@@ -122,13 +132,13 @@ def rehearse_distillation(
         fit, network = rehearse_fit(recipe, teacher, stand)
         start = Starting(teacher, network)
     say("measuring the distillation")
-    costs, method = rehearse_training(
-        lambda device: build_method(recipe, start_on(start, device), device),
-        lambda training: build_streams(training, teacher, stand_in_pairs(recipe, teacher), stand.device),
-        recipe.training, stand, teacher,
-    )  # fmt: skip
-    found = DistillCosts(start=start, training=costs, taught=taught, fit=fit)
+    costs, method = rehearse_method(recipe, start, stand)
+    images = image_bytes(recipe, teacher)
+    found = DistillCosts(start=start, training=costs, images=images, taught=taught, fit=fit)
     return replace(found, calls=calls_of(found, recipe, method, folder, stand)) if costs.steps else found
+
+
+# ----------------------------------------------------------------------------------------------------------- teachers
 
 
 def loaded_teacher(recipe: DistillRecipe, folder: Path, stand: Stand, say: Talk) -> Teacher:
@@ -156,21 +166,6 @@ def weights_file(spec: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def start_on(start: Starting, device: torch.device) -> Starting:
-    """The start with its networks on a device, as shapes alone on the meta device."""
-    if device != META:
-        start.teacher.denoiser.to(device)
-        return start
-    teacher, network = (replace(t, denoiser=on_meta(t.denoiser)) for t in (start.teacher, start.network))
-    return Starting(teacher, teacher if start.network is start.teacher else network)
-
-
-def stand_in_pairs(recipe: DistillRecipe, teacher: Teacher) -> StandInPairs | None:
-    """As many pairs as the recipe asks for, if it needs any."""
-    needed = recipe.method.needs_pairs and recipe.pairs is not None
-    return StandInPairs(teacher, recipe.pairs.count) if needed and recipe.pairs else None
-
-
 def rehearse_fit(recipe: DistillRecipe, teacher: Teacher, stand: Stand) -> tuple[TrainingCosts, Teacher]:
     """Measures the fit of a network to a teacher without weights; the network, as good as untrained."""
     mixture, fit = mixture_of(teacher), fit_of(recipe, teacher)
@@ -184,9 +179,55 @@ def rehearse_fit(recipe: DistillRecipe, teacher: Teacher, stand: Stand) -> tuple
         with META if device == META else nullcontext():
             return build_fit(fit, teacher, config, device)
 
-    costs, method = rehearse_training(build, batches, fit.training, stand, teacher)
+    teacher.denoiser.to(stand.device)
+    costs, method = rehearse_training(build, batches, fit.training, stand, frozen_of(teacher))
     denoiser = unwrap(method.networks[method.averaged])
     return costs, teacher_from_config(denoiser, config, source="fit", sha256="")  # type: ignore[arg-type]
+
+
+def frozen_of(teacher: Teacher) -> dict[str, nn.Module]:
+    """The networks that come with a teacher, by name."""
+    others = modules_in(teacher.codec)
+    return {"teacher": teacher.denoiser, **{f"codec {i}" if i else "codec": m for i, m in enumerate(others)}}
+
+
+# ------------------------------------------------------------------------------------------------------- distillation
+
+
+def rehearse_method(recipe: DistillRecipe, start: Starting, stand: Stand) -> tuple[TrainingCosts, Method]:
+    """Measures the recipe's method on batches of noise."""
+    start.teacher.denoiser.to(stand.device)
+    made_of = ingredients(recipe, start, stand.device)
+    network = replace(start.network, denoiser=on_meta(start.network.denoiser))
+    blank = dataclasses.replace(
+        made_of,
+        teacher=replace(start.teacher, denoiser=on_meta(start.teacher.denoiser)),
+        copy=network.trainable_copy,
+        prepare=lambda network: prepare_network(network, recipe.training, META),
+    )
+
+    def batches(training: TrainingConfig) -> BatchSource:
+        return stand_ins(recipe.model_copy(update={"training": training}), start.teacher, stand.device)
+
+    frozen, distance = frozen_of(start.teacher), made_of.regression
+    frozen |= {"distance": distance} if isinstance(distance, nn.Module) else {}
+    return rehearse_training(
+        lambda device: recipe.method.build(blank if device == META else made_of),
+        batches, recipe.training, stand, frozen,
+    )  # fmt: skip
+
+
+def image_bytes(recipe: DistillRecipe, teacher: Teacher) -> int:
+    """Of the real images that the method learns from; they are loaded, as `distill` does, and let go."""
+    if recipe.data is None or not recipe.method.needs_data:
+        return 0
+    if isinstance(recipe.data, ExactData):
+        return 4 * recipe.data.count * torch.Size(teacher.shape).numel()
+    images = real_images(recipe.data, teacher)
+    return nbytes([images.images]) if isinstance(images, EncodedImages) else 0
+
+
+# --------------------------------------------------------------------------------------------------------- evaluation
 
 
 def calls_of(costs: DistillCosts, recipe: DistillRecipe, method: Method, folder: Path, stand: Stand) -> DistillCalls:
@@ -197,21 +238,42 @@ def calls_of(costs: DistillCosts, recipe: DistillRecipe, method: Method, folder:
     rows = ()
     if judge is not None or point_reference(start.teacher, 1) is not None:
         listed = candidates(recipe, start.teacher, generator, judge and judge.judge, folder, stand.device)
-        rows = tuple(EvaluatedRow(role=row.role, nfe=row.nfe, cached=row.cached is not None) for row in listed)
+        rows = tuple(
+            EvaluatedRow(role=r.role, nfe=r.nfe, cached=r.cached is not None, timed=r.latency is not None)
+            for r in listed
+        )
     teacher = ask(start.teacher, stand)
     network = teacher if start.network is start.teacher else ask(start.network, stand)
-    return DistillCalls(teacher=teacher, network=network, judge=judge, rows=rows)
+    return DistillCalls(
+        teacher=teacher, network=network, decode=decode(start.teacher, stand), judge=judge,
+        nfe=generator.steps.count, rows=rows,
+    )  # fmt: skip
+
+
+def require_judge(recipe: DistillRecipe, own: Teacher | None) -> None:
+    """Refuses a judge that is to be trained where there are no images to train it on."""
+    evaluation = recipe.evaluation
+    if evaluation.judge == "train" and evaluation.real is None and (own is not None or recipe.teacher.teach is None):
+        raise UserError(
+            "evaluation.judge: found train, which needs evaluation.real or teacher.teach; or name a folder or "
+            "embedded:NAME"
+        )
 
 
 def judge_of_run(recipe: DistillRecipe, costs: DistillCosts, stand: Stand) -> JudgeCosts | None:
-    """The judge of the evaluation; `train` means the one that the teacher is taught under.
+    """The judge of the evaluation; `train` means one on the recipe's real images, or the teacher's own judge.
 
     Raises:
         UserError: if there is none at that place, or it sees other images than the teacher's.
     """
-    spec, teacher = recipe.evaluation.judge, costs.start.teacher
-    if spec is None:
+    evaluation, teacher = recipe.evaluation, costs.start.teacher
+    if evaluation.judge is None:
         return None
-    if spec != "train":
-        return judge_costs(load_judge(spec), teacher.codec.decode(torch.zeros(SHOWN, *teacher.shape)), stand)
-    return costs.taught[1].judge if costs.taught is not None else None
+    images = teacher.codec.decode(torch.zeros(1, *teacher.shape)).cpu().expand(SHOWN, -1, -1, -1)
+    if evaluation.judge != "train":
+        return named_judge(evaluation.judge, images, lambda: real_images_of(evaluation), stand)
+    if evaluation.real is not None:
+        return judge_on(load_images(splits_of(evaluation)["train"]), images, stand)
+    assert costs.taught is not None  # `require_judge` has seen to it
+    known = costs.taught[1].judge
+    return known and replace(known, step=0.0, real=0)  # it is there by then

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from unistep.guidance import GuidedDenoiser
+from unistep.networks import Generator
 from unistep.process.base import NoiseProcess
 from unistep.recipes.schema import SolverConfig
 from unistep.samplers import build_sampler, seeded_normal
 from unistep.teachers.teacher import Codec, Conditioner, Teacher
+from unistep.training.distributed import unwrap
 from unistep.types import Cond, to_device
 
 Model = Callable[[Tensor, Cond, Tensor], Tensor]
@@ -56,9 +59,9 @@ class Draws:
         return self(torch.arange(size))[0]
 
 
-def one_step(generator: nn.Module) -> Model:
-    """A generator as a model: one evaluation."""
-    return lambda z, cond, seeds: generator(z, cond)
+def generated(generator: nn.Module) -> Model:
+    """A generator as a model, with all its steps; one that is trained on several ranks too."""
+    return cast(Generator, unwrap(generator)).sample
 
 
 def solved(

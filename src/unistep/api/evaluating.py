@@ -4,16 +4,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from unistep.api.draws import Draws, one_step, solved_teacher, teacher_draws
-from unistep.api.judges import find_judge, point_reference
+from unistep.api.checkpoints import export_checkpoint
+from unistep.api.draws import Draws, generated, solved_teacher, teacher_draws
+from unistep.api.judges import AnyJudge, find_judge, point_reference
 from unistep.api.runs import load_run_recipe, read_record
 from unistep.api.talk import Talk, with_flags
 from unistep.api.teachers import find_teacher
 from unistep.assets import embedded_folder
 from unistep.errors import UserError
-from unistep.evaluation import Candidate, Evaluation, Identity, Judge, evaluate_models, evaluate_points
+from unistep.evaluation import Candidate, Evaluation, Identity, evaluate_models, evaluate_points
 from unistep.evaluation.cache import holds
 from unistep.evaluation.evaluate import slug
 from unistep.evaluation.judging import require_enough_samples
@@ -29,8 +29,8 @@ from unistep.training.distributed import on_main, process_group, resolve_device
 
 TEACHER, ONE_STEP, STUDENT = "teacher", "teacher at one step", "one-step generator"
 NO_JUDGE = (
-    "evaluation.judge: found nothing, expected embedded:NAME or a folder (`teach` leaves one in its run): "
-    "images are not measured without a judge"
+    "evaluation.judge: found nothing, expected embedded:NAME, a folder (`teach` leaves one in its run), "
+    "efficientnet-lite0 or inception:PATH: images are not measured without a judge"
 )
 
 
@@ -39,6 +39,7 @@ def evaluate(
     *,
     overrides: Iterable[str] = (),
     teacher: Teacher | None = None,
+    checkpoint: str | None = None,
     device: str = "auto",
     recompute: bool = False,
     quiet: bool = False,
@@ -49,6 +50,7 @@ def evaluate(
         run: the folder of a run of `distill`, or the generator's inside it.
         overrides: `a.b=c` items; only those under `evaluation` matter.
         teacher: your own teacher, if the run was made with one.
+        checkpoint: `best`, `last` or `step-N` of the run's training, given a row of its own beside the generator.
         device: auto, cpu or cuda.
         recompute: measure the teacher anew instead of using stored features.
         quiet: print nothing.
@@ -67,10 +69,18 @@ def evaluate(
         found = teacher or find_teacher(recipe, folder, where, say, quiet)
         require_its_teacher(folder, found)
         found.denoiser.to(where)
+        if checkpoint is not None:
+            recipe = with_row(recipe, on_main(lambda: export_checkpoint(folder, checkpoint)))
         result = evaluate_run(recipe, found, folder, where, say, recompute, quiet)
     if result is None:
         raise UserError(NO_JUDGE)
     return result
+
+
+def with_row(recipe: DistillRecipe, generator: Path) -> DistillRecipe:
+    """The recipe with a generator of the run's own beside: one of its checkpoints."""
+    beside = {**recipe.evaluation.beside, generator.name.replace("-", " ", 1): str(generator)}
+    return recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update={"beside": beside})})
 
 
 def require_its_teacher(folder: Path, teacher: Teacher) -> None:
@@ -90,12 +100,10 @@ def evaluate_run(
 
     Images without a judge are shown in the report, not measured: then there is no result.
     """
+    judge = find_judge(recipe, teacher, folder, device, say, recompute)
 
     def judged() -> Evaluation | None:
         generator, _, _ = load_generator(folder, teacher)
-        judge = find_judge(recipe.evaluation.judge, folder)
-        if judge is not None:
-            judge.network.to(device)
         rows = candidates(recipe, teacher, generator.to(device), judge, folder, device)
         if judge is not None:
             result = judge_images(recipe, teacher, rows, judge, folder, say, recompute)
@@ -103,7 +111,7 @@ def evaluate_run(
             result = judge_points(recipe, teacher, rows, folder, say)
         else:
             say("no judge in the recipe (evaluation.judge): samples are shown, not measured")
-            write_samples(folder, rows, first_seed=recipe.evaluation.first_seed)
+            write_samples(folder, rows, first_seed=recipe.evaluation.first_seed, is_points=len(teacher.shape) == 1)
             result = None
         if result is not None:
             result.save(folder / "evaluation.json")
@@ -120,7 +128,7 @@ def candidates(
     recipe: DistillRecipe,
     teacher: Teacher,
     generator: Generator,
-    judge: Judge | None,
+    judge: AnyJudge | None,
     folder: Path,
     device: torch.device,
 ) -> list[Candidate]:
@@ -133,23 +141,25 @@ def candidates(
             identity = Identity(teacher=model, judge=judge.sha256, first_seed=evaluation.first_seed, sampler=how)
             cached = stored_features(teacher, name, folder, identity, evaluation.samples)
         return Candidate(
-            name=name, sample=draws, nfe=nfe, role=role, latency=draws.batch, identity=identity, cached=cached
+            name=name, sample=draws, nfe=nfe, role=role, latency=draws.batch if evaluation.timed else None,
+            device=draws.device, identity=identity, cached=cached,
         )  # fmt: skip
 
-    def one(network: nn.Module) -> Draws:
-        return teacher_draws(teacher, one_step(network), device)
+    def drawn(network: Generator) -> Draws:
+        return teacher_draws(teacher, generated(network), device)
 
     full, nfe = solved_teacher(teacher, evaluation.solver, recipe.teacher.guidance, device)
     how = {**evaluation.solver.model_dump(), "guidance": recipe.teacher.guidance}
     cut, step = Generator(teacher.denoiser, teacher.process), {"name": "one step"}
     rows = [
         row(TEACHER, "teacher", full, nfe, teacher.sha256, how),
-        row(ONE_STEP, "teacher_one_step", one(cut), 1, teacher.sha256, step),
+        row(ONE_STEP, "teacher_one_step", drawn(cut), 1, teacher.sha256, step),
     ]
     for name, spec in evaluation.beside.items():
         other, _, sha256 = load_generator(generator_folder(spec), teacher)
-        rows.append(row(name, "other", one(other.to(device)), 1, sha256, step))
-    return [*rows, row(STUDENT, "student", one(generator), 1, "", step)]
+        rows.append(row(name, "other", drawn(other.to(device)), other.steps.count, sha256, step))
+    name = STUDENT if generator.steps.count == 1 else f"generator of {generator.steps.count} steps"
+    return [*rows, row(name, "student", drawn(generator), generator.steps.count, "", step)]
 
 
 def generator_folder(spec: str) -> Path:
@@ -178,7 +188,7 @@ def judge_images(
     recipe: DistillRecipe,
     teacher: Teacher,
     rows: list[Candidate],
-    judge: Judge,
+    judge: AnyJudge,
     folder: Path,
     say: Talk,
     recompute: bool,
@@ -194,21 +204,21 @@ def judge_images(
     write_samples(folder, rows, first_seed=evaluation.first_seed)
     return evaluate_models(
         rows, judge, num_samples=evaluation.samples, first_seed=evaluation.first_seed, batch=evaluation.batch,
-        recompute=recompute, keep_features=folder / "features", teacher=teacher.sha256, on_progress=progress,
+        recompute=recompute, keep_features=folder / "features", with_floor="test" in judge.references,
+        teacher=teacher.sha256, on_progress=progress,
     )  # fmt: skip
 
 
-def require_judging(recipe: DistillRecipe, teacher: Teacher, folder: Path) -> None:
+def require_judging(recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device, say: Talk) -> None:
     """Finds what would stop an evaluation, before hours of training: another judge, few samples, a missing generator.
 
     Raises:
         UserError: naming the setting.
     """
-    evaluation, judge = recipe.evaluation, find_judge(recipe.evaluation.judge, folder)
+    evaluation, judge = recipe.evaluation, find_judge(recipe, teacher, folder, device, say)
     compared = recipe.generator.weights == "best" and recipe.training.ema is not None
     during = evaluation.samples_during_training if recipe.training.evaluate_every or compared else None
     if judge is not None:
-        judge.features(teacher.codec.decode(torch.zeros(1, *teacher.shape)))  # images of its size?
         require_enough_samples(judge.reference("train"), evaluation.samples, during)
     elif point_reference(teacher, 1) is not None:
         for setting, found in (("samples", evaluation.samples), ("samples_during_training", during)):

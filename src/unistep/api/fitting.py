@@ -80,7 +80,8 @@ def fitted(recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.
         fit.training,
         folder,
         looking_hooks(draws, None, say),
-        {**fit.model_dump(mode="json"), "teacher_sha256": teacher.sha256},
+        {**fit.model_dump(mode="json", exclude={"max_error"}), "teacher_sha256": teacher.sha256},
+        config,
     )
     export_average(result, unwrap(method.denoiser), folder / "teacher", config)
     return load_teacher(folder / "teacher")

@@ -1,6 +1,5 @@
 """What the loop is given to look at a run with: previews from fixed seeds and a quick evaluation."""
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -9,21 +8,33 @@ from torch import Tensor, nn
 
 from unistep.api.draws import Draws
 from unistep.api.talk import Talk
+from unistep.atomic import atomic_write
 from unistep.reports import draw_points, grid_png, render
 from unistep.training.distributed import is_main
+from unistep.training.diversity import Spread
 from unistep.training.health import SampleStatistics, sample_statistics
-from unistep.training.hooks import Hooks, View
+from unistep.training.hooks import Diversity, Hooks, View
+from unistep.types import Cond, select
 
 LOOKED_AT = 2_000_000  # seeds from here are for looking at: neither pairs nor the evaluation have them
 IMAGE_SEEDS, POINT_SEEDS = torch.arange(LOOKED_AT, LOOKED_AT + 10), torch.arange(LOOKED_AT, LOOKED_AT + 2000)
 STATISTICS_SEEDS = torch.arange(10_000_000, 10_000_256)
 
+WATCHED = 64  # samples of a step, and of a rank, whose diversity is watched
+
 QuickJudge = Callable[[Draws], Mapping[str, float]]
 """Draws -> figures, the deciding one under `score`, lower is better."""
 
+Features = Callable[[Tensor], Tensor]
+"""Decoded samples [b, ...] -> features [b, d]."""
+
 
 def looking_hooks(
-    draws: Callable[[nn.Module], Draws], quick: QuickJudge | None, say: Talk, teacher: Draws | None = None
+    draws: Callable[[nn.Module], Draws],
+    quick: QuickJudge | None,
+    say: Talk,
+    teacher: Draws | None = None,
+    features: Features | None = None,
 ) -> Hooks:
     """Previews and quick figures of the averaged network.
 
@@ -32,7 +43,9 @@ def looking_hooks(
         quick: judges them; None = never.
         say: when quiet the loop shows neither bar nor lines.
         teacher: shown above in previews, and the reference of the health monitor; None while teaching one.
+        features: what the health monitor compares samples by; None = their values in model space.
     """
+    reference, diversity = (None, None) if teacher is None else health_references(teacher, features)
     above: dict[str, Tensor] = {}  # the teacher's samples, made once, when first needed
 
     def preview(view: View) -> None:
@@ -53,22 +66,36 @@ def looking_hooks(
     return Hooks(
         evaluate=None if quick is None else evaluate,
         preview=preview,
-        reference=None if teacher is None else statistics(teacher),
+        diversity=diversity,
+        reference=reference,
         message=say if say.quiet else None,
     )
 
 
-def statistics(draws: Draws) -> SampleStatistics:
-    """Mean, spread and diversity of some samples."""
-    seeds = STATISTICS_SEEDS
-    cond = draws.conditioner.from_seeds(seeds) if draws.conditioner is not None else None
-    return sample_statistics(draws.raw(seeds, cond))
+def health_references(teacher: Draws, features: Features | None) -> tuple[SampleStatistics, Diversity]:
+    """The hooks `reference` and `diversity`, from some of the teacher's samples."""
+    conditioner = teacher.conditioner
+    cond = conditioner.from_seeds(STATISTICS_SEEDS) if conditioner is not None else None
+    x = teacher.raw(STATISTICS_SEEDS, cond)
+
+    def seen(x: Tensor) -> Tensor:
+        return x if features is None else features(teacher.codec.decode(x))
+
+    spread = Spread.of(seen(x), classes(cond))
+
+    def diversity(x: Tensor, cond: Cond) -> float:
+        return spread.ratio(seen(x[:WATCHED]), classes(select(cond, slice(WATCHED))))
+
+    return sample_statistics(x), diversity
+
+
+def classes(cond: Cond) -> Tensor | None:
+    """Class labels int64 [b] on the CPU, None for other conditions."""
+    return cond.cpu() if isinstance(cond, Tensor) and cond.ndim == 1 and not cond.is_floating_point() else None
 
 
 def write_picture(path: Path, samples: Mapping[str, Tensor]) -> None:
     """Samples of one kind as a PNG, written atomically: images in rows, points in scatters side by side."""
     images = next(iter(samples.values())).ndim == 4
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_bytes(grid_png(samples) if images else render(draw_points(dict(samples)), "png", path.stem))
-    os.replace(draft, path)
+    atomic_write(path, grid_png(samples) if images else render(draw_points(dict(samples)), "png", path.stem))

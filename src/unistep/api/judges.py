@@ -1,6 +1,6 @@
 """Who judges a run: an embedded judge, a folder's, one trained on the images, or exact samples for points."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,13 +8,17 @@ import torch
 from torch import Tensor
 
 from unistep.api.draws import Draws
-from unistep.api.hooks import QuickJudge
+from unistep.api.hooks import Features, QuickJudge
+from unistep.api.real_images import key_of, splits_of, with_references
 from unistep.api.talk import Talk
-from unistep.data import ImageDataset
+from unistep.data import ImageDataset, load_images
+from unistep.data.config import DataConfig
 from unistep.errors import UserError
+from unistep.evaluation.feature_judge import FeatureJudge, is_feature_judge, load_feature_judge
 from unistep.evaluation.features import Judge, load_judge
-from unistep.evaluation.judging import figures, judge_samples, quick_metrics
+from unistep.evaluation.judging import figures, judge_samples, quick_metrics, usable
 from unistep.evaluation.points import Modes, point_figures
+from unistep.evaluation.reference import Split
 from unistep.evaluation.train_judge import train_judge
 from unistep.recipes.schema import DistillRecipe, EvaluationConfig
 from unistep.teachers.analytic import GaussianMixture
@@ -22,15 +26,25 @@ from unistep.teachers.teacher import Teacher
 from unistep.training.distributed import on_main
 
 REFERENCE_SEEDS = (0, 50_000_000)  # of the exact samples compared with, and of those that stand for the floor
+AnyJudge = Judge | FeatureJudge
 
 
-def trained_judge(folder: Path, data: ImageDataset, steps: int, say: Talk) -> Judge:
-    """The judge in `folder`, trained on the images first if it is not there."""
+def trained_judge(
+    folder: Path,
+    images: Callable[[], ImageDataset],
+    steps: int,
+    say: Talk,
+    held_out: Callable[[], ImageDataset] | None = None,
+) -> Judge:
+    """The judge in `folder`, trained on the images first if it is not there; they are loaded only then."""
 
     def train() -> None:
-        if not (folder / "judge.safetensors").is_file():
-            say(f"training a judge on {len(data):,} images")
-            train_judge(data.images, data.labels, steps=steps, names=data.names).save(folder)
+        if (folder / "judge.safetensors").is_file():
+            return
+        data, test = images(), held_out() if held_out is not None else None
+        say(f"training a judge on {len(data):,} images")
+        held = None if test is None or test.labels is None else (test.images, test.labels)
+        train_judge(data.images, data.labels, steps=steps, names=data.names, held_out=held).save(folder)
 
     on_main(train)
     judge = load_judge(folder)
@@ -38,20 +52,86 @@ def trained_judge(folder: Path, data: ImageDataset, steps: int, say: Talk) -> Ju
     return judge
 
 
-def find_judge(spec: str | None, run: Path) -> Judge | None:
-    """The judge of a distillation: `train` means the one that the run's teacher was taught under.
+def find_judge(
+    recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device, say: Talk, recompute: bool = False
+) -> AnyJudge | None:
+    """The judge of a distillation, on the device.
+
+    `train` means one trained on the recipe's real images, or the one that the run's teacher was taught under.
+
+    Args:
+        recipe: its evaluation names the judge, and real images for one that has none.
+        teacher: whose images are judged.
+        folder: of the run; the features of real images are kept there.
+        device: where to look at images.
+        say: told what takes time.
+        recompute: look at real images anew.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there is none, or the teacher makes other images than it judges or than the real ones.
     """
-    if spec is None:
+    evaluation = recipe.evaluation
+    if evaluation.judge is None:
         return None
-    if spec != "train":
-        return load_judge(spec)
-    folder = run / "teacher" / "judge"
-    if not folder.is_dir():
-        raise UserError("evaluation.judge: found train, which needs teacher.teach; name a folder or embedded:NAME")
-    return load_judge(folder)
+    judge = judge_on_data(recipe, folder, say) if evaluation.judge == "train" else judge_of(evaluation.judge)
+    sample = teacher.codec.decode(torch.zeros(1, *teacher.shape))
+    return ready(judge, evaluation, splits_of(evaluation), folder, sample, device, say, recompute)
+
+
+def judge_on_data(recipe: DistillRecipe, folder: Path, say: Talk) -> Judge:
+    """The judge trained on `evaluation.real`, kept in the run, or the one that the run's teacher was taught under.
+
+    Raises:
+        UserError: if there are neither images nor such a teacher.
+    """
+    evaluation = recipe.evaluation
+    if evaluation.real is None and recipe.teacher.teach is None:
+        raise UserError(
+            "evaluation.judge: found train, which needs evaluation.real or teacher.teach; or name a folder or "
+            "embedded:NAME"
+        )
+    if evaluation.real is None:
+        return load_judge(folder / "teacher" / "judge")
+    train, test = splits_of(evaluation).values()
+    place = folder / "reference" / f"judge-{key_of(evaluation.real, evaluation.judge_steps)}"
+    return trained_judge(place, lambda: load_images(train), evaluation.judge_steps, say, lambda: load_images(test))
+
+
+def judge_of(spec: str | Path) -> AnyJudge:
+    """The judge that a recipe names; one that is no classifier of the data is without references yet."""
+    return load_feature_judge(str(spec)) if is_feature_judge(str(spec)) else load_judge(spec)
+
+
+def ready(
+    judge: AnyJudge,
+    evaluation: EvaluationConfig,
+    real: Mapping[Split, DataConfig],
+    folder: Path,
+    sample: Tensor,
+    device: torch.device,
+    say: Talk,
+    recompute: bool = False,
+) -> AnyJudge:
+    """The judge on the device, with references.
+
+    Args:
+        judge: any; one that is a classifier of the data has its references.
+        evaluation: may name statistics of real images for one that has none.
+        real: else the images themselves.
+        folder: of the run; the features of real images are kept there.
+        sample: one image of those that will be judged.
+        device: where to look at images.
+        say: told what takes time.
+        recompute: look at real images anew.
+
+    Raises:
+        UserError: for images that it cannot see, or that are of another shape than the real ones.
+    """
+    judge.network.to(device)
+    judge.features(sample)
+    if isinstance(judge, FeatureJudge):
+        return with_references(judge, evaluation.reference, real, folder, sample, say, recompute)
+    return judge
 
 
 @dataclass(frozen=True)
@@ -72,21 +152,37 @@ def point_reference(teacher: Teacher, count: int) -> PointReference | None:
     return PointReference(real, held_out, Modes(means=mixture.means.cpu(), sd=float(mixture.std[0])))
 
 
-def find_quick_judge(recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device) -> QuickJudge | None:
+def find_quick_judge(
+    recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device, say: Talk
+) -> QuickJudge | None:
     """The judge of evaluations during a distillation; None where nothing can judge."""
-    judge = find_judge(recipe.evaluation.judge, folder)
+    judge = find_judge(recipe, teacher, folder, device, say)
     if judge is not None:
-        judge.network.to(device)
         return quick_image_judge(judge, recipe.evaluation)
     reference = point_reference(teacher, recipe.evaluation.samples_during_training)
     return None if reference is None else quick_point_judge(reference, recipe.evaluation)
 
 
-def quick_image_judge(judge: Judge, evaluation: EvaluationConfig) -> QuickJudge:
-    """Frechet distance, class agreement and diversity of a few samples; the distance decides."""
+def judged_features(
+    recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device, say: Talk
+) -> Features | None:
+    """What a judge trained on the data sees images by, for the watch over diversity, which trains nothing.
+
+    None for any other: the large networks of photographs would take longer, for every line of the log, than a step.
+    """
+    judge = find_judge(recipe, teacher, folder, device, say)
+    return (lambda images: judge.features(images)[0]) if isinstance(judge, Judge) else None
+
+
+def quick_image_judge(judge: AnyJudge, evaluation: EvaluationConfig) -> QuickJudge:
+    """Frechet distance, class agreement and diversity of a few samples, as far as the judge can tell them.
+
+    The distance decides.
+    """
+    reference = judge.reference("train")
 
     def quick(draws: Draws) -> Mapping[str, float]:
-        metrics = quick_metrics(judge.reference("train"))
+        metrics = usable(quick_metrics(reference), reference)
         count, first = evaluation.samples_during_training, evaluation.first_seed
         judge_samples(draws, judge, metrics, num_samples=count, first_seed=first, batch=evaluation.batch)
         found = figures(metrics)

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import torch
 
+from unistep.api.certifying import require_certificate
 from unistep.api.runs import open_run, record, record_start
 from unistep.api.talk import Talk, with_flags
 from unistep.api.teachers import find_teacher
 from unistep.errors import UserError
 from unistep.pairs import PairStore, generate_pairs
 from unistep.recipes.load import Recipe, recipe_of
-from unistep.recipes.schema import DistillRecipe
-from unistep.samplers import build_sampler
+from unistep.recipes.schema import DistillRecipe, PairsConfig
+from unistep.samplers import Sampler, build_sampler
 from unistep.teachers.teacher import Teacher
 from unistep.training.distributed import barrier, on_main, process_group, rank, resolve_device, world_size
 
@@ -50,6 +51,8 @@ def make_pairs(
         on_main(lambda: record_start(folder, where))
         found = teacher or find_teacher(resolved, folder, where, say, quiet)
         on_main(lambda: record(folder, teacher={"source": found.source, "sha256": found.sha256}))
+        if resolved.teacher.certify:
+            require_certificate(found, folder, where, say)
         return pairs_of_run(resolved, found, folder, where, say, quiet).folder
 
 
@@ -66,10 +69,15 @@ def pairs_of_run(
         raise UserError(f"pairs: found nothing in recipe {recipe.name}, expected a section with at least a count")
     place = folder / "pairs" if config.path is None else Path(config.path)
     say(f"pairs: {config.count:,} of {teacher.source} in {place}")
-    sampler = build_sampler(config.solver.name, config.solver.num_steps, **config.solver.options)
     store = generate_pairs(
-        teacher, sampler, place, count=config.count, first_seed=config.first_seed, guidance=recipe.teacher.guidance,
-        tile=config.tile, dtype=config.dtype, rank=rank(), world=world_size(), device=device, progress=not quiet,
+        teacher, sampler_of(config), place, count=config.count, first_seed=config.first_seed,
+        guidance=recipe.teacher.guidance, tile=config.tile, dtype=config.dtype, rank=rank(), world=world_size(),
+        device=device, progress=not quiet,
     )  # fmt: skip
     barrier()  # the other ranks' shards are there from here on
     return store
+
+
+def sampler_of(config: PairsConfig) -> Sampler:
+    """The solver of the pairs."""
+    return build_sampler(config.solver.name, config.solver.num_steps, **config.solver.options)

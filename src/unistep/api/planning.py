@@ -17,13 +17,14 @@ from unistep.api.teaching_costs import TeachCosts, rehearse_teaching
 from unistep.errors import UserError
 from unistep.evaluation.throughput import device_name
 from unistep.networks import resolve_precision
-from unistep.planning.memory import meter_for
+from unistep.planning.memory import DeviceMemory
 from unistep.planning.result import Plan, Resource, Stage
 from unistep.planning.stand import Stand
 from unistep.planning.switches import switches
 from unistep.planning.training import Setting
+from unistep.recipes.comparison import CompareRecipe
 from unistep.recipes.load import Recipe, load_recipe
-from unistep.recipes.schema import DistillRecipe
+from unistep.recipes.schema import DistillRecipe, TeachRecipe
 from unistep.teachers.teacher import Teacher
 from unistep.training.distributed import resolve_device
 from unistep.training.tracking import Tracker
@@ -32,6 +33,7 @@ SECONDS = 15.0  # for the steps of a training; asking a network takes a few
 ROOM = 0.8  # of the available memory, that measurements may take
 GIB = 1 << 30
 
+Planned = TeachRecipe | DistillRecipe
 Costs = TeachCosts | DistillCosts
 
 
@@ -66,9 +68,11 @@ def plan(
         UserError: for mistakes in recipe, data or teacher.
     """
     resolved = load_recipe(recipe, with_flags(overrides, None, device))
+    if isinstance(resolved, CompareRecipe):
+        raise UserError(f"recipe {resolved.name}: its kind is compare; plan the recipe of an entry instead")
     where = resolve_device(resolved.training.device)
     load_libraries()
-    meter = meter_for(where)
+    meter = DeviceMemory(where)
     stand = Stand(where, meter, SECONDS, ROOM * meter.available())
     folder = Path(out) if out is not None else Path("runs") / resolved.name
     limit = None if memory is None else round(memory * GIB)
@@ -76,7 +80,7 @@ def plan(
 
 
 def planned(
-    recipe: Recipe, folder: Path, stand: Stand, say: Talk, teacher: Teacher | None = None, limit: int | None = None
+    recipe: Planned, folder: Path, stand: Stand, say: Talk, teacher: Teacher | None = None, limit: int | None = None
 ) -> Plan:
     """The plan of a recipe, measured at a stand; see `plan`.
 
@@ -99,7 +103,7 @@ def planned(
     setting = Setting(base=base, beside={}, on_cpu=stand.device.type == "cpu")
     found = Plan(
         recipe=recipe.name,
-        device=device_name(),
+        device=device_name(stand.device),
         threads=torch.get_num_threads(),
         place=str(folder),
         measured=bool(costs.training.steps),
@@ -112,6 +116,7 @@ def planned(
 
     def needs(changes: Sequence[str], ranks: int) -> Mapping[Resource, int]:
         changed, under = load_recipe(recipe, changes), costs
+        assert isinstance(changed, Planned)
         if changed.training.precision != recipe.training.precision:
             under = remeasured(changed, teacher, folder, stand, say)
         stages = stages_of(changed, under, replace(setting, ranks=ranks), folder)
@@ -120,7 +125,7 @@ def planned(
     return replace(found, switches=switches(recipe, needs, available))
 
 
-def measured(recipe: Recipe, teacher: Teacher | None, folder: Path, stand: Stand, say: Talk) -> Costs:
+def measured(recipe: Planned, teacher: Teacher | None, folder: Path, stand: Stand, say: Talk) -> Costs:
     """What a recipe of either kind costs.
 
     Raises:
@@ -134,7 +139,7 @@ def measured(recipe: Recipe, teacher: Teacher | None, folder: Path, stand: Stand
     return rehearse_teaching(recipe, stand)
 
 
-def remeasured(recipe: Recipe, teacher: Teacher | None, folder: Path, stand: Stand, say: Talk) -> Costs:
+def remeasured(recipe: Planned, teacher: Teacher | None, folder: Path, stand: Stand, say: Talk) -> Costs:
     """The costs in another precision.
 
     Raises:
@@ -145,7 +150,7 @@ def remeasured(recipe: Recipe, teacher: Teacher | None, folder: Path, stand: Sta
     return measured(recipe, teacher, folder, stand, say)
 
 
-def stages_of(recipe: Recipe, costs: Costs, setting: Setting, folder: Path) -> list[Stage]:
+def stages_of(recipe: Planned, costs: Costs, setting: Setting, folder: Path) -> list[Stage]:
     """The stages of a recipe, which may be another than the one that was measured in batches, average and the like."""
     if isinstance(recipe, DistillRecipe):
         assert isinstance(costs, DistillCosts)

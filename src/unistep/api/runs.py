@@ -10,12 +10,13 @@ from typing import Any
 import torch
 
 import unistep
+from unistep.atomic import atomic_write, sweep
 from unistep.errors import UserError
-from unistep.pairs.atomic import atomic_write
 from unistep.recipes.load import Recipe, dump_recipe, load_recipe
 from unistep.training.resume import binding, require_same_recipe
 
 LEARNT = ("checkpoints/step-*", "judge/*", "generator/*")
+WRITTEN = (".", "judge", "previews", "features", "samples", "teacher", "teacher/previews")  # by this run alone
 
 
 def open_run(recipe: Recipe, out: Path | None) -> Path:
@@ -42,6 +43,8 @@ def open_run(recipe: Recipe, out: Path | None) -> Path:
         foreign = next((path.name for path in folder.iterdir() if not path.name.startswith(".")), None)
         if foreign:
             raise UserError(f"{folder}: found {foreign} but no recipe.yaml, so this is no run; choose another --out")
+    for place in filter(Path.is_dir, (folder / name for name in WRITTEN)):
+        sweep(place)
     atomic_write(stored, dump_recipe(recipe).encode())
     return folder
 
@@ -65,7 +68,7 @@ def load_run_recipe(folder: Path) -> Recipe:
 
 def settings(recipe: Recipe) -> dict[str, Any]:
     """The values that a resumed run must share with the one that was started; how it is judged may change."""
-    return binding(recipe.model_dump(mode="json", exclude={"about", "evaluation"}))
+    return binding(recipe.model_dump(mode="json", exclude={"about", "evaluation", "name"}))
 
 
 def record(folder: Path, **facts: Any) -> None:

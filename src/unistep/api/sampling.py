@@ -1,7 +1,8 @@
 """`sample`: a grid, and files if asked, from a one-step generator or a teacher."""
 
-import os
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unistep.api.draws import Draws, one_step, solved_teacher
+from unistep.api.checkpoints import export_checkpoint
+from unistep.api.draws import Draws, generated, solved_teacher
 from unistep.api.hooks import LOOKED_AT, write_picture
+from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.recipes.schema import SolverConfig
 from unistep.teachers.checkpoint import load_generator
@@ -22,6 +25,7 @@ from unistep.training.distributed import resolve_device
 from unistep.types import Cond
 
 COLUMNS, BATCH = 10, 100
+SHOWN = 20  # names in a message; prompts are many
 
 
 def sample(
@@ -33,19 +37,22 @@ def sample(
     files: bool = False,
     out: str | Path | None = None,
     teacher: Teacher | None = None,
+    checkpoint: str | None = None,
     device: str = "auto",
 ) -> Path:
     """Draws samples of seeds first_seed, first_seed + 1, ... and writes them.
 
     Args:
-        run: a distilled run or its generator folder; a teacher's folder or spec (`embedded:fashion-mnist`) works too,
-            under an 18-step Heun solver.
+        run: a distilled run, its generator folder or a file exported from it; a teacher's folder or spec
+            (`embedded:fashion-mnist`) works too, under an 18-step Heun solver.
         num: how many.
         first_seed: the first seed; the default is none of the pairs' or the evaluation's.
-        labels: classes by name or index, dealt out in turn; None = each seed's own.
+        labels: classes by name or index (or prompts by their text or index), dealt out in turn; None = each seed's own.
         files: write one PNG per image too (points: samples.npy).
-        out: folder; None = RUN/samples.
+        out: folder; None = RUN/samples, or a folder of the checkpoint's inside.
         teacher: your own teacher, if the run was made with one.
+        checkpoint: `best`, `last` or `step-N` of the run's training instead of what it exported at its end; written
+            to a folder of its own first, see `export_checkpoint`.
         device: auto, cpu or cuda.
 
     Returns:
@@ -54,12 +61,12 @@ def sample(
     Raises:
         UserError: if there is nothing to sample there, or for an unknown label.
     """
-    draws = draws_from(run, resolve_device(device), teacher)
-    folder = Path(out) if out is not None else default_folder(run)
+    source = run if checkpoint is None else export_checkpoint(run, checkpoint)
+    draws = draws_from(source, resolve_device(device), teacher)
+    folder = Path(out) if out is not None else default_folder(source)
     seeds = torch.arange(first_seed, first_seed + num)
-    cond = condition(draws.conditioner, seeds, labels)
-    parts = zip(seeds.split(BATCH), cond.split(BATCH) if isinstance(cond, Tensor) else [None] * num, strict=False)
-    made = torch.cat([draws.decoded(part, own) for part, own in parts])
+    wanted = labels_of(draws.conditioner, seeds, labels)
+    made = torch.cat([draws.decoded(seeds[part], condition(draws.conditioner, wanted, part)) for part in batches(num)])
     picture = folder / f"seeds-{first_seed}-{first_seed + num - 1}.png"
     rows = {"": made} if made.ndim == 2 else {f"{first_seed + i * COLUMNS}": r for i, r in enumerate(in_rows(made))}
     write_picture(picture, rows)
@@ -74,7 +81,7 @@ def draws_from(run: str | Path, device: torch.device, own: Teacher | None = None
     if (folder / "generator").is_dir() or is_generator(folder):
         generator, config, _ = load_generator(folder, own)
         return Draws(
-            model=one_step(generator.to(device)),
+            model=generated(generator.to(device)),
             shape=tuple(config["shape"]),
             codec=codec_from_config(config["codec"]),
             conditioner=conditioner_from_config(config.get("conditioner")),
@@ -88,19 +95,32 @@ def draws_from(run: str | Path, device: torch.device, own: Teacher | None = None
 
 
 def is_generator(folder: Path) -> bool:
-    """Whether a folder is an exported generator."""
+    """Whether a place is a generator's folder, or the single file of one."""
     path = folder / "config.json"
-    return path.is_file() and b'"t_init"' in path.read_bytes()
+    return folder.is_file() or path.is_file() and b'"t_init"' in path.read_bytes()
 
 
 def default_folder(run: str | Path) -> Path:
-    """`samples` in the run; in the present folder for a packaged teacher."""
+    """`samples` in the run, a folder inside for a checkpoint; in the present folder for a packaged teacher."""
     folder = Path(run)
-    return (folder.parent if folder.name == "generator" else folder) / "samples" if folder.is_dir() else Path("samples")
+    inside = re.fullmatch(r"generator|(?:generator|teacher)-(step-\d+)", folder.name)
+    if not folder.is_dir() or inside is None:
+        return folder / "samples" if folder.is_dir() else (folder.parent if folder.is_file() else Path()) / "samples"
+    return folder.parent / "samples" / (inside[1] or "")
 
 
-def condition(conditioner: Conditioner | None, seeds: Tensor, labels: Iterable[str | int] | None) -> Cond:
-    """The condition of each seed: its own, or the labels asked for in turn.
+def batches(num: int) -> list[slice]:
+    """The samples of one call each."""
+    return [slice(first, first + BATCH) for first in range(0, num, BATCH)]
+
+
+def condition(conditioner: Conditioner | None, labels: Tensor | None, part: slice) -> Cond:
+    """The condition of some of the labels."""
+    return None if conditioner is None or labels is None else conditioner.from_labels(labels[part])
+
+
+def labels_of(conditioner: Conditioner | None, seeds: Tensor, labels: Iterable[str | int] | None) -> Tensor | None:
+    """The label of each seed: its own, or those asked for in turn.
 
     Raises:
         UserError: for labels where there are no classes, or an unknown one.
@@ -111,19 +131,20 @@ def condition(conditioner: Conditioner | None, seeds: Tensor, labels: Iterable[s
             raise UserError(f"label: found {wanted[0]}, expected none: this model has no classes")
         return None
     if not wanted:
-        return conditioner.from_seeds(seeds)
+        return conditioner.labels(seeds)
     indices = torch.tensor([index_of(conditioner, label) for label in wanted])
-    return conditioner.from_labels(indices[torch.arange(len(seeds)) % len(indices)])
+    return indices[torch.arange(len(seeds)) % len(indices)]
 
 
 def index_of(conditioner: Conditioner, label: str | int) -> int:
-    """A class by name (any case) or index."""
+    """A class by name (any case) or index, or a prompt by its text or index."""
     names = [name.lower() for name in conditioner.names]
     if str(label).lower() in names:
         return names.index(str(label).lower())
     if str(label).isdigit() and int(label) < len(names):
         return int(label)
-    raise UserError(f"label: found {label}, expected 0..{len(names) - 1} or one of {', '.join(conditioner.names)}")
+    shown = ", ".join(conditioner.names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    raise UserError(f"label: found {label}, expected 0..{len(names) - 1} or one of {shown}")
 
 
 def in_rows(images: Tensor) -> list[Tensor]:
@@ -136,10 +157,16 @@ def in_rows(images: Tensor) -> list[Tensor]:
 def write_files(folder: Path, made: Tensor, first_seed: int) -> None:
     """One PNG per image named by its seed, or all points in one .npy."""
     if made.ndim == 2:
-        np.save(folder / "samples.npy", made.numpy())
+        atomic_write(folder / "samples.npy", written(lambda file: np.save(file, made.numpy())))
         return
     for seed, image in enumerate(made, start=first_seed):
         pixels = image.permute(1, 2, 0).numpy()
-        draft = folder / f".{seed}.draft"
-        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(draft, format="PNG")
-        os.replace(draft, folder / f"{seed:08d}.png")
+        picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+        atomic_write(folder / f"{seed:08d}.png", written(lambda file, p=picture: p.save(file, format="PNG")))
+
+
+def written(write: Callable[[BytesIO], object]) -> bytes:
+    """What a library writes into a file."""
+    file = BytesIO()
+    write(file)
+    return file.getvalue()

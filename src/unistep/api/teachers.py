@@ -3,21 +3,24 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from unistep.api.certifying import require_certificate
 from unistep.api.fitting import certified, is_fitted
 from unistep.api.runs import read_record, record
 from unistep.api.talk import Talk
 from unistep.api.teaching import teach
 from unistep.errors import UserError
-from unistep.methods.dmd import guided
+from unistep.methods.ingredients import guided
+from unistep.networks import Generator
 from unistep.recipes.schema import DistillRecipe
 from unistep.teachers.checkpoint import save_denoiser
-from unistep.teachers.load import load_teacher
+from unistep.teachers.load import load_teacher, prepare_teacher
 from unistep.teachers.teacher import Teacher
-from unistep.training.distributed import on_main
+from unistep.training.distributed import on_main, world_size
 
 
 @dataclass(frozen=True)
@@ -37,16 +40,21 @@ class Starting:
         """A trainable copy of the network."""
         return self.network.trainable_copy()
 
-    def save_generator(self, folder: Path, state: Mapping[str, Tensor], t_init: float | None) -> None:
-        """Writes the generator's folder from the weights of a `Generator`."""
-        exported, conditioner = self.copy(), self.teacher.conditioner
+    def description(self, generator: Generator) -> dict[str, Any]:
+        """What is written beside the weights of a generator."""
+        conditioner = self.teacher.conditioner
         seen = {
             "shape": list(self.teacher.shape),
             "codec": self.teacher.codec.config(),
             "conditioner": conditioner.config() if conditioner is not None else None,
         }
+        return {**seen, **self.network.config, **generator.config()}
+
+    def save_generator(self, folder: Path, state: Mapping[str, Tensor], generator: Generator) -> None:
+        """Writes the generator's folder from weights of it."""
+        exported = self.copy()
         exported.load_state_dict({name.removeprefix("denoiser."): value for name, value in state.items()})
-        save_denoiser(folder, exported, {**seen, **self.network.config, "t_init": t_init})
+        save_denoiser(folder, exported, self.description(generator))
 
 
 def starting_point(
@@ -60,6 +68,8 @@ def starting_point(
     teacher = own or find_teacher(recipe, folder, device, say, quiet)
     teacher.denoiser.to(device)
     guided(teacher, recipe.teacher.guidance)  # refused now, not after hours, where the teacher takes no conditions
+    if recipe.teacher.certify:
+        require_certificate(teacher, folder, device, say)
     if any(True for _ in teacher.denoiser.parameters()):
         return Starting(teacher, teacher)
     fitted_earlier = is_fitted(folder / "teacher")
@@ -76,7 +86,10 @@ def find_teacher(recipe: DistillRecipe, folder: Path, device: torch.device, say:
         UserError: if the recipe names none.
     """
     if recipe.teacher.load is not None:
-        return load_teacher(recipe.teacher.load)
+        place = (recipe.teacher.load, recipe.teacher.options, device.type)
+        if world_size() > 1:
+            on_main(lambda: prepare_teacher(*place))
+        return load_teacher(*place)
     if recipe.teacher.teach is None:
         raise UserError(
             "teacher: found neither load nor teach, expected one of them, or in Python teacher=, a teacher of your own"

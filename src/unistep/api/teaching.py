@@ -10,12 +10,12 @@ from torch import nn
 from unistep.api.draws import Draws, solved
 from unistep.api.finishing import export_average
 from unistep.api.hooks import looking_hooks
-from unistep.api.judges import quick_image_judge, trained_judge
+from unistep.api.judges import judge_of, quick_image_judge, ready, trained_judge
+from unistep.api.real_images import splits_of
 from unistep.api.runs import open_run, record_start
 from unistep.api.talk import Talk, with_flags
 from unistep.data import ImageDataset, load_images
 from unistep.errors import UserError
-from unistep.evaluation.features import load_judge
 from unistep.evaluation.judging import require_enough_samples
 from unistep.methods import Teach
 from unistep.networks import EDMDenoiser, build_denoiser
@@ -76,6 +76,7 @@ def teach(
             folder,
             teaching_hooks(resolved, data, folder, where, say),
             resolved.model_dump(mode="json", exclude={"about", "evaluation", "name"}),
+            config,
         )
         export_average(result, unwrap(method.denoiser), folder / "teacher", config)
     return folder
@@ -155,9 +156,11 @@ def teaching_hooks(recipe: TeachRecipe, data: ImageDataset, folder: Path, device
     if evaluation.judge is None:
         return looking_hooks(draws, None, say)
     if evaluation.judge == "train":
-        judge = trained_judge(folder / "judge", data, evaluation.judge_steps, say)
+        judge = trained_judge(folder / "judge", lambda: data, evaluation.judge_steps, say)
     else:
-        judge = load_judge(evaluation.judge)
-    judge.features(torch.zeros(1, *data.shape, dtype=torch.uint8))  # images of its size?
+        judge = judge_of(evaluation.judge)
+    sample = torch.zeros(1, *data.shape, dtype=torch.uint8)
+    real = splits_of(evaluation) or {"train": recipe.data}
+    judge = ready(judge, evaluation, real, folder, sample, device, say)
     require_enough_samples(judge.reference("train"), None, evaluation.samples_during_training)
     return looking_hooks(draws, quick_image_judge(judge, evaluation), say)

@@ -2,9 +2,12 @@
 
 import typer
 
+from unistep.cli.certify import certify
+from unistep.cli.compare import compare
 from unistep.cli.convert import convert
 from unistep.cli.distill import distill
 from unistep.cli.evaluate import evaluate
+from unistep.cli.export import export
 from unistep.cli.pairs import pairs
 from unistep.cli.plan import plan
 from unistep.cli.recipes import recipes
@@ -18,5 +21,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (recipes, plan, teach, pairs, distill, sample, evaluate, convert):
+for verb in (recipes, plan, teach, pairs, distill, sample, evaluate, compare, export, convert, certify):
     app.command()(verb)

@@ -13,6 +13,12 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Override a value of the recipe; may be repeated."),
 ]
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(
+        metavar="best|last|step-N", help="A checkpoint of the training, written to a folder of its own first."
+    ),
+]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write.  [default: runs/<recipe>]")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of the training; overrides the recipe's.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]

@@ -6,6 +6,7 @@ import typer
 
 from unistep.cli.errors import one_line_errors
 from unistep.recipes import builtin_recipes, read_recipe
+from unistep.recipes.smoke import SUFFIX, smoke_forms, without_form
 
 
 @one_line_errors
@@ -14,13 +15,15 @@ def recipes(
 ) -> None:
     """List the built-in recipes, or print one as YAML to copy and edit."""
     if name is not None:
-        text, _ = read_recipe(name)
+        text, _ = read_recipe(without_form(name))
         typer.echo(text, nl=False)
         return
     known = builtin_recipes()
     width = max(map(len, known))
     for recipe, text in known.items():
         typer.echo(f"{recipe:<{width}}  {about(text)}")
+    forms = ", ".join(f"{recipe}{SUFFIX}" for recipe in smoke_forms(known))
+    typer.echo(f"\nSmoke forms, every stage in seconds: {forms}")
 
 
 def about(text: str) -> str:

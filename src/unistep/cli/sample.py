@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from unistep.cli.errors import one_line_errors
-from unistep.cli.options import Device, Quiet, RunArgument
+from unistep.cli.options import Checkpoint, Device, Quiet, RunArgument
 
 
 @one_line_errors
@@ -17,12 +17,15 @@ def sample(
     label: Annotated[list[str] | None, typer.Option(help="A class, by name or index; may be repeated.")] = None,
     files: Annotated[bool, typer.Option("--files", help="One file per image beside the grid.")] = False,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write.  [default: RUN/samples]")] = None,
+    checkpoint: Checkpoint = None,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Draw samples from a one-step generator (or a teacher): a grid, and files if asked."""
     from unistep import api
 
-    written = api.sample(run, num=num, first_seed=first_seed, labels=label, files=files, out=out, device=device)
+    written = api.sample(
+        run, num=num, first_seed=first_seed, labels=label, files=files, out=out, checkpoint=checkpoint, device=device
+    )  # fmt: skip
     if not quiet:
         typer.echo(written)

@@ -7,16 +7,19 @@ from unistep.evaluation.base import Observed, require_samples
 
 
 class ClassAgreement:
-    """Hits over asked, for samples that were asked to be of a class (label >= 0); no figure if none was."""
+    """Hits over asked, for samples that were asked to be of a class (label >= 0) and that the judge takes for one.
+
+    No figure if no class was asked for or if the judge tells none apart.
+    """
 
     name = "agreement"
-    needed = 1
+    needed, real_needed = 1, 0
 
     def __init__(self) -> None:
         self.hits, self.asked, self.seen = 0, 0, 0
 
     def update(self, seen: Observed) -> None:
-        asked = seen.labels >= 0
+        asked = (seen.labels >= 0) & (seen.predicted >= 0)
         self.seen += len(seen)
         self.asked += int(asked.sum())
         self.hits += int((asked & (seen.predicted == seen.labels)).sum())

@@ -36,13 +36,28 @@ class Reference(Protocol):
         ...
 
     @property
-    def count(self) -> int:  # type: ignore[override]
-        """Number of images behind mean and cov; at least m."""
+    def count(self) -> int | None:  # type: ignore[override]
+        """Number of images behind mean and cov, at least m; None where it is not known."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """Where the images are from, in words; empty where the judge brings them."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Of the file that holds all this; empty where there is none."""
         ...
 
 
 class ImageJudge(Protocol):
-    """What `evaluation.features.Judge` offers to the metrics."""
+    """What `Judge`, a classifier of the data, and `FeatureJudge`, which is none, offer to the metrics."""
+
+    @property
+    def title(self) -> str:
+        """Readable name."""
+        ...
 
     @property
     def sha256(self) -> str:
@@ -50,12 +65,20 @@ class ImageJudge(Protocol):
         ...
 
     @property
-    def accuracy(self) -> float:
-        """Share of held-out real images that it classifies rightly: the ceiling of class agreement."""
+    def distance(self) -> str:
+        """What the Frechet distance in its features is called: FID only in features of FID's own network."""
         ...
 
-    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 [n, c, h, w] -> features [n, d], logits [n, k]."""
+    @property
+    def accuracy(self) -> float | None:
+        """Share of held-out real images that it classifies rightly: the ceiling of class agreement.
+
+        None for a judge that tells no classes apart.
+        """
+        ...
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """uint8 [n, c, h, w] -> features [n, d], and logits [n, k] or None."""
         ...
 
     def reference(self, split: Literal["train", "test"]) -> Reference:
@@ -70,7 +93,7 @@ class Observed:
     Attributes:
         features: float32 [n, d], holding values of float16: what is stored and what is computed are judged alike.
         labels: int64 [n], the class asked for; -1 = none.
-        predicted: int64 [n], the class that the judge sees.
+        predicted: int64 [n], the class that the judge sees; -1 = it tells none apart.
         images: uint8 [n, c, h, w], or None where features come from a file.
     """
 
@@ -104,6 +127,11 @@ class Metric(Protocol):
     @property
     def needed(self) -> int:
         """Fewest samples it makes figures of."""
+        ...
+
+    @property
+    def real_needed(self) -> int:
+        """Fewest real images whose features the reference must hold one by one; 0 = moments or nothing will do."""
         ...
 
     def update(self, seen: Observed) -> None:

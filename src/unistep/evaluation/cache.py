@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.evaluation.base import Observed
 
@@ -43,11 +43,9 @@ def save_features(path: Path, seen: Observed, identity: Identity) -> None:
         "predicted": seen.predicted.to(torch.int32),
     }
     description = {"format": FORMAT, "count": len(seen), "content": content_hash(tensors), **asdict(identity)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(save(tensors, {"description": json.dumps(description, sort_keys=True)}))
-        os.replace(temporary, path)
+        atomic_write(path, save(tensors, {"description": json.dumps(description, sort_keys=True)}))
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); expected a writable folder") from error
 

@@ -18,17 +18,21 @@ class Diversity:
     """Mean over classes of (pairwise feature distance of samples / of reference images); 1 = as diverse as real.
 
     Frechet distance can reward a half-collapsed generator; this shows it. At most `per_class` rows of a class are
-    used, the first ones. Samples without a class are compared with the reference as a whole. A class of which the
+    used, the first ones. Where samples or reference have no classes they are compared as a whole. A class of which the
     reference holds a single image has no spread to compare with: it is left out, and named in the settings.
     """
 
     name = "diversity"
-    needed = 2
+    real_needed = 2
 
     def __init__(self, reference: Reference, per_class: int = 500) -> None:
         self.reference = reference
         self.per_class = per_class
         self.parts: list[Observed] = []
+
+    @property
+    def needed(self) -> int:
+        return 2 * max(1, len(self.reference.labels[self.reference.labels >= 0].unique()))  # two of every class
 
     def update(self, seen: Observed) -> None:
         self.parts.append(seen.head(len(seen)))
@@ -38,13 +42,14 @@ class Diversity:
 
     def compute(self) -> dict[str, float]:
         require_samples(self.name, sum(map(len, self.parts)), 2, "a pair")
-        samples = Observed.join(self.parts)
-        real_labels = self.reference.labels if bool((samples.labels >= 0).any()) else None
-        classes = [c for c in samples.labels.unique().tolist() if c not in self.single_classes()]
+        samples, real = Observed.join(self.parts), self.reference
+        classified = all(bool((labels >= 0).any()) for labels in (samples.labels, real.labels))
+        labels, real_labels = (samples.labels, real.labels) if classified else (None, None)
+        asked = samples.labels.unique().tolist() if classified else [-1]
+        classes = [c for c in asked if c not in self.single_classes()]
         require_samples(f"{self.name}, classes of two or more real images", len(classes), 1, "one")
         ratios = [
-            self.spread(samples.features, samples.labels, c) / self.spread(self.reference.features, real_labels, c)
-            for c in classes
+            self.spread(samples.features, labels, c) / self.spread(real.features, real_labels, c) for c in classes
         ]
         return {"diversity": sum(ratios) / len(ratios)}
 

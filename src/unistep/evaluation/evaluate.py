@@ -11,7 +11,7 @@ from torch import Tensor
 from unistep.errors import UserError
 from unistep.evaluation.base import ImageJudge, Metric, Observed, Reference, TooFewSamplesError
 from unistep.evaluation.cache import Identity, load_features, save_features
-from unistep.evaluation.judging import Sample, all_metrics, feed, figures, judge_samples
+from unistep.evaluation.judging import Sample, all_metrics, feed, figures, judge_samples, left_out, usable
 from unistep.evaluation.points import Modes, point_figures
 from unistep.evaluation.result import Evaluation, Role, Row, versions
 from unistep.evaluation.throughput import MakeImages, Timing, measure
@@ -32,6 +32,7 @@ class Candidate:
         nfe: network evaluations per sample.
         role: what it stands for in a comparison.
         latency: makes a batch of that many finished images, for timing; None = not timed.
+        device: where it makes them.
         identity: what its samples depend on; needed to read or keep a feature file.
         cached: a feature file to load instead of sampling.
     """
@@ -41,6 +42,7 @@ class Candidate:
     nfe: int
     role: Role = "other"
     latency: MakeImages | None = None
+    device: torch.device = torch.device("cpu")
     identity: Identity | None = None
     cached: Path | None = None
 
@@ -72,7 +74,7 @@ def evaluate_models(
         metrics: makes the metrics, empty.
         recompute: sample anew even where a candidate has a feature file.
         keep_features: folder for a feature file of each sampled row that has an identity.
-        with_floor: judge held-out real images too.
+        with_floor: judge held-out real images too; the judge must have some.
         teacher: sha256 of the teacher, for the record.
         on_progress: called as samples are made.
 
@@ -81,12 +83,10 @@ def evaluate_models(
     """
     require_distinct([row.name for row in rows])
     reference = judge.reference("train") if reference is None else reference
-    done: list[Row] = []
     settings: dict[str, dict] = {}
-    if with_floor:
-        done.append(floor(judge, metrics(reference), num_samples))
+    done = [floor(judge, usable(metrics(reference), reference), num_samples)] if with_floor else []
     for candidate in rows:
-        fresh = metrics(reference)
+        fresh = usable(metrics(reference), reference)
         seen, cached = observe_candidate(
             candidate, judge, fresh, num_samples, first_seed, batch, recompute, on_progress
         )
@@ -97,12 +97,25 @@ def evaluate_models(
     return Evaluation(
         kind="images",
         rows=tuple(done),
-        reference=f"{int(reference.count):,} real images, {len(reference.features):,} of them one by one",
+        reference=in_words(reference),
+        reference_sha256=reference.sha256,
         judge=judge.sha256,
+        judge_title=judge.title,
+        distance=judge.distance,
         teacher=teacher,
+        notes=left_out(metrics(reference), reference),
         settings=settings,
         versions=versions(),
     )
+
+
+def in_words(reference: Reference) -> str:
+    """What the samples are compared with."""
+    if reference.count is None:
+        return f"the moments in {reference.source}"
+    images = f"{int(reference.count):,} real images"
+    whence = f" of {reference.source}" if reference.source else ""
+    return f"{images}{whence}, {len(reference.features):,} of them one by one"
 
 
 def observe_candidate(
@@ -151,18 +164,19 @@ def check_identity(candidate: Candidate, judge: ImageJudge, first_seed: int) -> 
 def floor(judge: ImageJudge, metrics: Sequence[Metric], num_samples: int) -> Row:
     """Held-out real images against the reference: what no generator need beat, at the same sample count if they last.
 
-    Class agreement is the judge's accuracy on all held-out images. A metric for which they are too few has no figure
-    in this row.
+    Class agreement is the judge's accuracy on all held-out images, for a judge that tells classes apart. A metric for
+    which they are too few has no figure in this row.
     """
     real = judge.reference("test")
     n = min(num_samples, len(real.features))
     labels = real.labels[:n]
-    feed(metrics, Observed(features=real.features[:n], labels=labels, predicted=labels))
+    predicted = torch.full_like(labels, -1) if judge.accuracy is None else labels
+    feed(metrics, Observed(features=real.features[:n], labels=labels, predicted=predicted))
     found: dict[str, float] = {}
     for metric in metrics:
         with suppress(TooFewSamplesError):
             found |= metric.compute()
-    if "agreement" in found:
+    if judge.accuracy is not None and "agreement" in found:
         found["agreement"] = judge.accuracy
     return Row(name="real images, held out", role="floor", figures=found, num_samples=n)
 
@@ -215,7 +229,7 @@ def evaluate_points(
 def row_of(candidate: Candidate, found: dict[str, float], num_samples: int, first_seed: int, cached: bool) -> Row:
     """The row of a candidate, timed if it can be."""
     with torch.no_grad():
-        timing: Timing | None = None if candidate.latency is None else measure(candidate.latency)
+        timing: Timing | None = None if candidate.latency is None else measure(candidate.latency, candidate.device)
     return Row(
         name=candidate.name,
         role=candidate.role,

@@ -1,49 +1,26 @@
-"""The judge: a frozen classifier, the features it sees images by, and the reference features of real images."""
+"""The judge: a frozen classifier of the data, and the features it sees images by."""
 
 import hashlib
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
-from unistep.arguments import require_arguments, require_type
+from unistep.arguments import require_type
 from unistep.assets import embedded_folder
+from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.evaluation.judge_network import Judgement, JudgeNetwork
+from unistep.evaluation.network_file import described, network_file, read_file
 from unistep.evaluation.perceptual_network import PerceptualNetwork
-from unistep.pairs.atomic import atomic_write
+from unistep.evaluation.reference import STORED, ReferenceFeatures, Split, pack_reference, unpack_reference
 
-Split = Literal["train", "test"]
-N = TypeVar("N", bound=nn.Module)
 JUDGE_FORMAT, PERCEPTUAL_FORMAT = "unistep-judge/1", "unistep-perceptual/1"
 HEADER: Mapping[str, Any] = {"accuracy": float, "recipe": dict, "names": tuple[str, ...]}
-
-
-@dataclass(frozen=True)
-class ReferenceFeatures:
-    """Real images as the judge sees them.
-
-    Attributes:
-        features: float32 [m, d] of the first m images (stored as float16), for metrics that need neighbours.
-        labels: int64 [m].
-        mean: float64 [d] over all `count` images, not only the m stored.
-        cov: float64 [d, d], unbiased, over all `count` images.
-        count: number of images behind mean and cov.
-    """
-
-    features: Tensor
-    labels: Tensor
-    mean: NDArray[np.float64]
-    cov: NDArray[np.float64]
-    count: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +40,9 @@ class Judge:
     references: Mapping[Split, ReferenceFeatures]
     recipe: Mapping[str, Any]
     names: tuple[str, ...] = ()
+
+    title = "a classifier of the data"
+    distance = "FD"
 
     @property
     def num_classes(self) -> int:
@@ -118,12 +98,14 @@ class Judge:
         network = described(JudgeNetwork, config, state, folder / "judge.safetensors")
         path = folder / "reference.safetensors"
         _, tensors, metadata = read_file(path, None)
-        if absent := {f"{s}.{f.name}" for s in ("train", "test") for f in fields(ReferenceFeatures)} - set(tensors):
+        if absent := {f"{s}.{name}" for s in ("train", "test") for name in STORED} - set(tensors):
             raise UserError(f"{path}: {min(absent)}: missing; restore the file")
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        splits: tuple[Split, ...] = ("train", "test")
         judge = cls(
             network=network,
             accuracy=config["accuracy"],
-            references={"train": unpack_reference(tensors, "train"), "test": unpack_reference(tensors, "test")},
+            references={split: unpack_reference(tensors, split, digest) for split in splits},
             recipe=config["recipe"],
             names=tuple(config["names"]),
         )
@@ -161,81 +143,3 @@ def asset_or_folder(spec: str | Path, what: str) -> Path:
     if not Path(spec).is_dir():
         raise UserError(f"{what}: found no folder {spec}, expected embedded:NAME or a folder")
     return Path(spec)
-
-
-def reference_of(features: Tensor, labels: Tensor, stored: int = 10_000) -> ReferenceFeatures:
-    """Reference of all features [n, d], of which the first `stored` are kept one by one (rounded to float16)."""
-    every = features.double().numpy()
-    kept = features[:stored].half().float()
-    mean, cov = every.mean(0), np.atleast_2d(np.cov(every, rowvar=False))
-    return ReferenceFeatures(kept, labels[:stored], mean, cov, len(every))
-
-
-def pack_reference(reference: ReferenceFeatures) -> dict[str, Tensor]:
-    """As stored: float16 features, uint8 labels (int64 beyond 256 classes), float64 moments."""
-    few = int(reference.labels.max()) < 256
-    return {
-        "features": reference.features.half(),
-        "labels": reference.labels.to(torch.uint8 if few else torch.int64),
-        "mean": torch.from_numpy(reference.mean),
-        "cov": torch.from_numpy(reference.cov),
-        "count": torch.tensor(reference.count),
-    }
-
-
-def unpack_reference(tensors: Mapping[str, Tensor], split: str) -> ReferenceFeatures:
-    """The inverse of `pack_reference`, out of a file's tensors."""
-    features, labels, mean, cov, count = (tensors[f"{split}.{f.name}"] for f in fields(ReferenceFeatures))
-    return ReferenceFeatures(features.float(), labels.long(), mean.numpy(), cov.numpy(), int(count))
-
-
-def network_file(network: nn.Module, config: Mapping[str, Any]) -> bytes:
-    """A safetensors file: parameters as fp16, buffers as they are, `config` as JSON in the header.
-
-    One entry in the header only, because several would be written in an arbitrary order.
-    """
-    buffers = {name for name, _ in network.named_buffers()}
-    state = {
-        k: (v if k in buffers else v.half()).detach().cpu().contiguous(memory_format=torch.contiguous_format)
-        for k, v in network.state_dict().items()
-    }
-    return save(state, {"config": json.dumps(config, sort_keys=True)})
-
-
-def read_file(path: Path, format: str | None) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, str]]:
-    """Description, tensors and header of a safetensors file; `format` is what its description must name."""
-    if not path.is_file():
-        raise UserError(f"{path}: not found; expected a safetensors file there")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {k: file.get_tensor(k) for k in file.keys()}
-        config = json.loads(metadata.get("config", "{}"))
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: no readable safetensors file ({error}); restore the file") from error
-    found = config.get("format") if isinstance(config, dict) else None
-    if format and found != format:
-        raise UserError(f"{path}: found format {found!r}, expected {format!r}")
-    return config, tensors, metadata
-
-
-def described(
-    make: Callable[..., N], config: Mapping[str, Any], state: Mapping[str, Tensor], path: Path
-) -> N:  # fmt: skip
-    """The network that a file's description names, with the file's weights."""
-    require_type(config.get("network"), dict, f"{path}: network")
-    require_arguments(make, config["network"], f"{path}: network")
-    try:
-        network = make(**config["network"])
-    except (ArithmeticError, RuntimeError, ValueError) as error:  # sizes that make no network
-        raise UserError(f"{path}: network: found {config['network']}, which makes none; restore the file") from error
-    return fill(network, state, path)
-
-
-def fill(network: N, state: Mapping[str, Tensor], path: Path) -> N:
-    """Loads weights into a network, which becomes frozen and fp32."""
-    try:
-        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-    except RuntimeError as error:
-        raise UserError(f"{path}: the weights do not fit the network that the file describes; restore it") from error
-    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

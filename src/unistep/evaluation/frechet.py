@@ -74,6 +74,7 @@ class FrechetDistance:
     """Frechet distance of the samples' features to a reference; smaller is better, biased upwards for few samples."""
 
     name = "frechet"
+    real_needed = 0
 
     def __init__(self, reference: Reference) -> None:
         self.reference = reference
@@ -95,4 +96,4 @@ class FrechetDistance:
         return {"frechet": frechet_distance(mean, cov, self.reference.mean, self.reference.cov)}
 
     def settings(self) -> Mapping[str, Any]:
-        return {"reference_count": int(self.reference.count), "features": len(self.reference.mean)}
+        return {"reference_count": self.reference.count, "features": len(self.reference.mean)}

@@ -21,15 +21,29 @@ Progress = Callable[[int, int], None]
 
 
 def all_metrics(reference: Reference) -> list[Metric]:
-    """The metrics of an evaluation, empty, against one reference; without those that want a larger reference."""
-    kernel, neighbours = KernelDistance(reference), NeighbourMetrics(reference)
-    large: list[Metric] = [m for m in (kernel, neighbours) if len(reference.features) >= m.needed]
-    return [FrechetDistance(reference), *large, ClassAgreement(), Diversity(reference)]
+    """The metrics of an evaluation, empty, against one reference."""
+    return [
+        FrechetDistance(reference), KernelDistance(reference), NeighbourMetrics(reference),
+        ClassAgreement(), Diversity(reference),
+    ]  # fmt: skip
 
 
 def quick_metrics(reference: Reference) -> list[Metric]:
     """The metrics that a couple of thousand samples can feed in a second, for evaluation during training."""
     return [FrechetDistance(reference), ClassAgreement(), Diversity(reference)]
+
+
+def usable(metrics: Sequence[Metric], reference: Reference) -> list[Metric]:
+    """The metrics for which the reference holds enough real images one by one."""
+    return [metric for metric in metrics if len(reference.features) >= metric.real_needed]
+
+
+def left_out(metrics: Sequence[Metric], reference: Reference) -> tuple[str, ...]:
+    """A sentence on the metrics that are not `usable`; nothing where all are."""
+    found = len(reference.features)
+    missing = [f"{metric.name} (needs {metric.real_needed:,})" for metric in metrics if metric.real_needed > found]
+    held = f"{found:,} real images one by one" if found else "moments alone and no real images one by one"
+    return (f"left out: {', '.join(missing)}, because the reference holds {held}",) if missing else ()
 
 
 def require_enough_samples(reference: Reference, samples: int | None, during: int | None) -> None:
@@ -47,7 +61,7 @@ def require_enough_samples(reference: Reference, samples: int | None, during: in
         ("samples", samples, all_metrics),
         ("samples_during_training", during, quick_metrics),
     ):
-        needed = max(metric.needed for metric in metrics(reference))
+        needed = max(metric.needed for metric in usable(metrics(reference), reference))
         if found is not None and found < needed:
             raise UserError(f"evaluation.{setting}: found {found}, expected at least {needed}")
 
@@ -68,7 +82,7 @@ def observe(images: Tensor, labels: Tensor | None, judge: ImageJudge) -> Observe
     return Observed(
         features=features.detach().cpu().half().float(),
         labels=labels.cpu().long(),
-        predicted=logits.detach().argmax(1).cpu(),
+        predicted=torch.full((len(images),), -1) if logits is None else logits.detach().argmax(1).cpu(),
         images=images,
     )
 

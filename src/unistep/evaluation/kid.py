@@ -45,6 +45,10 @@ class KernelDistance:
     def needed(self) -> int:
         return self.subset
 
+    @property
+    def real_needed(self) -> int:
+        return self.subset
+
     def update(self, seen: Observed) -> None:
         self.parts.append(seen.features)
 

@@ -53,6 +53,10 @@ class NeighbourMetrics:
         self.k, self.needed = k, needed
         self.parts: list[Tensor] = []
 
+    @property
+    def real_needed(self) -> int:
+        return max(self.needed, self.k + 1)
+
     def update(self, seen: Observed) -> None:
         self.parts.append(seen.features)
 
@@ -64,7 +68,7 @@ class NeighbourMetrics:
         real = self.reference.features
         why = "the figures depend on the number"
         require_samples(self.name, len(fake), max(self.needed, self.k + 1), why)
-        require_samples(f"{self.name}, reference", len(real), max(self.needed, self.k + 1), why)
+        require_samples(f"{self.name}, reference", len(real), self.real_needed, why)
         n = min(len(real), len(fake))
         return precision_recall_density_coverage(real[:n], fake[:n], self.k)
 

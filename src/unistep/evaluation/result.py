@@ -1,13 +1,13 @@
 """The result of an evaluation: rows of figures with their sample counts and seeds, kept as JSON."""
 
 import json
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.evaluation.throughput import Timing
 
@@ -48,8 +48,12 @@ class Evaluation:
         kind: what was judged; points have other figures than images.
         rows: in the order of the table.
         reference: what stands for real samples, in words.
+        reference_sha256: of the file that holds it; empty where there is none.
         judge: sha256 of the judge; empty for points.
+        judge_title: its readable name.
+        distance: what the Frechet distance in the judge's features is called, `FID` or `FD`.
         teacher: sha256 of the teacher; empty if not known.
+        notes: sentences to be read with the figures, on metrics that were left out for example.
         settings: metric -> what its figures depend on (seeds, neighbours, subset sizes).
         versions: of what computed it.
     """
@@ -57,8 +61,12 @@ class Evaluation:
     kind: Literal["images", "points"]
     rows: tuple[Row, ...]
     reference: str
+    reference_sha256: str = ""
     judge: str = ""
+    judge_title: str = ""
+    distance: str = "FD"
     teacher: str = ""
+    notes: tuple[str, ...] = ()
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -69,10 +77,8 @@ class Evaluation:
     def save(self, path: Path) -> None:
         """Writes JSON, whole or not at all."""
         text = json.dumps({"format": FORMAT, **asdict(self)}, indent=2, sort_keys=True, allow_nan=False)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            temporary.write_text(text + "\n")
-            os.replace(temporary, path)
+            atomic_write(path, f"{text}\n".encode())
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error.strerror}); expected a writable folder") from error
 
@@ -93,7 +99,7 @@ class Evaluation:
             raise UserError(f"{path}: found no evaluation of format {FORMAT}; evaluate again with this version")
         try:
             rows = tuple(row_from_json(row) for row in found.pop("rows"))
-            return cls(rows=rows, **found)
+            return cls(rows=rows, notes=tuple(found.pop("notes", ())), **found)
         except (KeyError, TypeError) as error:
             raise UserError(f"{path}: found an incomplete evaluation ({error}); evaluate again") from error
 

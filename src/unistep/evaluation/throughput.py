@@ -64,31 +64,43 @@ def measure_throughput(
     return best, best_batch
 
 
-def measure(make: MakeImages, repeats: int = 10, ladder: Sequence[int] = (1, 4, 16, 64, 256)) -> Timing:
-    """Latency and throughput of `make(batch)`, which makes that many finished images."""
-    latency = measure_latency(make, repeats)
-    rate, batch = measure_throughput(make, ladder)
+def measure(
+    make: MakeImages, device: torch.device, repeats: int = 10, ladder: Sequence[int] = (1, 4, 16, 64, 256)
+) -> Timing:
+    """Latency and throughput of `make(batch)`, which makes that many finished images on the device."""
+    clock = clock_of(device)
+    latency = measure_latency(make, repeats, clock=clock)
+    rate, batch = measure_throughput(make, ladder, clock=clock)
     return Timing(
         latency_ms=1e3 * latency,
         images_per_second=rate,
         batch=batch,
         repeats=repeats,
         threads=torch.get_num_threads(),
-        device=device_name(),
+        device=device_name(device),
     )
 
 
 def timed(make: MakeImages, batch: int, clock: Clock) -> float:
-    """Seconds of one run, the accelerator's queue included."""
+    """Seconds of one run."""
     start = clock()
     make(batch)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
     return max(clock() - start, 1e-9)
 
 
-def device_name() -> str:
+def clock_of(device: torch.device) -> Clock:
+    """Seconds as they pass, read once the accelerator's queue has run empty."""
+
+    def clock() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return clock
+
+
+def device_name(device: torch.device) -> str:
     """The accelerator's name, or the CPU's architecture and number of cores."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     return f"CPU, {platform.machine()}, {os.cpu_count()} cores"

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from unistep.errors import UserError
-from unistep.evaluation.features import Judge, ReferenceFeatures, Split, reference_of
+from unistep.evaluation.features import Judge
 from unistep.evaluation.fit_classifier import ClassifierRecipe, accuracy, fit_classifier
 from unistep.evaluation.judge_network import JudgeNetwork
+from unistep.evaluation.reference import ReferenceFeatures, Split, reference_of
 
 FLOOR = 128  # held-out images that the Frechet distance of real images to real images needs: twice the judge's features
 

@@ -1,14 +1,16 @@
 """The regression loss on noise-image pairs (Eq. 9): how far G(z) is from the teacher's own answer to z."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unistep.errors import UserError
+from unistep.losses.lpips import LPIPS, piq_metric
 
 RegressionName = Literal["l2", "pseudo_huber", "multiscale", "perceptual", "lpips"]
+OF_IMAGES = ("multiscale", "perceptual", "lpips")
 
 
 class Features(Protocol):
@@ -33,7 +35,12 @@ def pseudo_huber(x: Tensor, y: Tensor, c: float = 0.00054) -> Tensor:
 
 
 def multiscale(x: Tensor, y: Tensor, levels: int = 3) -> Tensor:
-    """Mean of L2 over a pyramid of 2x averages, [b, c, h, w] twice -> [b]: large structure counts as much as detail."""
+    """Mean of L2 over a pyramid of 2x averages, [b, c, h, w] twice -> [b]: large structure counts as much as detail.
+
+    Raises:
+        UserError: for samples that are no images, which have nothing to average over.
+    """
+    require_images("multiscale", x.shape[1:])
     total, used = l2(x, y), 1
     while used < levels and min(x.shape[-2:]) >= 4:
         x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
@@ -54,7 +61,7 @@ def perceptual(features: Features, x: Tensor, y: Tensor, pixel_weight: float = 1
 
 
 class Perceptual(nn.Module):
-    """`perceptual` with its network, so that whoever moves or counts a method's networks finds it."""
+    """`perceptual` with its network, so that whoever counts or moves the networks of a method finds it."""
 
     def __init__(self, features: Features, pixel_weight: float = 1.0):
         super().__init__()
@@ -65,38 +72,35 @@ class Perceptual(nn.Module):
         return perceptual(self.features, x, y, self.pixel_weight)
 
 
-class LPIPS(nn.Module):
-    """LPIPS with VGG from the piq library (extra `lpips`), images upsampled bilinearly to 224 (DMD, appendix B)."""
+def require_images(name: RegressionName, dims: Sequence[int]) -> None:
+    """Refuses samples [b, *dims] that a distance of images cannot compare.
 
-    def __init__(self) -> None:
-        super().__init__()
-        try:
-            import piq  # pyright: ignore[reportMissingImports] (an extra)
-        except ImportError as error:
-            raise UserError(
-                "method.regression: found 'lpips' but the library piq cannot be imported; "
-                "pip install 'unistep[lpips]' (it needs torchvision), or choose perceptual, multiscale or l2"
-            ) from error
-        self.metric = piq.LPIPS(reduction="none").eval().requires_grad_(False)
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Images [b, 1 or 3, h, w] in [-1, 1] twice -> [b]."""
-        return self.metric(*(self.prepare(image) for image in (x, y))).flatten()
-
-    def prepare(self, x: Tensor) -> Tensor:
-        """[-1, 1] to three channels in [0, 1] at 224 x 224."""
-        x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
-        x = F.interpolate(x.float(), size=(224, 224), mode="bilinear", align_corners=False)
-        return ((x + 1) / 2).clamp(0, 1)
+    Raises:
+        UserError: naming the setting.
+    """
+    if name in OF_IMAGES and len(dims) != 3:
+        raise UserError(
+            f"method.regression: found {name!r} for samples of shape {list(dims)}, expected images [c, h, w]; "
+            "choose l2 or pseudo_huber"
+        )
 
 
 def build_regression(
-    name: RegressionName, features: Features | None = None, pixel_weight: float = 1.0
+    name: RegressionName,
+    features: Features | None = None,
+    pixel_weight: float = 1.0,
+    lpips: nn.Module | None = None,
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """The regression loss (x, y) -> [b] of that name; `pixel_weight` is that of the L2 beside `perceptual`.
+    """The regression loss (x, y) -> [b] of that name.
+
+    Args:
+        name: of the loss.
+        features: the frozen network of `perceptual`.
+        pixel_weight: of the L2 beside `perceptual`.
+        lpips: the metric of `lpips` on images in [0, 1]; None = the piq library's.
 
     Raises:
-        UserError: for `perceptual` without a feature network, or `lpips` without its library.
+        UserError: for `perceptual` without a feature network, or `lpips` without metric and library.
     """
     if name == "perceptual":
         if features is None:
@@ -105,4 +109,6 @@ def build_regression(
                 "for example to embedded:fashion-mnist, or choose multiscale or l2"
             )
         return Perceptual(features, pixel_weight)
-    return LPIPS() if name == "lpips" else {"l2": l2, "pseudo_huber": pseudo_huber, "multiscale": multiscale}[name]
+    if name == "lpips":
+        return LPIPS(lpips or piq_metric())
+    return {"l2": l2, "pseudo_huber": pseudo_huber, "multiscale": multiscale}[name]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
 import torch
@@ -18,11 +19,13 @@ class Phase:
         name: name of the phase, unique within a step (`generator`, `fake_score`, `fake_score.2`).
         trains: names of the networks that receive gradients and are stepped.
         reuses_samples: the phase works on the samples that an earlier phase of this step made (Algorithm 1).
+        step: the training step, for losses that change with it.
     """
 
     name: str
     trains: tuple[str, ...]
     reuses_samples: bool = False
+    step: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,26 +88,36 @@ class Random(Protocol):
 
 
 class Method(Protocol):
-    """A training method as the loop sees it."""
+    """A training method as the loop sees it; classes that inherit it need to say only what differs from the defaults.
 
-    @property
-    def networks(self) -> Mapping[str, nn.Module]:
-        """The trainable ones by name, sharded or replicated before the method sees them."""
-        ...
+    Attributes:
+        networks: the trainable ones by name, sharded or replicated before the method sees them.
+        averaged: the network whose EMA is kept, evaluated and exported.
+        carried: networks that are not trained but follow the trained ones, saved and restored with the run.
+        pair_phases, image_phases: names of the phases that are given noise-image pairs, real images.
+    """
 
-    @property
-    def averaged(self) -> str:
-        """The network whose EMA is kept, evaluated and exported."""
-        ...
+    networks: Mapping[str, nn.Module]
+    averaged: str
+    carried: Mapping[str, nn.Module] = MappingProxyType({})
+    pair_phases: tuple[str, ...] = ()
+    image_phases: tuple[str, ...] = ()
 
     def phases(self, step: int) -> tuple[Phase, ...]:
         """Who learns at this step, in which order."""
         ...
 
-    def milestones(self) -> tuple[int, ...]:
-        """Steps at which a loss term is switched on; learning rates warm up again there."""
-        ...
+    def milestones(self) -> Mapping[str, tuple[int, ...]]:
+        """Network -> steps at which a loss term of its own is switched on, or a stage of its own begins.
+
+        Its learning rate warms up again there.
+        """
+        return {}
 
     def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
         """Loss terms of one phase; only the networks in `phase.trains` require gradients while it runs."""
         ...
+
+    def after_step(self, step: int) -> None:
+        """Called once after the updates of a step (counted from 0), where carried networks follow."""
+        return

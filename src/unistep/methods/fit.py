@@ -3,12 +3,12 @@
 from torch import nn
 
 from unistep.losses.denoising import denoising_loss
-from unistep.methods.base import Batch, LossOutput, Phase, Random
+from unistep.methods.base import Batch, LossOutput, Method, Phase, Random
+from unistep.methods.matching import noise_uniformly
 from unistep.teachers.teacher import Teacher
-from unistep.types import bcast
 
 
-class Fit:
+class Fit(Method):
     """One network, one phase: weight(t) |mu(x_t, t) - mu_base(x_t, t)|^2 over the whole training grid.
 
     The target is the exact posterior mean instead of a sample, the same minimiser with less variance.
@@ -28,16 +28,11 @@ class Fit:
         """Always the one."""
         return (Phase(name="denoiser", trains=("denoiser",)),)
 
-    def milestones(self) -> tuple[int, ...]:
-        """No term is switched on later."""
-        return ()
-
     def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
         x, process = batch.real, self.teacher.process
         if x is None:
             raise ValueError("Fit: needs a stream of the teacher's samples")
-        t = process.time(rng.integers(len(x), 0, process.num_bins - 1) / (process.num_bins - 1)).to(x.device)
-        x_t = bcast(process.alpha(t), x) * x + bcast(process.sigma(t), x) * rng.normal(*x.shape).to(x.device)
+        t, x_t = noise_uniformly(process, x, rng)
         mu_base = self.teacher(x_t, t, batch.real_cond)
         loss = denoising_loss(self.denoiser(x_t, t, batch.real_cond), mu_base, self.teacher.weighting(t))
         return LossOutput(terms={"denoise": loss}, weights={"denoise": 1.0})

@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from unistep.losses.denoising import denoising_loss
-from unistep.methods.base import Batch, LossOutput, Phase, Random
+from unistep.methods.base import Batch, LossOutput, Method, Phase, Random
 from unistep.networks.preconditioning import EDMDenoiser, edm_weighting
 from unistep.types import bcast
 
@@ -22,7 +22,7 @@ class TeachConfig(BaseModel):
     label_dropout: float = Field(default=0.1, ge=0, le=1)
 
 
-class Teach:
+class Teach(Method):
     """One network, one phase: E[ lambda(sigma) |D(x + sigma eps; sigma) - x|^2 ] (EDM, Eq. 2 with Table 1's weights).
 
     Args:
@@ -41,10 +41,6 @@ class Teach:
     def phases(self, step: int) -> tuple[Phase, ...]:
         """Always the one."""
         return (Phase(name="denoiser", trains=("denoiser",)),)
-
-    def milestones(self) -> tuple[int, ...]:
-        """No term is switched on later."""
-        return ()
 
     def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
         x = batch.real

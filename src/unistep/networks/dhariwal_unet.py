@@ -68,6 +68,11 @@ class DhariwalUNet(nn.Module):
             x = layer(torch.cat([x, skips.pop()], dim=1) if "_block" in name else x, emb)
         return self.out_conv(F.silu(self.out_norm(x)))
 
+    @property
+    def bottleneck(self) -> nn.Module:
+        """The module that the deepest features enter: the decoder's first."""
+        return next(iter(self.dec.values()))
+
     def embed(self, c_noise: Tensor, labels: Tensor | None) -> Tensor:
         """Noise level and class to the vector every block receives: [b, model_channels * channel_mult_emb]."""
         emb = self.map_noise(c_noise)

@@ -152,6 +152,11 @@ class EDM2UNet(nn.Module):
             x = layer(mp_cat(x, skips.pop(), self.balances.skip) if "_block" in name else x, emb)
         return self.out_conv(x, gain=self.out_gain)
 
+    @property
+    def bottleneck(self) -> nn.Module:
+        """The module that the deepest features enter: the decoder's first."""
+        return next(iter(self.dec.values()))
+
     def embed(self, c_noise: Tensor, labels: Tensor | None) -> Tensor:
         """Noise level and class to the vector every block receives: [b, emb_channels]."""
         emb = self.emb_noise(self.emb_fourier(c_noise))

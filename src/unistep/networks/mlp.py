@@ -32,6 +32,11 @@ class MLP(nn.Module):
         self.head = nn.Linear(width, dim)
         nn.init.zeros_(self.head.bias)
 
+    @property
+    def bottleneck(self) -> nn.Module:
+        """The module that the deepest features enter: the last block."""
+        return self.blocks[-1]
+
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         angle = c_noise.to(x.dtype)[:, None] * self.freqs.to(x.dtype)
         h = self.stem(torch.cat([x, angle.sin(), angle.cos()], dim=1))

@@ -83,6 +83,11 @@ class SongUNet(nn.Module):
         emb = self.embed(c_noise, labels)
         return self.decode(self.encode(x, emb), emb)
 
+    @property
+    def bottleneck(self) -> nn.Module:
+        """The module that the deepest features enter: the decoder's first."""
+        return next(iter(self.dec.values()))
+
     def embed(self, c_noise: Tensor, labels: Tensor | None) -> Tensor:
         """Noise level and class to the vector every block receives: [b, model_channels * channel_mult_emb]."""
         emb = self.map_noise(c_noise)

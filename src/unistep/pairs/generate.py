@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
+from unistep.atomic import sweep
 from unistep.errors import UserError
-from unistep.pairs.atomic import sweep
 from unistep.pairs.facts import Facts, kernel_facts, row_facts
 from unistep.pairs.manifest import MANIFEST, begin_manifest, read_manifest, shards_on_disk, update_table
 from unistep.pairs.progress import pair_progress

@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from unistep.atomic import atomic_create, atomic_write
 from unistep.errors import UserError
-from unistep.pairs.atomic import atomic_write
 from unistep.pairs.facts import Facts, require_facts
 from unistep.pairs.shard import FORMAT, first_seed_of, shard_name, table_entry
 
@@ -50,14 +50,7 @@ def begin_manifest(folder: Path, facts: Facts) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / MANIFEST
     if not file.exists():
-        own = folder / f".{MANIFEST}.begin-{os.getpid()}"
-        try:
-            own.write_bytes(_encode({"format": FORMAT, "facts": facts, "shards": {}}))
-            os.link(own, file)  # refuses to overwrite, unlike a rename
-        except FileExistsError:
-            pass
-        finally:
-            own.unlink(missing_ok=True)
+        atomic_create(file, _encode({"format": FORMAT, "facts": facts, "shards": {}}))
     require_facts(read_manifest(folder)["facts"], facts, file)
 
 

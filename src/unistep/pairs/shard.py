@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from unistep.atomic import atomic_write
 from unistep.errors import UserError
-from unistep.pairs.atomic import atomic_write
 from unistep.pairs.facts import Facts, require_facts
 
 FORMAT = "unistep-pairs/1"
@@ -150,7 +150,10 @@ def _parse(data: bytes, size: int) -> Header:
     if not 8 < start <= min(size, len(data)):
         raise ValueError("the header is longer than the file")
     layout = json.loads(data[8:start])
-    record = json.loads(layout.pop("__metadata__")[KEY])
+    text = layout.pop("__metadata__")[KEY]
+    record = json.loads(text)
+    if json.dumps(record) != text:  # a digit too many to matter, say: the checksum is over values and would not see it
+        raise ValueError("the record is not as it was written")
     end = max(tensor["data_offsets"][1] for tensor in layout.values())
     return Header(dict(record), layout, start, start + end)
 

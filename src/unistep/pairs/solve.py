@@ -1,6 +1,6 @@
 """Solving the teacher's ODE for one tile of seeds, always with the same shapes so that the kernels do the same sums."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -10,8 +10,8 @@ from unistep.errors import UserError
 from unistep.guidance import GuidedDenoiser
 from unistep.pairs.facts import DTYPES
 from unistep.samplers import Sampler, seeded_normal
-from unistep.teachers.teacher import Teacher
-from unistep.types import Cond, to_device
+from unistep.teachers.teacher import Conditioner, Teacher
+from unistep.types import to_device
 
 
 class TileSolver:
@@ -37,30 +37,28 @@ class TileSolver:
             self.denoiser = GuidedDenoiser(self.denoiser, teacher.conditioner.null, guidance)
 
     def __call__(self, first_seed: int, rows: int) -> dict[str, Tensor]:
-        """The tensors to store, on the CPU: seeds, x and the condition.
+        """The tensors to store, on the CPU: seeds, x and labels. A prompt's label stands for its embeddings.
 
         Raises:
             UserError: if the teacher's answer is not finite in the storage type.
         """
         seeds = torch.arange(first_seed, first_seed + rows)
         z = seeded_normal(seeds, self.teacher.shape).to(self.device)
-        cond = self.teacher.conditioner.from_seeds(seeds) if self.teacher.conditioner else None
-        on_device = to_device(cond, self.device)
-        x = self.sampler(self.denoiser, self.teacher.process, z, on_device, seeds).x.to(DTYPES[self.dtype]).cpu()
+        conditioner = self.teacher.conditioner
+        cond = None if conditioner is None else to_device(conditioner.from_seeds(seeds), self.device)
+        x = self.sampler(self.denoiser, self.teacher.process, z, cond, seeds).x.to(DTYPES[self.dtype]).cpu()
         finite = x.isfinite().reshape(rows, -1).all(dim=1)
         if not finite.all():
             raise UserError(
                 f"pairs: seed {int(seeds[~finite][0])}: found an x that is not finite in {self.dtype}, expected finite "
                 "values; check the teacher and the solver's steps, or store float32 where it is float16"
             )
-        return {"seeds": seeds, "x": x, **condition_tensors(cond)}
+        return {"seeds": seeds, "x": x, **stored_labels(conditioner, seeds)}
 
 
-def condition_tensors(cond: Cond) -> dict[str, Tensor]:
-    """A condition as tensors to store: labels as `label`, named tensors as `cond.*`."""
-    if cond is None:
-        return {}
-    return {f"cond.{k}": v.cpu() for k, v in cond.items()} if isinstance(cond, Mapping) else {"label": cond.cpu()}
+def stored_labels(conditioner: Conditioner | None, seeds: Tensor) -> dict[str, Tensor]:
+    """What is stored of the conditions of seeds: `label`, the class or prompt of each; nothing without conditions."""
+    return {} if conditioner is None else {"label": conditioner.labels(seeds)}
 
 
 @contextmanager

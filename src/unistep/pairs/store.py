@@ -29,7 +29,7 @@ class Pairs:
     Attributes:
         z: unit noise float32 [b, *dims], a pure function of the seeds.
         x: the teacher's answer float32 [b, *dims], in model space.
-        cond: what the teacher was conditioned on.
+        cond: labels int64 [b] of what the teacher was conditioned on, classes or prompts; None without.
         seeds: int64 [b].
     """
 
@@ -76,7 +76,7 @@ class PairStore:
             raise IndexError(f"pairs: found rows {rows.tolist()[:8]}, expected at least one, each 0..{len(self) - 1}")
         seeds = rows + self.first_seed
         stored = self._gather(seeds)
-        return Pairs(z=self._noise.rows(rows), x=stored["x"].float(), cond=condition(stored), seeds=seeds)
+        return Pairs(z=self._noise.rows(rows), x=stored["x"].float(), cond=stored.get("label"), seeds=seeds)
 
     def by_shard(self) -> Iterator[Pairs]:
         """All rows in order, a shard at a time."""
@@ -171,12 +171,6 @@ def open_pairs(
 def pair_batch(store: PairStore, batch: int, seed: int, step: int) -> Pairs:
     """The pairs of one training step, a pure function of its arguments: each pair comes once per epoch."""
     return store[rows_for_step(len(store), batch, seed, step)]
-
-
-def condition(stored: Mapping[str, Tensor]) -> Cond:
-    """A condition from a shard's tensors: `label`, or those named `cond.*`."""
-    named = {name.removeprefix("cond."): value for name, value in stored.items() if name.startswith("cond.")}
-    return named or stored.get("label")
 
 
 def covering_shards(first_seed: int, count: int, rows_per_shard: int) -> range:

@@ -9,7 +9,7 @@ from unistep.pairs.facts import DTYPES, kernel_facts, row_facts
 from unistep.pairs.manifest import MANIFEST, begin_manifest, shards_on_disk, update_table
 from unistep.pairs.noise import KEPT_BYTES
 from unistep.pairs.shard import shard_name, write_shard
-from unistep.pairs.solve import condition_tensors
+from unistep.pairs.solve import stored_labels
 from unistep.pairs.store import covering_shards
 from unistep.recipes.schema import PairsConfig
 from unistep.samplers import build_sampler
@@ -26,9 +26,8 @@ def missing_shards(config: PairsConfig, place: Path) -> int:
 def pair_tensors(config: PairsConfig, teacher: Teacher) -> dict[str, torch.Tensor]:
     """What a shard stores, with zeros for the teacher's answers."""
     seeds = torch.arange(config.tile)
-    cond = teacher.conditioner.from_seeds(seeds) if teacher.conditioner else None
     x = torch.zeros(config.tile, *teacher.shape, dtype=DTYPES[config.dtype])
-    return {"seeds": seeds, "x": x, **condition_tensors(cond)}
+    return {"seeds": seeds, "x": x, **stored_labels(teacher.conditioner, seeds)}
 
 
 def pairs_disk(config: PairsConfig, teacher: Teacher, guidance: float, shards: int) -> int:

@@ -1,18 +1,19 @@
-"""The kinds of step in a training: which phases run together, and how often."""
+"""The kinds of step in a training, as `training.metering` tells them apart, and how often each comes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unistep.methods.base import Method, Phase
+from unistep.training.metering import Pattern, pattern
 
 
 @dataclass(frozen=True)
 class StepKind:
-    """Steps that run the same phases.
+    """Steps that cost the same.
 
     Attributes:
-        phases: in their order.
-        first: the first step of the kind.
+        phases: that they run, in their order.
+        first: the first of them.
         count: how many there are.
     """
 
@@ -28,10 +29,10 @@ class StepKind:
 
 def kinds_of_steps(method: Method, steps: int) -> Sequence[StepKind]:
     """Every kind among the steps 0..steps - 1, in the order of their first steps; asks the method about each step."""
-    first: dict[tuple[Phase, ...], int] = {}
-    count: dict[tuple[Phase, ...], int] = {}
+    first: dict[Pattern, int] = {}
+    count: dict[Pattern, int] = {}
     for step in range(steps):
-        phases = method.phases(step)
-        first.setdefault(phases, step)
-        count[phases] = count.get(phases, 0) + 1
-    return [StepKind(phases, first[phases], count[phases]) for phases in first]
+        kind = pattern(method, step)
+        first.setdefault(kind, step)
+        count[kind] = count.get(kind, 0) + 1
+    return [StepKind(method.phases(first[kind]), first[kind], count[kind]) for kind in first]

@@ -1,10 +1,12 @@
 """Measuring a training, or a network that is only asked, if there is room for it; otherwise its sizes."""
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 import torch
+from torch import Tensor, nn
 
 from unistep.methods.base import Method
 from unistep.networks.preconditioning import count_parameters
@@ -32,7 +34,7 @@ def rehearse_training(
     batches: Callable[[TrainingConfig], BatchSource],
     config: TrainingConfig,
     stand: Stand,
-    teacher: Teacher | None = None,
+    frozen: Mapping[str, nn.Module] = MappingProxyType({}),
 ) -> tuple[TrainingCosts, Method]:
     """Measures a training, if what it holds from step to step leaves room for steps.
 
@@ -41,7 +43,7 @@ def rehearse_training(
         batches: settings -> the batches of a training with these settings.
         config: the settings.
         stand: where.
-        teacher: in memory already, and asked by the method.
+        frozen: networks by name that are in memory already; evaluations of one called `teacher` count.
 
     Returns:
         The costs (without steps if there is no room) and the method (then on the meta device).
@@ -53,25 +55,25 @@ def rehearse_training(
     share("training.pair_batch", config.pair_batch or config.batch, Part(0, config.accumulate))
     shapes = build(META)
     check_names(config.optim, shapes.networks)
-    sizes = sizes_of(shapes, config, kinds_of_steps(shapes, config.steps))
-    unmeasured = TrainingCosts(config=config, sizes=sizes, networks=networks_of(shapes, teacher), steps=())
-    asked = [teacher.denoiser] if teacher else []
+    sizes = sizes_of(shapes, config, kinds_of_steps(shapes, config.steps), frozen.values())
+    unmeasured = TrainingCosts(config=config, sizes=sizes, networks=networks_of(shapes, frozen), steps=())
     gc.collect()
-    floor = stand.meter.start() + sizes.held - sum(map(allocated, asked))
-    if floor > stand.memory or any(tensor.is_meta for network in asked for tensor in state(network)):
+    floor = stand.meter.start() + sizes.held - sum(map(allocated, frozen.values()))
+    if floor > stand.memory or any(tensor.is_meta for network in frozen.values() for tensor in state(network)):
         return unmeasured, shapes
     method = build(stand.device)
+    asked = [network for name, network in frozen.items() if name == "teacher"]
     with deterministic(config.deterministic):
         steps = rehearse(Training(method=method, batches=batches, config=config, asked=asked), floor, stand)
     return replace(unmeasured, steps=tuple(steps)), method
 
 
-def networks_of(method: Method, teacher: Teacher | None) -> tuple[Network, ...]:
-    """The teacher and the networks that learn."""
-    named = {} if teacher is None else {"teacher": teacher.denoiser}
+def networks_of(method: Method, frozen: Mapping[str, nn.Module]) -> tuple[Network, ...]:
+    """The frozen networks, those that learn, and those that follow them."""
+    named = {**frozen, **method.networks, **method.carried}
     return tuple(
         Network(name=name, parameters=count_parameters(network), learns=name in method.networks)
-        for name, network in {**named, **method.networks}.items()
+        for name, network in named.items()
     )
 
 
@@ -79,9 +81,19 @@ def ask(teacher: Teacher, stand: Stand) -> CallCosts:
     """One evaluation of a teacher's network, at some time and under some condition."""
 
     def call(rows: int) -> object:
-        x = torch.randn(rows, *teacher.shape, generator=torch.Generator().manual_seed(0)).to(stand.device)
+        x = noise(rows, teacher).to(stand.device)
         t = teacher.process.time(torch.full((rows,), 0.5)).to(stand.device)
         cond = teacher.conditioner.from_seeds(torch.arange(rows)) if teacher.conditioner else None
         return teacher(x, t, to_device(cond, stand.device))
 
     return call_costs(call, MOST_ROWS, stand)
+
+
+def decode(teacher: Teacher, stand: Stand) -> CallCosts:
+    """What turns samples into what is looked at, which for latents is a VAE."""
+    return call_costs(lambda rows: teacher.codec.decode(noise(rows, teacher).to(stand.device)).cpu(), MOST_ROWS, stand)
+
+
+def noise(rows: int, teacher: Teacher) -> Tensor:
+    """[rows, *dims], the same every time; the global random state is left alone."""
+    return torch.randn(rows, *teacher.shape, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,11 @@
-"""Peak memory of a piece of work and the memory there is: resident pages on a CPU, the allocator's count on CUDA."""
+"""Peak memory of a piece of work, and the memory there is: resident pages on a CPU, the allocator's count on CUDA.
+
+The sizes of tensors do not tell what a process takes on a CPU: glibc keeps freed blocks, kernels hold scratch space,
+mapped pairs count once they are touched. So the system is asked. VmHWM in /proc/self/status is its own high-water mark,
+exact where sampling would miss a spike between two looks, and it can be set back to the present. Free heap is handed
+back first, or earlier work would hide a part of the next. Where there is no such file (macOS) the peak since the
+process began stands in: measurements in ascending order are right there too.
+"""
 
 import ctypes
 import os
@@ -10,23 +17,25 @@ from typing import Protocol
 
 import torch
 
-PROCESS = Path("/proc/self")
-CGROUP = Path("/sys/fs/cgroup")
+from unistep.training import memory
+from unistep.training.memory import peak_bytes, reset_peak
+
+MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
 class Meter(Protocol):
-    """Memory of this process on one device, in bytes."""
+    """Memory of this process, in bytes."""
 
     def start(self) -> int:
-        """Begins a measurement; what is in use now, networks that nobody refers to any more included."""
+        """Begins a measurement; what is held now."""
         ...
 
     def now(self) -> int:
-        """What is in use now."""
+        """What is held now."""
         ...
 
     def peak(self) -> int:
-        """The most that was in use since `start`."""
+        """The most that was held since `start`."""
         ...
 
     def available(self) -> int:
@@ -34,62 +43,30 @@ class Meter(Protocol):
         ...
 
 
-def meter_for(device: torch.device) -> Meter:
-    """The meter of a device."""
-    return CudaMemory(device) if device.type == "cuda" else ResidentMemory()
-
-
-class ResidentMemory:
-    """Resident pages of the process, which is what a machine runs out of.
-
-    The sizes of tensors do not tell: glibc keeps freed blocks, kernels hold scratch space, mapped pairs count once
-    they are touched. So the system is asked. VmHWM in /proc/self/status is its own high-water mark, exact where
-    sampling would miss a spike between two looks; writing 5 to /proc/self/clear_refs sets it back to the present. Free
-    heap is handed back first, or earlier work would hide a part of the next. Where there is no such file (macOS) the
-    peak since the process began stands in: measurements in ascending order are right there too.
-    """
-
-    def start(self) -> int:
-        give_back_free_heap()
-        try:
-            (PROCESS / "clear_refs").write_text("5")
-        except OSError:
-            pass  # no such file, or not ours to write: peaks since the process began
-        return self.now()
-
-    def now(self) -> int:
-        return status("VmRSS")
-
-    def peak(self) -> int:
-        return status("VmHWM")
-
-    def available(self) -> int:
-        free = [available_on_machine(), *available_in_cgroup()]
-        return min(free) + status("VmRSS")
-
-
-class CudaMemory:
-    """Memory of torch's allocator on one GPU. The CUDA context is no part of it; it is not available either."""
+class DeviceMemory:
+    """The memory of one device: of a GPU without the CUDA context, which is not available either."""
 
     def __init__(self, device: torch.device):
         self.device = device
 
     def start(self) -> int:
-        torch.cuda.synchronize(self.device)
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(self.device)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        else:
+            give_back_free_heap()
+        reset_peak(self.device)
         return self.now()
 
     def now(self) -> int:
-        return torch.cuda.memory_allocated(self.device)
+        return torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else resident()
 
     def peak(self) -> int:
-        torch.cuda.synchronize(self.device)
-        return torch.cuda.max_memory_allocated(self.device)
+        return peak_bytes(self.device) or peak_of_the_process()
 
     def available(self) -> int:
-        free, _ = torch.cuda.mem_get_info(self.device)
-        return free + torch.cuda.memory_reserved(self.device)
+        if self.device.type == "cuda":
+            return torch.cuda.mem_get_info(self.device)[0] + torch.cuda.memory_reserved(self.device)
+        return min(available_on_machine(), *available_in_cgroup()) + self.now()
 
 
 def give_back_free_heap() -> None:
@@ -99,22 +76,21 @@ def give_back_free_heap() -> None:
         trim(0)
 
 
-def status(field: str) -> int:
-    """VmRSS or VmHWM; where the system does not tell, the peak since the process began."""
-    try:
-        found = re.search(rf"^{field}:\s+(\d+) kB", (PROCESS / "status").read_text(), re.M)
-    except OSError:
-        found = None
-    if found is not None:
-        return 1024 * int(found[1])
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+def resident() -> int:
+    """Resident pages of this process; their peak where the system does not tell."""
+    found = re.search(r"VmRSS:\s+(\d+) kB", memory.STATUS.read_text()) if memory.STATUS.is_file() else None
+    return 1024 * int(found[1]) if found else peak_of_the_process()
+
+
+def peak_of_the_process() -> int:
+    """Since it began."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def available_on_machine() -> int:
     """MemAvailable: free memory and what the system would give up for it; all there is where it does not tell."""
     try:
-        return 1024 * int(re.findall(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.M)[0])
+        return 1024 * int(re.findall(r"^MemAvailable:\s+(\d+) kB", MEMINFO.read_text(), re.M)[0])
     except (OSError, IndexError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 

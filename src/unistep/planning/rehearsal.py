@@ -1,7 +1,7 @@
 """Real steps at small batches, on networks that are thrown away: seconds, memory and evaluations of a training."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,6 +14,7 @@ from unistep.planning.stand import Stand, Taken, Work, line_of
 from unistep.training.batches import BatchSource
 from unistep.training.config import TrainingConfig
 from unistep.training.health import HealthMonitor
+from unistep.training.metering import Tally, counted
 from unistep.training.state import TrainState
 from unistep.training.step import train_step
 
@@ -47,7 +48,7 @@ class StepCosts:
         activations: bytes at its peak above those that are there from step to step, the allocator's and the kernels'
             own among them.
         kept: bytes of these that the allocator does not give back.
-        evaluations: of networks in one step, one for each row that goes through a network.
+        evaluations: of networks in one step, as `training.metering` counts them, backward passes included.
     """
 
     kind: StepKind
@@ -68,21 +69,21 @@ def rehearse(training: Training, floor: int, stand: Stand) -> list[StepCosts]:
         stand: where.
     """
     kinds = kinds_of_steps(training.method, training.config.steps)
-    state = TrainState.start(training.method, training.config, HealthMonitor(None, training.config.steps, None))
+    state = TrainState.start(training.method, training.config, HealthMonitor(steps=training.config.steps))
     counts: dict[tuple[float, int], int] = {}
 
     def works(share: float, config: TrainingConfig) -> list[Work]:
         source = training.batches(config)
 
         def step(kind: StepKind) -> None:
-            state.step = kind.first
-            with evaluations_of(networks) as counter:
+            state.step, known = kind.first, (share, kind.first) in counts
+            with nullcontext(Tally()) if known else counted(networks) as tally:
                 train_step(state, source, config, stand.device)
-            counts[share, kind.first] = counter.rows
+            counts.setdefault((share, kind.first), tally.evaluations)
 
         return [partial(step, kind) for kind in kinds]
 
-    networks = [*training.method.networks.values(), *training.asked]
+    networks = [*training.asked, *training.method.networks.values(), *training.method.carried.values()]
     rungs = ((share, partial(works, share, config)) for share, config in shares(training.config))
     taken = stand.climb(rungs, floor)
     return [
@@ -108,26 +109,3 @@ def costs(kind: StepKind, taken: dict[float, Taken], evaluations: dict[float, in
         kept=line_of(taken, lambda work: work.kept),
         evaluations=Line.through(evaluations),
     )
-
-
-@dataclass
-class Counter:
-    """Rows that went through networks."""
-
-    rows: int = 0
-
-    def __call__(self, network: nn.Module, arguments: tuple[object, ...]) -> None:
-        """The hook before a forward pass."""
-        self.rows += len(arguments[0])  # type: ignore[arg-type]  # x_t or z, [b, *dims]
-
-
-@contextmanager
-def evaluations_of(networks: Sequence[nn.Module]) -> Iterator[Counter]:
-    """Counts the rows that go through some networks inside the `with` block."""
-    counter = Counter()
-    hooks = [network.register_forward_pre_hook(counter) for network in networks]
-    try:
-        yield counter
-    finally:
-        for hook in hooks:
-            hook.remove()

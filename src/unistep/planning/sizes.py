@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from unistep.methods.base import Method
 from unistep.planning.kinds import StepKind
-from unistep.teachers.teacher import Teacher
 from unistep.training.config import TrainingConfig
 from unistep.training.distributed import unwrap
 
@@ -24,6 +23,7 @@ class Sizes:
 
     Attributes:
         networks: weights (buffers included) of each network that learns.
+        carried: of those that follow them.
         frozen: weights of those that do not: teacher, perceptual network.
         gradients: of the phase that has most.
         moments: Adam's.
@@ -34,6 +34,7 @@ class Sizes:
     """
 
     networks: Mapping[str, int]
+    carried: int
     frozen: int
     gradients: int
     moments: int
@@ -45,12 +46,17 @@ class Sizes:
     @property
     def held(self) -> int:
         """All of it, in memory."""
-        return sum(self.networks.values()) + self.frozen + self.gradients + self.moments + self.average
+        return self.learnt + self.frozen + self.gradients
+
+    @property
+    def learnt(self) -> int:
+        """What goes on from step to step: the networks that learn or follow, the moments, the average."""
+        return sum(self.networks.values()) + self.carried + self.moments + self.average
 
     @property
     def checkpoint(self) -> int:
-        """One checkpoint: the networks that learn, their moments, the average."""
-        return sum(self.networks.values()) + self.moments + self.average + self.described
+        """One checkpoint."""
+        return self.learnt + self.described
 
     @property
     def described(self) -> int:
@@ -65,28 +71,37 @@ class Sizes:
         """What one of several ranks holds where FSDP cuts the networks that learn into pieces."""
         parts = {name: size // ranks for name, size in self.networks.items()}
         return replace(
-            self, networks=parts, gradients=self.gradients // ranks, moments=self.moments // ranks,
-            average=self.average // ranks,
+            self, networks=parts, carried=self.carried // ranks, gradients=self.gradients // ranks,
+            moments=self.moments // ranks, average=self.average // ranks,
         )  # fmt: skip
 
 
-def sizes_of(method: Method, config: TrainingConfig, kinds: Sequence[StepKind]) -> Sizes:
-    """The sizes of a method's networks, on any device, under a training's settings and for its kinds of step."""
+def sizes_of(
+    method: Method, config: TrainingConfig, kinds: Sequence[StepKind], frozen: Iterable[nn.Module] = ()
+) -> Sizes:
+    """The sizes of a method under a training's settings.
+
+    Args:
+        method: with its networks on any device, before any step.
+        config: the settings.
+        kinds: of its steps.
+        frozen: networks that are there besides: the teacher, what a distance looks through.
+    """
     networks = {name: unwrap(network) for name, network in method.networks.items()}
+    carried = [unwrap(network) for network in method.carried.values()]
     trained = {name: nbytes(trainable(network)) for name, network in networks.items()}
-    parameters = list(networks[method.averaged].parameters())
-    learning = {id(tensor) for network in networks.values() for tensor in state(network)}
-    others = {id(t): t for module in modules_in(method) for t in state(module) if id(t) not in learning}
-    stored = sum(len(network.state_dict()) + 3 * len(trainable(network)) for network in networks.values())
+    averaged = networks[method.averaged]
+    stored = sum(len(network.state_dict()) for network in [*networks.values(), *carried])
     return Sizes(
         networks={name: nbytes(state(network)) for name, network in networks.items()},
-        frozen=nbytes(others.values()),
+        carried=nbytes(tensor for network in carried for tensor in state(network)),
+        frozen=nbytes({id(tensor): tensor for network in frozen for tensor in state(network)}.values()),
         gradients=max(sum(trained[name] for name in phase.trains) for kind in kinds for phase in kind.phases),
         moments=MOMENTS * sum(trained.values()),
-        average=FLOAT * sum(p.numel() for p in parameters) if config.ema else 0,
-        tensors=stored,
-        averaged_tensors=len(parameters) if config.ema else 0,
-        exported=nbytes(state(networks[method.averaged])),
+        average=FLOAT * sum(p.numel() for p in averaged.parameters()) if config.ema else 0,
+        tensors=stored + 3 * sum(len(trainable(network)) for network in networks.values()),
+        averaged_tensors=len(list(averaged.parameters())) if config.ema else 0,
+        exported=nbytes(state(averaged)),
     )
 
 
@@ -98,10 +113,8 @@ def on_meta(module: nn.Module) -> nn.Module:
 
 
 def modules_in(thing: object) -> list[nn.Module]:
-    """The modules that an object has as attributes, a teacher's among them."""
-    values = list(vars(thing).values())
-    inner = [value.denoiser for value in values if isinstance(value, Teacher)]
-    return [*inner, *(value for value in values if isinstance(value, nn.Module))]
+    """The modules that an object has as attributes, such as the VAE of a codec."""
+    return [value for value in vars(thing).values() if isinstance(value, nn.Module)]
 
 
 def state(network: nn.Module) -> list[Tensor]:

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from unistep.errors import UserError
 from unistep.planning.result import Resource, Switch
-from unistep.recipes.load import Recipe
-from unistep.recipes.schema import DistillRecipe
+from unistep.recipes.schema import DistillRecipe, TeachRecipe
 
 Needs = Callable[[Sequence[str], int], Mapping[Resource, int]]
 """Overrides and ranks -> bytes that the changed recipe needs, in each rank.
@@ -33,7 +32,9 @@ class Family:
     turns: Sequence[tuple[tuple[str, ...], int]]
 
 
-def switches(recipe: Recipe, needs: Needs, available: Mapping[Resource, int]) -> tuple[Switch, ...]:
+def switches(
+    recipe: DistillRecipe | TeachRecipe, needs: Needs, available: Mapping[Resource, int]
+) -> tuple[Switch, ...]:
     """For each knob the least turn with which the recipe fits, or else the furthest; none that saves nothing.
 
     Args:
@@ -67,7 +68,7 @@ def turned(
     return best
 
 
-def families(recipe: Recipe) -> Iterator[Family]:
+def families(recipe: DistillRecipe | TeachRecipe) -> Iterator[Family]:
     """The knobs of a recipe: those that leave what is learnt alone come first."""
     config = recipe.training
     batch, pair_batch = config.batch, config.pair_batch
@@ -93,7 +94,7 @@ def families(recipe: Recipe) -> Iterator[Family]:
         yield Family("disk", OTHER, [((f"pairs.count={n}",), 1) for n in halves(recipe.pairs.count)])
 
 
-def smaller_batch(recipe: Recipe, batch: int) -> tuple[str, ...]:
+def smaller_batch(recipe: DistillRecipe | TeachRecipe, batch: int) -> tuple[str, ...]:
     """Both batches made smaller alike."""
     pair_batch = recipe.training.pair_batch
     pairs = (

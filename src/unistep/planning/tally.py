@@ -31,19 +31,16 @@ class Tally:
             self.seconds += costs.batches(count, batch, times)
             self.memory = max(self.memory, costs.memory.at(min(count, batch)))
 
-    def time(self, costs: CallCosts, nfe: int) -> None:
+    def time(self, costs: CallCosts, decode: CallCosts, nfe: int) -> None:
         """A model's latency and throughput, measured as an evaluation does it, on a clock that only pretends."""
-        clock = 0.0
+        begun = self.seconds
 
         def make(batch: int) -> None:
-            nonlocal clock
-            clock += costs.batches(batch, batch, nfe)
-            self.evaluations += batch * nfe
-            self.memory = max(self.memory, costs.memory.at(batch))
+            self.ask(costs, batch, batch, nfe)
+            self.show(decode, batch, batch)
 
-        measure_latency(make, clock=lambda: clock)
-        measure_throughput(make, clock=lambda: clock)
-        self.seconds += clock
+        measure_latency(make, clock=lambda: self.seconds - begun)
+        measure_throughput(make, clock=lambda: self.seconds - begun)
 
 
 def times_due(every: int | None, steps: int) -> int:

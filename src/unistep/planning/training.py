@@ -73,7 +73,8 @@ def steps_of(costs: TrainingCosts, config: TrainingConfig) -> tuple[Steps, ...]:
 def network_memory(sizes: Sizes, setting: Setting) -> dict[str, int]:
     """Process, networks and what lies beside, by component."""
     weights = {f"weights: {name}": size for name, size in sizes.networks.items()}
-    return {"process": setting.base, **weights, "weights: frozen networks": sizes.frozen, **setting.beside}
+    others = {"weights: networks that follow": sizes.carried, "weights: frozen networks": sizes.frozen}
+    return {"process": setting.base, **weights, **others, **setting.beside}
 
 
 def held_memory(sizes: Sizes, setting: Setting) -> dict[str, int]:

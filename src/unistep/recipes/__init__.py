@@ -7,12 +7,19 @@ from unistep.recipes.builtin import builtin_recipes as builtin_recipes
 from unistep.recipes.builtin import read_recipe as read_recipe
 
 if TYPE_CHECKING:
+    from unistep.recipes.comparison import CompareRecipe as CompareRecipe
     from unistep.recipes.load import Recipe as Recipe
     from unistep.recipes.load import load_recipe as load_recipe
     from unistep.recipes.schema import DistillRecipe as DistillRecipe
     from unistep.recipes.schema import TeachRecipe as TeachRecipe
 
-_HOMES = {"Recipe": "load", "load_recipe": "load", "DistillRecipe": "schema", "TeachRecipe": "schema"}
+_HOMES = {
+    "Recipe": "load",
+    "load_recipe": "load",
+    "CompareRecipe": "comparison",
+    "DistillRecipe": "schema",
+    "TeachRecipe": "schema",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -11,30 +11,37 @@ from pydantic import ValidationError
 from unistep.arguments import require_choice
 from unistep.errors import UserError
 from unistep.recipes.builtin import read_recipe
+from unistep.recipes.comparison import CompareRecipe
+from unistep.recipes.extend import extended
 from unistep.recipes.messages import explain
-from unistep.recipes.parse import parse_recipe_text, require_plain
+from unistep.recipes.parse import apply_override, parse_recipe_text, require_plain
 from unistep.recipes.schema import DistillRecipe, TeachRecipe
+from unistep.recipes.smoke import in_form, is_smoke, without_form
 
-Recipe = DistillRecipe | TeachRecipe
+Recipe = DistillRecipe | TeachRecipe | CompareRecipe
 
-KINDS: dict[str, type[DistillRecipe] | type[TeachRecipe]] = {"distill": DistillRecipe, "teach": TeachRecipe}
+KINDS: dict[str, type[Recipe]] = {"distill": DistillRecipe, "teach": TeachRecipe, "compare": CompareRecipe}
 
 
 def load_recipe(recipe: str | Path | Recipe, overrides: Iterable[str] = ()) -> Recipe:
     """A checked recipe.
 
     Args:
-        recipe: a built-in name, the path of a YAML file, or a recipe that is already loaded.
+        recipe: a built-in name or the path of a YAML file, either with `:smoke` for its smoke form; or a recipe that is
+            already loaded.
         overrides: `a.b=c` items, applied in order before checking.
 
     Raises:
         UserError: naming the path in the recipe, what was found and what is allowed.
     """
-    if isinstance(recipe, DistillRecipe | TeachRecipe):
-        text, source = dump_recipe(recipe), recipe.name
+    if isinstance(recipe, Recipe):
+        text, source, smoke = dump_recipe(recipe), recipe.name, False
     else:
-        text, source = read_recipe(recipe)
-    return recipe_from_values(parse_recipe_text(text, source, overrides), source)
+        (text, source), smoke = read_recipe(without_form(recipe)), is_smoke(recipe)
+    values = in_form(extended(parse_recipe_text(text, source), source), source, smoke)
+    for override in overrides:
+        apply_override(values, override)
+    return recipe_from_values(values, source)
 
 
 def recipe_from_values(values: dict[str, Any], source: str) -> Recipe:
@@ -53,14 +60,14 @@ def recipe_from_values(values: dict[str, Any], source: str) -> Recipe:
         raise UserError(explain(error, KINDS[kind], source)) from error
 
 
-AnyRecipe = TypeVar("AnyRecipe", DistillRecipe, TeachRecipe)
+AnyRecipe = TypeVar("AnyRecipe", DistillRecipe, TeachRecipe, CompareRecipe)
 
 
 def recipe_of(model: type[AnyRecipe], recipe: str | Path | Recipe, overrides: Iterable[str] = ()) -> AnyRecipe:
     """A checked recipe of one kind.
 
     Raises:
-        UserError: if the recipe is of the other kind, or see `load_recipe`.
+        UserError: if the recipe is of another kind, or see `load_recipe`.
     """
     loaded = load_recipe(recipe, overrides)
     if not isinstance(loaded, model):

@@ -2,7 +2,7 @@
 
 from difflib import get_close_matches
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -30,15 +30,17 @@ def explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
 
 def describe(problem: Any, model: type[BaseModel]) -> str:
     """`method.weighting: found 'eq9', expected 'eq8', ...`."""
-    location: tuple[Any, ...] = problem["loc"]
-    path = ".".join(str(part) for part in location) or "recipe"
+    parts, place = followed(model, problem["loc"])
+    path = ".".join(parts) or "recipe"
     if problem["type"] == "extra_forbidden":
-        return f"{path}: unknown key; {suggestion(str(location[-1]), allowed_keys(model, location[:-1]))}"
+        return f"{path}: unknown key; {suggestion(parts[-1], sorted(getattr(place, 'model_fields', {})))}"
+    if problem["type"].startswith("union_tag"):
+        return untold(problem, path, place)
     if problem["type"] == "missing":
         return f"{path}: missing, a value is needed"
     if problem["type"] in ("value_error", "assertion_error"):
         message = problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-        return message if not location else f"{path}.{message}" if ": found" in message else f"{path}: {message}"
+        return message if not parts else f"{path}.{message}" if ": found" in message else f"{path}: {message}"
     wanted = EXPECTED.get(problem["type"]) or problem["msg"].removeprefix("Input should be ")
     return f"{path}: found {problem['input']!r}, expected {wanted}"
 
@@ -50,19 +52,49 @@ def suggestion(key: str, allowed: list[str]) -> str:
     return f"{hint}expected one of {', '.join(allowed)}"
 
 
-def allowed_keys(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
-    """Field names of the model found by following `location` from `model`."""
+def followed(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[str], Any]:
+    """A location as the user wrote it, and the model that holds its last part (or would, were it known).
+
+    Where several models may stand, pydantic's location names the chosen one too, which is no part of the path.
+    """
+    parts: list[str] = []
     place: Any = model
+    chosen = False
     for part in location:
+        if chosen:
+            place, chosen = next((m for m in place if part in tags(m)), None), False
+            continue
+        parts.append(str(part))
         fields = getattr(place, "model_fields", {})
         if part in fields:
-            place = inner_model(fields[part].annotation)
-    return sorted(getattr(place, "model_fields", {}))
+            models = models_in(fields[part].annotation)
+            place, chosen = (models, True) if len(models) > 1 else (models[0] if models else None, False)
+    return parts, place
 
 
-def inner_model(annotation: Any) -> Any:
-    """The model inside `Model | None`, or the annotation itself."""
-    if get_origin(annotation) in (Union, UnionType):
-        models = [part for part in get_args(annotation) if hasattr(part, "model_fields")]
-        return models[0] if models else annotation
-    return annotation
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models that may stand at a place, in order."""
+    if hasattr(annotation, "model_fields"):
+        return [annotation]
+    if get_origin(annotation) not in (Union, UnionType, Annotated, dict, tuple):
+        return []
+    return [model for part in get_args(annotation) for model in models_in(part)]
+
+
+def tags(model: type[BaseModel]) -> tuple[Any, ...]:
+    """The texts that a model's own fields tell it from others by."""
+    literals = [field.annotation for field in model.model_fields.values() if get_origin(field.annotation) is Literal]
+    return tuple(tag for literal in literals for tag in get_args(literal))
+
+
+def untold(problem: Any, path: str, models: list[type[BaseModel]]) -> str:
+    """What to say where none of several models was named."""
+    if not isinstance(problem["input"], dict):
+        return f"{path}: found {problem['input']!r}, expected a mapping"
+    key = next(iter({"name", "kind"} & set(models[0].model_fields)))
+    known = [str(tag) for model in models for tag in get_args(model.model_fields[key].annotation)]
+    if key not in problem["input"]:
+        return f"{path}.{key}: missing, expected one of {', '.join(known)}"
+    close = get_close_matches(str(problem["input"][key]), known, 1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{path}.{key}: found {problem['input'][key]!r}; {hint}expected one of {', '.join(known)}"

@@ -1,7 +1,6 @@
 """YAML text and `a.b=c` overrides to plain values, with nothing guessed and nothing dropped."""
 
 import re
-from collections.abc import Iterable
 from typing import Any
 
 import yaml
@@ -46,17 +45,15 @@ def parse_yaml(text: str, source: str) -> Any:
         raise UserError(f"{source}: no readable YAML (nested too deeply)") from error
 
 
-def parse_recipe_text(text: str, source: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
-    """A recipe's plain values with overrides applied.
+def parse_recipe_text(text: str, source: str) -> dict[str, Any]:
+    """A recipe's plain values.
 
     Raises:
-        UserError: if the text is no mapping or an override cannot be applied.
+        UserError: if the text is no mapping.
     """
     values = parse_yaml(text, source)
     if not isinstance(values, dict):
         raise UserError(f"{source}: found {type(values).__name__}, expected a mapping such as `kind: distill`")
-    for override in overrides:
-        apply_override(values, override)
     return values
 
 

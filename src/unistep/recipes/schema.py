@@ -5,11 +5,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from unistep.data.config import DataConfig
-from unistep.methods.dmd import DMDConfig
+from unistep.evaluation.feature_judge import is_feature_judge
+from unistep.methods.registry import AnyMethod
 from unistep.methods.teach import TeachConfig
 from unistep.training.config import TrainingConfig
 
 ExportedWeights = Literal["best", "ema", "raw"]
+SolverName = Literal["euler", "heun", "ddim", "dpmpp_2m", "unipc", "consistency"]
 
 
 class Section(BaseModel):
@@ -21,7 +23,7 @@ class Section(BaseModel):
 class SolverConfig(Section):
     """A sampler by name; the options are those of `unistep.samplers.build_sampler`."""
 
-    name: Literal["euler", "heun", "ddim", "dpmpp_2m", "consistency"] = "heun"
+    name: SolverName = "heun"
     num_steps: int = Field(default=18, ge=1)
     options: dict[str, Any] = {}
 
@@ -31,12 +33,16 @@ class TeacherConfig(Section):
     to `unistep.distill(..., teacher=...)` from Python.
 
     `guidance` w (1 = off) is one number for the pairs, the real score and the teacher that the generator is compared
-    with: the generator learns the guided teacher and needs no guidance itself.
+    with: the generator learns the guided teacher and needs no guidance itself. `certify`: whether it is asked first
+    if it is read as it was trained. `options` are what a pipeline of diffusers leaves open, prompts above all (see
+    `teachers.diffusers.Options`).
     """
 
     load: str | None = None
     teach: str | None = None
     guidance: float = Field(default=1.0, ge=0)
+    certify: bool = True
+    options: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def check(self) -> "TeacherConfig":
@@ -77,6 +83,18 @@ class GeneratorConfig(Section):
         return self
 
 
+class ExactData(Section):
+    """Exact samples of an analytic teacher as the real ones, by default from seeds that nothing else has."""
+
+    kind: Literal["exact"]
+    count: int = Field(default=65_536, ge=1)
+    first_seed: int = Field(default=30_000_000, ge=0)
+
+
+RealImages = Annotated[DataConfig | ExactData, Field(discriminator="kind")]
+"""Where a method's real images come from."""
+
+
 class PairsConfig(Section):
     """Noise-image pairs: how many, and how the teacher's ODE is solved. Row i is a pure function of this and i."""
 
@@ -91,19 +109,43 @@ class PairsConfig(Section):
 class EvaluationConfig(Section):
     """How samples are judged: briefly during training, fully at the end.
 
-    `judge` is `embedded:NAME`, a folder, or `train`: a classifier trained on the images of the teach recipe. Without
-    a judge (points) distances to exact samples are measured. `solver` is the teacher's. `beside` names other
-    generators for the table, by row name: a finished run's folder or `embedded:NAME/FOLDER`.
+    `judge` is a classifier of the data, which brings the features of real images along: `embedded:NAME`, a folder, or
+    `train`, trained on the images of the teach recipe, or on those of `real`. Or it is a network that knows no images
+    of its own: `efficientnet-lite0` (extra `efficientnet`) or `inception:PATH`, FID's Inception-v3. Then `real` says
+    where real images are, its train split to compare with and its test split for the floor (in a teach recipe those of
+    `data` by default); or `reference` names an .npz with `mu` and `sigma`, of which only the Frechet distance can be
+    computed. Without a judge (points) distances to exact samples are measured. `solver` is the teacher's. `beside`
+    names other generators for the table, by row name: a finished run's folder or `embedded:NAME/FOLDER`. `timed` asks
+    for latency and throughput too.
     """
 
     judge: str | None = None
+    real: DataConfig | None = None
+    reference: str | None = None
     samples: int = Field(default=10_000, ge=1)
     first_seed: int = Field(default=1_000_000, ge=0)
     samples_during_training: int = Field(default=2_000, ge=1)
     solver: SolverConfig = Field(default_factory=SolverConfig)
     batch: int = Field(default=100, ge=1)
     beside: dict[str, str] = {}
+    timed: bool = True
     judge_steps: int = Field(default=1_500, ge=1)
+
+    @model_validator(mode="after")
+    def check(self) -> "EvaluationConfig":
+        """Real images belong to a judge that has none, once, and both splits of them are read."""
+        seeing = is_feature_judge(self.judge)
+        can = {"real": seeing or self.judge == "train", "reference": seeing}
+        for name, wanted in can.items():
+            if getattr(self, name) is not None and not wanted:
+                raise ValueError(f"{name}: found a value, expected nothing: judge {self.judge} brings its own images")
+        if self.real is not None and self.reference is not None:
+            raise ValueError("found both real and reference, expected one of them")
+        if self.real is not None and self.real.split is not None:
+            raise ValueError(
+                f"real.split: found {self.real.split}, expected nothing: train is compared with, test is the floor"
+            )
+        return self
 
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
@@ -117,28 +159,41 @@ class DistillRecipe(Section):
     kind: Literal["distill"]
     about: str = ""
     teacher: TeacherConfig = Field(default_factory=TeacherConfig)
+    data: RealImages | None = None
     fit: FitConfig | None = None
     generator: GeneratorConfig = Field(default_factory=GeneratorConfig)
     pairs: PairsConfig | None = None
-    method: DMDConfig
+    method: AnyMethod
     training: TrainingConfig
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
 
     @model_validator(mode="after")
     def check(self) -> "DistillRecipe":
         """Sections that need each other."""
-        if self.method.needs_pairs and self.pairs is None:
-            raise ValueError(
-                f"pairs: found nothing, expected a section: method.lambda_reg is {self.method.lambda_reg} and "
-                "regression needs pairs"
-            )
-        if self.method.lambda_dm > 0 and self.method.dm_from_step >= self.training.steps:
-            raise ValueError(
-                f"method.dm_from_step: found {self.method.dm_from_step}, expected less than training.steps "
-                f"{self.training.steps}: distribution matching would never begin; set method.lambda_dm to 0 if meant"
-            )
+        method, start = self.method, self.generator
+        for section, needed, what in (
+            ("pairs", method.needs_pairs, "noise-image pairs"),
+            ("data", method.needs_data, "real images"),
+        ):
+            if needed and getattr(self, section) is None:
+                raise ValueError(f"{section}: found nothing, expected a section: method {method.name} needs {what}")
+        for key, found in (("sigma_init", start.sigma_init), ("u_init", start.u_init)):
+            if method.from_terminal and found is not None:
+                raise ValueError(
+                    f"generator.{key}: found {found}, expected null: method {method.name} starts at the terminal time"
+                )
+        try:
+            method.check_length(self.training.steps)
+        except ValueError as error:
+            raise ValueError(f"method.{error}") from error
         if self.pairs is not None:
             require_unseen(self.pairs, self.evaluation)
+        evaluation = self.evaluation
+        if is_feature_judge(evaluation.judge) and evaluation.real is None and evaluation.reference is None:
+            raise ValueError(
+                f"evaluation.real: found nothing, expected the section of a data set with train and test images, or "
+                f"evaluation.reference, an .npz with mu and sigma: {evaluation.judge} knows no images of its own"
+            )
         return self
 
 
@@ -176,7 +231,9 @@ class TeachRecipe(Section):
 
     @model_validator(mode="after")
     def check(self) -> "TeachRecipe":
-        """`teach` is EDM's training, of denoisers at alpha = 1 and t = sigma."""
+        """`teach` is EDM's training, of denoisers at alpha = 1 and t = sigma, on one set of images."""
+        if self.evaluation.judge == "train" and self.evaluation.real is not None:
+            raise ValueError("evaluation.real: found a value, expected nothing: the judge is trained on those of data")
         kind = self.process.get("type")
         if kind != "edm":
             raise ValueError(

@@ -1,5 +1,7 @@
 """Reports: tables, figures, image grids, and the page that shows a run."""
 
+from unistep.reports.compared import print_comparison as print_comparison
+from unistep.reports.compared_page import write_comparison as write_comparison
 from unistep.reports.figures import draw_panel as draw_panel
 from unistep.reports.figures import draw_points as draw_points
 from unistep.reports.figures import render as render

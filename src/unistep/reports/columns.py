@@ -1,7 +1,7 @@
 """The columns of an evaluation table: which figures, in which units, which way is better."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unistep.evaluation.result import Evaluation, Row
 
@@ -110,6 +110,7 @@ COST = (
 
 
 def columns_of(evaluation: Evaluation) -> list[Column]:
-    """The columns in which at least one row has a figure."""
-    every = (IMAGES if evaluation.kind == "images" else POINTS) + COST
+    """The columns in which at least one row has a figure; the distance under the name that the judge gives it."""
+    images = (replace(IMAGES[0], title=evaluation.distance), *IMAGES[1:])
+    every = (*(images if evaluation.kind == "images" else POINTS), *COST)
     return [c for c in every if any(c.value(row) is not None for row in evaluation.rows)]

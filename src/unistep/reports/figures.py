@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 INK = "#010203"  # becomes the page's text colour in SVG
 GREY = "#80848c"  # legible on white and on black: the ink for PNG
 COLOURS = ("#4477cc", "#d9822b", "#3a9e6e", "#9b6bd1", "#cf4f4b", "#6f8a2b")
+POINTS_BESIDE = 6  # scatters in a line; more go below
 MAX_POINTS = 300  # drawn per series; longer ones as the mean of each bin over its range
 
 
@@ -84,16 +85,21 @@ def draw_points(rows: Mapping[str, Tensor], real: Tensor | None = None, limit: i
     """Scatters beside each other on the same axes; real points behind in grey. First two coordinates of [n, d]."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(2.9 * len(rows), 3.1), layout="constrained")
+    columns = min(len(rows), POINTS_BESIDE)
+    lines = -(-len(rows) // columns)
+    figure = Figure(figsize=(2.9 * columns, 3.1 * lines), layout="constrained")
     every = planar(real if real is not None else next(iter(rows.values())), None)
     reach = 1.15 * np.abs(every).max()
-    for axes, (name, points) in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows.items(), strict=True):
+    places = figure.subplots(lines, columns, squeeze=False).flat
+    for (name, points), axes in zip(rows.items(), places, strict=False):
         if real is not None:
             axes.scatter(*planar(real, limit).T, s=3, color=GREY, alpha=0.35, linewidths=0, rasterized=True)
         axes.scatter(*planar(points, limit).T, s=3, color=COLOURS[0], alpha=0.6, linewidths=0, rasterized=True)
         axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
         axes.set_title(name, fontsize=9.5, color=ink)
         style(axes, ink)
+    for axes in places:
+        axes.set_axis_off()
     return figure
 
 

@@ -1,21 +1,22 @@
 """The report of a run: one HTML file that needs nothing else, readable on a phone, in light and in dark."""
 
 import base64
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.evaluation.result import Evaluation
+from unistep.reports.certificate import rows
 from unistep.reports.columns import COST, percent, significant
 from unistep.reports.curves import panels
 from unistep.reports.figures import draw_panel, inline_svg, render
 from unistep.reports.run_files import RunFiles, read_run
 from unistep.reports.table import cells, to_html
-from unistep.reports.verdict import DISTANCE, verdict
+from unistep.reports.verdict import distance_of, verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +35,8 @@ def write_report(run_dir: Path) -> Path:
     """
     run = read_run(Path(run_dir))
     path = run.folder / "report.html"
-    draft = path.with_name(f".{path.name}.draft")
     try:
-        draft.write_text(page(run), encoding="utf-8")
-        os.replace(draft, path)
+        atomic_write(path, page(run).encode())
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); expected a writable run folder") from error
     return path
@@ -45,14 +44,19 @@ def write_report(run_dir: Path) -> Path:
 
 def page(run: RunFiles) -> str:
     """The page as text."""
+    return rendered("report.html.j2", **parts(run))
+
+
+def rendered(template_name: str, **shown: Any) -> str:
+    """One of the templates of this folder, with the style that all pages share."""
     import jinja2
 
     here = files("unistep.reports")
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    template = environment.from_string(here.joinpath("report.html.j2").read_text())
-    return template.render(css=here.joinpath("report.css").read_text(), **parts(run))
+    template = environment.from_string(here.joinpath(template_name).read_text())
+    return template.render(css=here.joinpath("report.css").read_text(), **shown)
 
 
 def parts(run: RunFiles) -> dict[str, Any]:
@@ -72,10 +76,19 @@ def parts(run: RunFiles) -> dict[str, Any]:
         "curves": curves(run),
         "alarms": alarms(run),
         "watched": run.health is not None or any(k.startswith("health/") for line in run.lines for k in line),
+        "certificate": rows(run.certificate) if run.certificate else [],
+        "certified": run.certificate,
         "recipe": run.recipe,
-        "versions": flattened((run.record or {}) | ({"evaluation": dict(evaluation.versions)} if evaluation else {})),
+        "versions": flattened((run.record or {}) | ({"evaluation": made_with(evaluation)} if evaluation else {})),
         "missing": run.missing,
     }
+
+
+def made_with(evaluation: Evaluation) -> dict[str, Any]:
+    """What the figures depend on: versions, judge and reference, with their hashes."""
+    judge = {"title": evaluation.judge_title or None, "sha256": evaluation.judge or None}
+    reference = {"title": evaluation.reference, "sha256": evaluation.reference_sha256 or None}
+    return {**evaluation.versions, "judge": judge, "reference": reference}
 
 
 def tiles(evaluation: Evaluation | None) -> list[Tile]:
@@ -83,7 +96,7 @@ def tiles(evaluation: Evaluation | None) -> list[Tile]:
     student = evaluation and evaluation.row("student")
     if evaluation is None or student is None:
         return []
-    key, name = DISTANCE[evaluation.kind]
+    key, name = distance_of(evaluation)
     teacher = evaluation.row("teacher")
     found = [Tile(number=significant(student.figures[key]), words=name)] if key in student.figures else []
     if found and teacher is not None and teacher.figures.get(key):

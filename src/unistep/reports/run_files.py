@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from unistep.certification.certificate import Certificate
 from unistep.errors import UserError
 from unistep.evaluation.result import Evaluation
 
@@ -21,6 +22,7 @@ class RunFiles:
         record: run.json: versions, commit, hashes, seeds.
         lines: metrics.jsonl, in order.
         health: health.json.
+        certificate: certificate.json, of the teacher.
         evaluation: evaluation.json.
         samples: previews/evaluation.svg or .png.
         preview: the last of previews/step-*.png.
@@ -32,6 +34,7 @@ class RunFiles:
     record: dict[str, Any] | None = None
     lines: list[dict[str, Any]] = field(default_factory=list)
     health: dict[str, Any] | None = None
+    certificate: Certificate | None = None
     evaluation: Evaluation | None = None
     samples: Path | None = None
     preview: Path | None = None
@@ -58,6 +61,7 @@ def read_run(folder: Path) -> RunFiles:
         record=read_object(folder / "run.json", missing, "versions are not shown"),
         lines=read_lines(folder / "metrics.jsonl", missing),
         health=read_object(folder / "health.json", [], ""),
+        certificate=read_certificate(folder / "certificate.json", missing),
         evaluation=read_evaluation(folder / "evaluation.json", missing),
         samples=first_file(previews / f"{SAMPLES}.svg", previews / f"{SAMPLES}.png"),
         preview=max(previews.glob("step-*.png"), default=None),
@@ -107,6 +111,15 @@ def read_evaluation(path: Path, missing: list[str]) -> Evaluation | None:
         return None
     try:
         return Evaluation.load(path)
+    except UserError as error:
+        missing.append(f"{error}.")
+        return None
+
+
+def read_certificate(path: Path, missing: list[str]) -> Certificate | None:
+    """certificate.json, or None; a sentence where it is there and cannot be read."""
+    try:
+        return Certificate.load(path) if path.is_file() else None
     except UserError as error:
         missing.append(f"{error}.")
         return None

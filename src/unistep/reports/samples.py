@@ -1,12 +1,12 @@
 """Samples of several models from the same seeds, drawn into the run folder for the report."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.evaluation.evaluate import Candidate
 from unistep.reports.figures import draw_points, render
@@ -52,11 +52,9 @@ def wrapped(name: str, width: int = 14) -> str:
 def write(run_dir: Path, ending: str, content: bytes) -> Path:
     """Writes the picture in one go and removes one of the other kind."""
     path = Path(run_dir) / "previews" / f"{SAMPLES}.{ending}"
-    draft = path.with_name(f".{path.name}.draft")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(content)
-        os.replace(draft, path)
+        atomic_write(path, content)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); expected a writable run folder") from error
     path.with_suffix(".png" if ending == "svg" else ".svg").unlink(missing_ok=True)

@@ -46,26 +46,31 @@ def cells(evaluation: Evaluation) -> Cells:
 
 
 def note(evaluation: Evaluation) -> str:
-    """Sample counts, seeds, reference, judge and device in one line."""
+    """Sample counts, seeds, reference, judge, device, and what is missing, in one line."""
     counts = sorted({row.num_samples for row in evaluation.rows})
     sizes = " to ".join(f"{n:,}" for n in dict.fromkeys([counts[0], counts[-1]])) if counts else "0"
     starts = sorted({row.first_seed for row in evaluation.rows if row.first_seed is not None})
-    parts = [f"{sizes} samples per row", f"against {evaluation.reference}"]
+    parts = [f"{sizes} samples per row", f"against {evaluation.reference}{short(evaluation.reference_sha256)}"]
     parts += [f"seeds from {', '.join(str(s) for s in starts)}"] if starts else []
-    parts += [f"judge {evaluation.judge[:12]}"] if evaluation.judge else []
+    named = ": ".join(filter(None, ("judge", evaluation.judge_title)))
+    parts += [named + short(evaluation.judge)] if evaluation.judge else []
     stored = [row.name for row in evaluation.rows if row.cached]
     parts += [f"stored features: {', '.join(stored)}"] if stored else []
     timings = [row.timing for row in evaluation.rows if row.timing is not None]
     devices = {f"timed on {t.device}, {t.threads} thread{'s' * (t.threads > 1)}" for t in timings}
-    return "; ".join(parts + sorted(devices))
+    return "; ".join([*parts, *sorted(devices), *evaluation.notes])
 
 
-STYLES = {"student": "bold", "floor": "dim"}
+def short(sha256: str) -> str:
+    """The beginning of a hash in brackets, or nothing."""
+    return f" ({sha256[:12]})" if sha256 else ""
 
 
-def to_rich(evaluation: Evaluation) -> Table:
+STYLES = {"student": "bold", "floor": "dim", "solver": "dim"}
+
+
+def to_rich(text: Cells) -> Table:
     """A table for `rich.print`, one row per model; the student's row stands out."""
-    text = cells(evaluation)
     table = Table(header_style="bold", pad_edge=False)
     for i, title in enumerate(text.titles):
         table.add_column(title, justify="left" if i == 0 else "right", no_wrap=i > 0)
@@ -74,9 +79,8 @@ def to_rich(evaluation: Evaluation) -> Table:
     return table
 
 
-def to_rich_upright(evaluation: Evaluation) -> Table:
+def to_rich_upright(text: Cells) -> Table:
     """The same table turned, one column per model, for narrow terminals."""
-    text = cells(evaluation)
     table = Table(header_style="bold", pad_edge=False, padding=(0, 1, 0, 0), box=SIMPLE_HEAD)
     table.add_column("")
     for row, role in zip(text.rows, text.roles, strict=True):
@@ -88,11 +92,15 @@ def to_rich_upright(evaluation: Evaluation) -> Table:
 
 def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
     """Prints the table and its note; turned where the terminal is too narrow."""
-    console = console or Console()
-    table = to_rich(evaluation)
-    wanted = console.measure(table, options=console.options.update(max_width=10_000)).maximum
-    console.print(table if wanted <= console.width else to_rich_upright(evaluation))
-    console.print(note(evaluation), style="dim", highlight=False)
+    console, text = console or Console(), cells(evaluation)
+    table = to_rich(text)
+    console.print(table if width(table, console) <= console.width else to_rich_upright(text))
+    console.print(text.note, style="dim", highlight=False)
+
+
+def width(table: Table, console: Console) -> int:
+    """Columns of a terminal that a table needs."""
+    return console.measure(table, options=console.options.update(max_width=10_000)).maximum
 
 
 def to_markdown(evaluation: Evaluation) -> str:
@@ -105,7 +113,11 @@ def to_markdown(evaluation: Evaluation) -> str:
 
 def to_html(evaluation: Evaluation) -> str:
     """A `<table>` whose rows carry their role as class."""
-    text = cells(evaluation)
+    return html_table(cells(evaluation))
+
+
+def html_table(text: Cells) -> str:
+    """A `<table>` whose rows carry their role as class."""
     meanings = ["", *(meaning for _, meaning in text.legend)]
     head = "".join(
         f'<th scope="col" title="{escape(meaning)}">{escape(title)}</th>'

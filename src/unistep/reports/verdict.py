@@ -6,12 +6,18 @@ from unistep.reports.columns import percent, significant
 DISTANCE = {"images": ("frechet", "Frechet distance"), "points": ("energy", "energy distance")}
 
 
+def distance_of(evaluation: Evaluation) -> tuple[str, str]:
+    """Key and name of the distance that decides."""
+    key, name = DISTANCE[evaluation.kind]
+    return key, evaluation.distance if evaluation.distance == "FID" else name
+
+
 def verdict(evaluation: Evaluation | None) -> str:
     """One sentence: the student's distance beside teacher and floor, its cost beside the teacher's."""
     student = evaluation and evaluation.row("student")
     if evaluation is None or student is None:
         return "This run has not been judged yet."
-    key, name = DISTANCE[evaluation.kind]
+    key, name = distance_of(evaluation)
     if key not in student.figures:
         return f"The student was judged without its {name}."
     calls = "one network evaluation" if student.nfe == 1 else f"{student.nfe} network evaluations"

@@ -4,24 +4,25 @@ import filecmp
 import hashlib
 import json
 import os
-import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from unistep.atomic import clear_leftovers, put_in_place
 from unistep.errors import UserError
 from unistep.networks.generator import Generator
 from unistep.networks.preconditioning import EDMDenoiser
 from unistep.networks.state_dict import load_strictly
 from unistep.process.base import NoiseProcess
-from unistep.teachers.checkpoint_config import denoiser_from_config, naming, require_types
+from unistep.teachers.checkpoint_config import denoiser_from_config, naming, require_types, steps_from_config
 from unistep.teachers.codecs import codec_from_config
 from unistep.teachers.conditioners import conditioner_from_config
+from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.teachers.teacher import Teacher
 
 FORMAT = "unistep-denoiser/1"
@@ -34,23 +35,25 @@ def save_denoiser(folder: Path, denoiser: nn.Module, config: dict[str, Any], dty
     Args:
         folder: where; replaced if it exists.
         denoiser: the module whose parameters are stored.
-        config: network, process, sigma_data, shape, conditioner, codec; `t_init` too where it is a generator.
+        config: network, process, sigma_data, shape, conditioner, codec; a generator's `t_init` and `steps` too.
         dtype: storage type of floating-point weights; None keeps theirs.
     """
-    state = {
+    save_state(folder, plain_state(denoiser, dtype), config)
+
+
+def plain_state(module: nn.Module, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
+    """Contiguous tensors on the CPU by name, floating ones in `dtype` where it is given."""
+    return {
         k: v.detach().cpu().contiguous().to(dtype if dtype and v.is_floating_point() else v.dtype)
-        for k, v in denoiser.state_dict().items()
+        for k, v in module.state_dict().items()
     }
-    save_state(folder, state, config)
 
 
 def save_state(folder: Path, state: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
     """Writes tensors and configuration as a folder: a reader finds both files of one call, never parts.
 
-    The files are written beside the folder and flushed to the disk; then two renames put an earlier folder aside and
-    the new one in its place. Between the two there is no folder: a writer that is killed just there leaves the earlier
-    one under a hidden name, and the next call puts it back before it begins. A folder that holds the same bytes already
-    is left alone. There must be one writer at a time.
+    The files are written beside the folder and take its place when they are whole, see `atomic.put_in_place`. A folder
+    that holds the same bytes already is left alone. There must be one writer at a time.
 
     Args:
         folder: where; replaced if it exists.
@@ -66,31 +69,10 @@ def save_state(folder: Path, state: dict[str, torch.Tensor], config: dict[str, A
     if filecmp.cmpfiles(temporary, folder, FILES, shallow=False)[0] == list(FILES):
         shutil.rmtree(temporary)
         return
-    for name in FILES:
-        with (temporary / name).open("rb+") as file:
-            os.fsync(file.fileno())
-    if folder.exists():
-        old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-        os.replace(folder, old)
-        os.replace(temporary, folder)
-        shutil.rmtree(old)
-    else:
-        os.replace(temporary, folder)
+    put_in_place(temporary, folder)
 
 
-def clear_leftovers(folder: Path) -> None:
-    """Undoes what a writer that was killed or had no room left behind; the earlier folder comes back if it is gone."""
-    ours = re.compile(rf"\.{re.escape(folder.name)}\.\d+\.(tmp|old)")
-    for leftover in sorted(folder.parent.iterdir()):
-        if not ours.fullmatch(leftover.name):
-            continue
-        if leftover.suffix == ".old" and not folder.exists():
-            os.replace(leftover, folder)
-        else:
-            shutil.rmtree(leftover)
-
-
-def load_denoiser(folder: Path) -> tuple[EDMDenoiser, dict[str, Any], str]:
+def load_denoiser(folder: Path) -> tuple[EDMDenoiser | DiffusersDenoiser, dict[str, Any], str]:
     """A denoiser, its configuration and the sha256 over both files.
 
     Raises:
@@ -103,11 +85,13 @@ def load_denoiser(folder: Path) -> tuple[EDMDenoiser, dict[str, Any], str]:
 
 
 def read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], str]:
-    """Configuration, tensors and sha256 of a checkpoint folder.
+    """Configuration, tensors and sha256 of a checkpoint folder, or of the single file that `export` makes of one.
 
     Raises:
         UserError: for a missing or damaged file.
     """
+    if folder.is_file():
+        return read_single_file(folder)
     weights, description = folder / "model.safetensors", folder / "config.json"
     for file in (description, weights):
         if not file.is_file():
@@ -125,13 +109,31 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tenso
     return config, state, hashlib.sha256(weights.read_bytes() + description.read_bytes()).hexdigest()
 
 
+def read_single_file(file: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], str]:
+    """The same from one safetensors file whose header holds the configuration."""
+    try:
+        with safe_open(str(file), framework="pt") as opened:
+            config = json.loads((opened.metadata() or {}).get("config", "null"))
+        state = load_file(str(file))
+    except (SafetensorError, ValueError) as error:
+        raise UserError(f"{file}: no readable safetensors file ({error}); export it again") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise UserError(
+            f"{file}: found no configuration of format {FORMAT!r} in its header, expected a file that "
+            "`unistep export --to safetensors` wrote"
+        )
+    return config, state, hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def teacher_from_folder(folder: Path) -> Teacher:
     """A frozen teacher from a checkpoint folder."""
     denoiser, config, digest = load_denoiser(folder)
     return teacher_from_config(denoiser, config, source=str(folder), sha256=digest)
 
 
-def teacher_from_config(denoiser: EDMDenoiser, config: dict[str, Any], source: str, sha256: str) -> Teacher:
+def teacher_from_config(
+    denoiser: EDMDenoiser | DiffusersDenoiser, config: dict[str, Any], source: str, sha256: str
+) -> Teacher:
     """A frozen teacher around a denoiser whose weights are loaded."""
     return Teacher(
         denoiser=denoiser,
@@ -150,7 +152,7 @@ def load_generator(folder: str | Path, teacher: Teacher | None = None) -> tuple[
     """An exported generator, its configuration and its sha256.
 
     Args:
-        folder: a run, or its `generator` folder.
+        folder: a run, its `generator` folder, or the file that `export` made of it.
         teacher: needed only where the teacher was your own module, whose code unistep cannot rebuild.
 
     Raises:
@@ -173,4 +175,6 @@ def load_generator(folder: str | Path, teacher: Teacher | None = None) -> tuple[
     else:
         raise UserError(f"{folder}: its teacher was a module of your own; give it as load_generator(folder, teacher)")
     load_strictly(denoiser, state, folder / "model.safetensors")
-    return Generator(denoiser, process, config["t_init"]).eval(), config, digest
+    with naming(folder / "config.json"):
+        steps = steps_from_config(config.get("steps"))
+    return Generator(denoiser, process, config["t_init"], steps).eval(), config, digest

@@ -1,6 +1,7 @@
 """What config.json of a checkpoint folder says, checked value by value: a denoiser comes of it or one line."""
 
 import inspect
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,12 +9,15 @@ from typing import Annotated, Any
 
 from pydantic import Field, PositiveInt
 
-from unistep.arguments import require_type
+from unistep.arguments import require_arguments, require_type
 from unistep.errors import UserError
 from unistep.networks.build import NETWORKS, build_denoiser
+from unistep.networks.generator import ONE_STEP, Steps
 from unistep.networks.preconditioning import EDMDenoiser
 from unistep.teachers.codecs import codec_from_config
-from unistep.teachers.conditioners import conditioner_from_config
+from unistep.teachers.conditioners import LabelConditioner, conditioner_from_config
+from unistep.teachers.diffusers import rebuild
+from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 
 NEEDED = ("network", "process", "shape", "codec")
 TYPES: dict[str, Any] = {
@@ -25,10 +29,11 @@ TYPES: dict[str, Any] = {
     "shape": tuple[PositiveInt, ...],
     "sigma_data": Annotated[float, Field(gt=0, allow_inf_nan=False)],
     "t_init": Annotated[float | None, Field(allow_inf_nan=False)],
+    "steps": dict,
 }
 
 
-def denoiser_from_config(config: dict[str, Any], file: Path) -> EDMDenoiser:
+def denoiser_from_config(config: dict[str, Any], file: Path) -> EDMDenoiser | DiffusersDenoiser:
     """The denoiser that a configuration describes, randomly initialised.
 
     Args:
@@ -43,6 +48,8 @@ def denoiser_from_config(config: dict[str, Any], file: Path) -> EDMDenoiser:
             if key not in config:
                 raise UserError(f"{key}: missing, a value is needed; restore the file")
         require_types(config)
+        if config["network"].get("type") == "diffusers":
+            return rebuild.denoiser_from_config(config)
         denoiser = build_denoiser(config)
         require_fitting(config)
     return denoiser
@@ -55,6 +62,21 @@ def naming(file: Path) -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
+
+
+def steps_from_config(config: dict[str, Any] | None) -> Steps:
+    """A generator's steps from `Generator.config()["steps"]`; None is one step.
+
+    Raises:
+        UserError: for values that are no decreasing finite times, or another way between them.
+    """
+    if config is None:
+        return ONE_STEP
+    require_arguments(Steps, config, "steps")
+    later = tuple(config.get("later", ()))
+    if not all(map(math.isfinite, later)) or list(later) != sorted(set(later), reverse=True):
+        raise UserError(f"steps.later: found {list(later)}, expected decreasing finite times")
+    return Steps(later, config.get("between", "noise"))
 
 
 def require_types(config: dict[str, Any]) -> None:
@@ -77,7 +99,7 @@ def require_fitting(config: dict[str, Any]) -> None:
     if codec != ("pixels" if images else "points"):
         raise UserError(f"codec.type: found {codec!r}, expected {'pixels' if images else 'points'!r} for shape {shape}")
     conditioner = conditioner_from_config(config.get("conditioner"))
-    if conditioner is not None and conditioner.num_classes != network["label_dim"]:
+    if isinstance(conditioner, LabelConditioner) and conditioner.num_classes != network["label_dim"]:
         raise UserError(
             f"conditioner.num_classes: found {conditioner.num_classes}, expected {network['label_dim']}, "
             "the network's label_dim"

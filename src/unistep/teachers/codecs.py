@@ -1,12 +1,15 @@
 """Codecs: model space to 8-bit images and back; points need none."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from unistep.arguments import require_choice
+
+if TYPE_CHECKING:
+    from unistep.teachers.diffusers.codec import VAECodec
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,16 @@ class PointCodec:
         return {"type": "points"}
 
 
-def codec_from_config(config: dict[str, Any]) -> PixelCodec | PointCodec:
+def codec_from_config(config: dict[str, Any]) -> "PixelCodec | PointCodec | VAECodec":
     """Rebuilds a codec from `config()`.
 
     Raises:
-        UserError: for an unknown type.
+        UserError: for an unknown type, or a VAE that is not where it was.
     """
     codecs = {"pixels": PixelCodec, "points": PointCodec}
-    return codecs[require_choice(config.get("type"), codecs, "codec.type")]()
+    kind = require_choice(config.get("type"), (*codecs, "vae"), "codec.type")
+    if kind == "vae":
+        from unistep.teachers.diffusers.codec import load_codec  # which stands on this file
+
+        return load_codec(config)
+    return codecs[kind]()

@@ -1,13 +1,16 @@
 """Conditioners: class labels to what a denoiser is conditioned on, and its "no condition"."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from unistep.arguments import require_arguments
 from unistep.errors import UserError
+
+if TYPE_CHECKING:
+    from unistep.teachers.diffusers.conditioner import TextConditioner
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,13 @@ class LabelConditioner:
                 f"conditioner.names: found {len(self.names)} names, expected {self.num_classes}, one per class"
             )
 
-    def from_seeds(self, seeds: Tensor) -> Tensor:
+    def labels(self, seeds: Tensor) -> Tensor:
         """The class of each seed, seed mod num_classes: exactly balanced over any run of consecutive seeds."""
         return seeds.to(torch.int64) % self.num_classes
+
+    def from_seeds(self, seeds: Tensor) -> Tensor:
+        """The class of each seed as a condition."""
+        return self.labels(seeds)
 
     def from_labels(self, labels: Tensor) -> Tensor:
         """Class indices [b] as a condition.
@@ -55,7 +62,7 @@ class LabelConditioner:
         return {"type": "labels", "num_classes": self.num_classes, "names": list(self.names)}
 
 
-def conditioner_from_config(config: dict[str, Any] | None) -> LabelConditioner | None:
+def conditioner_from_config(config: dict[str, Any] | None) -> "LabelConditioner | TextConditioner | None":
     """Rebuilds a conditioner from `config()`; None stays None.
 
     Raises:
@@ -65,7 +72,12 @@ def conditioner_from_config(config: dict[str, Any] | None) -> LabelConditioner |
         return None
     arguments = dict(config)
     kind = arguments.pop("type", None)
+    if kind == "text":
+        from unistep.teachers.diffusers.conditioner import TextConditioner  # which stands on this folder
+
+        require_arguments(TextConditioner.open, arguments, "conditioner")
+        return TextConditioner.open(**arguments)
     if kind != "labels":
-        raise UserError(f"conditioner.type: found {kind!r}, expected 'labels'")
+        raise UserError(f"conditioner.type: found {kind!r}, expected 'labels' or 'text'")
     require_arguments(LabelConditioner, arguments, "conditioner")
     return LabelConditioner(arguments["num_classes"], tuple(arguments.get("names", ())))

@@ -44,6 +44,11 @@ def load_edm_teacher(path: Path) -> Teacher:
     """
     if path.is_dir():
         return teacher_from_folder(path)
+    if not path.is_file():
+        raise UserError(
+            f"teacher.load: found no file {path}, expected a checkpoint of EDM or EDM2, or the folder that `unistep "
+            "convert` made of one; get it from where EDM publishes it and name its place in teacher.load, edm:PATH"
+        )
     record = read_edm_pickle(path)
     config = config_of(record)
     denoiser = build_denoiser(config)

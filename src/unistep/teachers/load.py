@@ -1,27 +1,41 @@
 """`load_teacher(spec)`: the one door through which teachers come in."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from unistep.arguments import require_arguments
 from unistep.assets import embedded_folder
 from unistep.errors import UserError
 from unistep.teachers.analytic import MIXTURES, mixture_teacher
 from unistep.teachers.checkpoint import teacher_from_folder
+from unistep.teachers.diffusers import Options, load_diffusers_teacher
+from unistep.teachers.diffusers.load import opened
 from unistep.teachers.edm_checkpoint import load_edm_teacher
 from unistep.teachers.teacher import Teacher
 
 
-def load_teacher(spec: str | Path) -> Teacher:
+def load_teacher(spec: str | Path, options: Mapping[str, Any] | None = None, device: str = "cpu") -> Teacher:
     """A frozen teacher.
 
     Args:
         spec: `embedded:NAME` (packaged), `gaussians:NAME` (exact mixture), `edm:PATH` (an EDM checkpoint file or the
-            folder that `unistep convert` made of it), the path of a checkpoint folder or of a run of `unistep teach`.
+            folder that `unistep convert` made of it), `diffusers:FOLDER` or `diffusers:OWNER/NAME` (a pipeline, on
+            the disk or the hub), the path of a checkpoint folder or of a run of `unistep teach`.
+        options: what a pipeline of diffusers leaves open, see `teachers.diffusers.Options`.
+        device: where a pipeline's text encoders run.
 
     Raises:
-        UserError: if nothing is found there.
+        UserError: if nothing is found there, or for options that do not belong there.
     """
     kind, _, name = str(spec).partition(":")
+    if kind == "diffusers":
+        return load_diffusers_teacher(name, options_of(options), device)
+    if options:
+        raise UserError(
+            f"teacher.options.{next(iter(options))}: found it, expected none: only diffusers:... has options"
+        )
     if kind == "embedded":
         return dataclasses.replace(teacher_from_folder(embedded_folder(name) / "teacher"), source=f"embedded:{name}")
     if kind == "gaussians":
@@ -33,6 +47,24 @@ def load_teacher(spec: str | Path) -> Teacher:
     folder = Path(spec)
     if not folder.is_dir():
         raise UserError(
-            f"teacher: found no folder {spec}, expected embedded:NAME, gaussians:NAME, edm:PATH or a checkpoint"
+            f"teacher: found no folder {spec}, expected embedded:NAME, gaussians:NAME, edm:PATH, diffusers:PIPELINE or "
+            "a checkpoint"
         )
     return teacher_from_folder(folder / "teacher" if (folder / "teacher").is_dir() else folder)
+
+
+def prepare_teacher(spec: str | Path, options: Mapping[str, Any] | None = None, device: str = "cpu") -> None:
+    """What one rank does before all load: a pipeline is fetched and its prompts are encoded.
+
+    Raises:
+        UserError: as `load_teacher`.
+    """
+    kind, _, name = str(spec).partition(":")
+    if kind == "diffusers":
+        opened(name, options_of(options), device)
+
+
+def options_of(values: Mapping[str, Any] | None) -> Options:
+    """The options of a pipeline of diffusers, checked."""
+    require_arguments(Options, values or {}, "teacher.options")
+    return Options(**values or {})

@@ -12,21 +12,27 @@ from unistep.prediction import Prediction
 from unistep.process.base import NoiseProcess
 from unistep.types import Cond
 
+HALF = (torch.float16, torch.bfloat16)
+
 
 class Conditioner(Protocol):
-    """Turns labels (or, for other teachers, prompts) into conditions."""
+    """Turns labels into conditions; for teachers that read text a label is the index of a prompt."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Readable name of each class."""
+        """Readable name of each class, or the prompts."""
+        ...
+
+    def labels(self, seeds: Tensor) -> Tensor:
+        """Which class or prompt each seed has, [b] int64 -> [b] int64: a pure function of the seed."""
         ...
 
     def from_seeds(self, seeds: Tensor) -> Cond:
-        """The condition of each seed, [b] int64 -> cond: a pure function of the seed, uniform over classes."""
+        """The condition of each seed, `from_labels(labels(seeds))`: uniform over classes or prompts."""
         ...
 
     def from_labels(self, labels: Tensor) -> Cond:
-        """Class indices [b] -> cond."""
+        """Class (or prompt) indices [b] -> cond; -1 is "no condition"."""
         ...
 
     def null(self, rows: int) -> Cond:
@@ -92,8 +98,12 @@ class Teacher:
         return teacher_from_module(network, process, prediction, shape, **options)
 
     def trainable_copy(self) -> nn.Module:
-        """A copy of the denoiser with gradients on and dropout off, the start of generator and fake score."""
-        return copy.deepcopy(self.denoiser).eval().requires_grad_(True)
+        """A copy of the denoiser with gradients on and dropout off, the start of generator and fake score.
+
+        It is in float32 where the teacher is in half precision, which would round small updates away.
+        """
+        network = copy.deepcopy(self.denoiser).eval().requires_grad_(True)
+        return network.float() if any(p.dtype in HALF for p in network.parameters()) else network
 
     @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:

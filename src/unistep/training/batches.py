@@ -110,7 +110,7 @@ class Streams:
         device: where the tensors go.
         conditioner: makes the conditions of the unpaired stream; None = unconditional.
         pairs, images: the other streams.
-        pair_phases: phases that are given pairs; None = all.
+        pair_phases, image_phases: phases that are given pairs, real images; None = all.
     """
 
     def __init__(
@@ -124,13 +124,14 @@ class Streams:
         pairs: Pairs | None = None,
         images: Images | None = None,
         pair_phases: Sequence[str] | None = None,
+        image_phases: Sequence[str] | None = None,
     ):
         for name, rows in (("pairs", pairs), ("images", images)):
             if rows is not None and len(rows) == 0:
                 raise UserError(f"{name}: found 0 rows, expected at least one")
         self.seed, self.size, self.pair_size = seed, batch, pair_batch or batch
         self.device, self.conditioner, self.pairs, self.images = device, conditioner, pairs, images
-        self.pair_phases = pair_phases
+        self.pair_phases, self.image_phases = pair_phases, image_phases
 
     def batch(self, step: int, phase: str, part: Part) -> Batch:
         """One part of one phase's global batch.
@@ -155,20 +156,28 @@ class Streams:
 
     def pair_rows(self, step: int, phase: str, part: Part) -> tuple[Tensor | None, Tensor | None, Cond]:
         """z, x and condition of this part's pairs."""
-        if self.pairs is None or (self.pair_phases is not None and phase not in self.pair_phases):
+        if self.pairs is None or not takes_part(phase, self.pair_phases):
             return None, None, None
         share("training.pair_batch", self.pair_size, part)
         order = derived_seed(self.seed, "pairs of", phase)
         rows = self.pairs[part.take(rows_for_step(len(self.pairs), self.pair_size, order, step))]
-        return rows.z.to(self.device), rows.x.to(self.device), to_device(rows.cond, self.device)
+        cond = rows.cond
+        if self.conditioner is not None and isinstance(cond, Tensor):
+            cond = self.conditioner.from_labels(cond)
+        return rows.z.to(self.device), rows.x.to(self.device), to_device(cond, self.device)
 
     def image_rows(self, step: int, phase: str, part: Part) -> tuple[Tensor | None, Cond]:
         """This part's real images and their condition."""
-        if self.images is None:
+        if self.images is None or not takes_part(phase, self.image_phases):
             return None, None
         order = derived_seed(self.seed, "images of", phase)
         x, cond = self.images.rows(part.take(rows_for_step(len(self.images), self.size, order, step)))
         return x.to(self.device), to_device(cond, self.device)
+
+
+def takes_part(phase: str, phases: Sequence[str] | None) -> bool:
+    """Whether a phase is given a stream; None = every phase is."""
+    return phases is None or phase in phases
 
 
 def share(setting: str, rows: int, part: Part) -> int:

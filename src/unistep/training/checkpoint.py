@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
@@ -87,6 +88,31 @@ class Checkpoints:
             reader = HuggingFaceStorageReader(str(path))
             load(dict(tensors), storage_reader=reader, no_dist=not dist.is_initialized())
         return manifest["record"]
+
+    def averaged(self, step: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The averaged network of one step (its last weights where no average is kept) and its description.
+
+        For one process. See `train` for the description.
+
+        Returns:
+            Name -> float32 tensor in full; plain values.
+
+        Raises:
+            UserError: if a file is missing, shortened or changed, or the checkpoint has no description.
+        """
+        manifest = verify(self.path(step))
+        about = manifest["record"].get("averaged") or {}
+        if about.get("description") is None:
+            raise UserError(f"{self.path(step)}: found no description of its network; it cannot be opened by itself")
+        prefixes = (f"networks.{about['name']}.", "ema.")  # the average has no buffers of its own
+        shapes = manifest["tensors"].items()
+        tensors = {name: torch.empty(shape) for name, shape in shapes if name.startswith(prefixes)}
+        with quiet():
+            load(dict(tensors), storage_reader=HuggingFaceStorageReader(str(self.path(step))), no_dist=True)
+        state: dict[str, Tensor] = {}
+        for prefix in prefixes:
+            state |= {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+        return state, about["description"]
 
     def prune(self, best: int | None) -> None:
         """Removes all but the last `keep` and the best, and what killed runs left; runs on one rank."""
@@ -187,10 +213,14 @@ def same_tensors(path: Path, saved: Mapping[str, list[int]], wanted: Mapping[str
 
 
 def guarded(folder: Path, action: Callable[[], Any]) -> Any:
-    """Runs an action that writes; a failure of the file system becomes a UserError."""
+    """Runs an action that writes; a failure of the file system becomes a UserError, a Ctrl-C stays one."""
     try:
         return action()
     except (Exception, CheckpointException) as error:  # the latter is no Exception
+        if isinstance(error, CheckpointException) and any(
+            isinstance(failure, KeyboardInterrupt) for failure, _ in error.failures.values()
+        ):
+            raise KeyboardInterrupt from error
         cause = storage_cause(error)
         if cause is None:
             raise

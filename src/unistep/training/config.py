@@ -20,17 +20,20 @@ class OptimConfig(Settings):
     Attributes:
         lr: peak learning rate.
         betas, eps, weight_decay: AdamW's.
-        schedule: constant, or half a cosine from `lr` at step 0 to `lr * final_fraction` at the last step.
-        warmup: steps of linear warm-up, at the start and again after each of the method's milestones.
+        schedule: constant, or half a cosine or a line from `lr` at step 0 to `lr * final_fraction` at the last step.
+        restart: the schedule begins anew at each of the network's milestones and ends at the next.
+        warmup: steps of linear warm-up, at the start and again after each of the network's milestones: where one of its
+            loss terms is switched on or a stage begins (for a fake score that starts later, its first update).
         clip: largest L2 norm of the network's gradient; None = no clipping.
-        reset_at_milestones: forget Adam's moments when a loss term is switched on.
+        reset_at_milestones: forget Adam's moments there.
     """
 
     lr: float = Field(default=1e-4, gt=0)
     betas: tuple[Beta, Beta] = Field(default=(0.9, 0.999), strict=False)
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    restart: bool = False
     final_fraction: float = Field(default=0.0, ge=0, le=1)
     warmup: int = Field(default=0, ge=0)
     clip: float | None = Field(default=10.0, gt=0)

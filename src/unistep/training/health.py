@@ -1,7 +1,8 @@
 """A run that watches itself: alarms on a lagging fake score, drifting samples, lost diversity, exploding gradients."""
 
+import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
@@ -21,20 +22,19 @@ class SampleStatistics:
 
     Attributes:
         mean, std: over all values of all samples (brightness and contrast).
-        diversity: mean Euclidean distance between two samples' features.
+        diversity: mean distance between two samples over that of the teacher's; nan where there is no telling.
     """
 
     mean: float
     std: float
-    diversity: float
+    diversity: float = math.nan
 
 
 @torch.no_grad()
-def sample_statistics(x: Tensor, features: Callable[[Tensor], Tensor] | None = None) -> SampleStatistics:
-    """Statistics of samples x [b, *dims], b >= 2, with the values themselves as features if none are given."""
+def sample_statistics(x: Tensor) -> SampleStatistics:
+    """Mean and spread of samples x [b, *dims], b >= 2."""
     x = x.detach().float()
-    flat = (features(x) if features is not None else x).float().flatten(1)
-    return SampleStatistics(mean=float(x.mean()), std=float(x.std()), diversity=float(torch.pdist(flat).mean()))
+    return SampleStatistics(mean=float(x.mean()), std=float(x.std()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class HealthConfig(Settings):
         lag_rise: without the teacher's loss: fake loss against its own running median, above which it lags.
         mean_drift: difference of the means in units of the reference's std.
         std_ratio: the samples' std may be off the reference's by this factor either way.
-        min_diversity: diversity against the reference's, below which samples have collapsed.
+        min_diversity: diversity against the teacher's, below which samples have collapsed.
         grad_ratio: gradient norm against its running median.
     """
 
@@ -106,7 +106,7 @@ class HealthMonitor:
     """Collects readings and rings each alarm once until it has cleared: a window of readings without a reason.
 
     Args:
-        reference: the teacher's samples in the same statistics; None leaves drift and collapse unjudged.
+        reference: the teacher's samples in the same statistics; None leaves drift unjudged.
         steps: length of the run, for the default grace.
         config: thresholds.
     """
@@ -188,9 +188,9 @@ class HealthMonitor:
 
     def diversity_collapse(self, reading: Reading) -> str | None:
         """Samples of one batch are nearer to each other than the teacher's."""
-        if reading.samples is None or self.reference is None:
+        if reading.samples is None or math.isnan(reading.samples.diversity):
             return self.as_before("diversity_collapse")
-        self.note("diversity", reading.samples.diversity / self.reference.diversity)
+        self.note("diversity", reading.samples.diversity)
         ratio = self.windowed("diversity")
         if reading.step < self.grace or ratio is None or ratio >= self.config.min_diversity:
             return None
@@ -242,6 +242,6 @@ class HealthMonitor:
         return {
             "alarms": [asdict(alarm) for alarm in self.alarms],
             "ringing": sorted(self.ringing),
-            "reference": asdict(self.reference) if self.reference is not None else None,
+            "reference": {"mean": self.reference.mean, "std": self.reference.std} if self.reference else None,
             "last": {name: values[-1] for name, values in self.series.items() if values},
         }

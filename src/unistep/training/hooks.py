@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from unistep.methods.base import Method
 from unistep.training.ema import EMA
 from unistep.training.health import HealthConfig, SampleStatistics
+from unistep.types import Cond
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,7 @@ def eval_mode(network: nn.Module) -> Iterator[None]:
 
 Evaluate = Callable[[View], float | Mapping[str, float]]
 Preview = Callable[[View], None]
+Diversity = Callable[[Tensor, Cond], float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +65,16 @@ class Hooks:
     Attributes:
         evaluate: a number, lower is better, or several by name with the deciding one under `score`.
         preview: draws and writes a grid (rank 0 writes).
-        features: samples [b, *dims] -> features for the diversity alarm; None = the values themselves.
-        reference: statistics of the teacher's samples; None leaves drift and diversity unjudged.
+        diversity: samples [b, *dims] and their condition -> how far apart they lie over how far the teacher's do (nan:
+            too few to tell); None leaves it unjudged.
+        reference: statistics of the teacher's samples; None leaves drift unjudged.
         health: thresholds of the alarms.
         message: takes the lines for the user instead of progress bar and console; None = those.
     """
 
     evaluate: Evaluate | None = None
     preview: Preview | None = None
-    features: Callable[[Tensor], Tensor] | None = None
+    diversity: Diversity | None = None
     reference: SampleStatistics | None = None
     health: HealthConfig | None = None
     message: Callable[[str], None] | None = None

@@ -1,6 +1,7 @@
 """The loop that runs every method: resume, steps, logging, evaluation, checkpoints, a clean stop."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,11 +11,11 @@ from typing import Any, Literal
 
 import torch
 
-from unistep.methods.base import Method
+from unistep.methods.base import Batch, Method
 from unistep.training.batches import BatchSource
 from unistep.training.checkpoint import Checkpoints, read_record
 from unistep.training.config import TrainingConfig
-from unistep.training.distributed import any_rank, is_main, mean_over_ranks, on_main, resolve_device
+from unistep.training.distributed import any_rank, is_main, mean_over_ranks, on_main, resolve_device, world_size
 from unistep.training.ema import EMA
 from unistep.training.finite import require_finite_parameters
 from unistep.training.health import HealthMonitor, Reading, SampleStatistics, sample_statistics
@@ -24,7 +25,9 @@ from unistep.training.resume import binding, require_same_recipe
 from unistep.training.signals import StopSignals
 from unistep.training.state import TrainState
 from unistep.training.step import StepReport, train_step
+from unistep.training.timing import StepTimer
 from unistep.training.tracking import Tracker
+from unistep.types import joined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +36,8 @@ class TrainResult:
 
     Attributes:
         step: completed steps.
-        stopped: `done`, or `signal` when Ctrl-C or SIGTERM ended it early (the CLI exits with 130 then).
+        stopped: `done`, or `signal` when Ctrl-C or SIGTERM came before the end, be it in the last step or in its
+            evaluation (the CLI exits with 130 then).
         best_step, best_score: the best evaluation, None without any.
         checkpoint: the last checkpoint.
         ema: the average of the method's averaged network, None if the settings keep none.
@@ -54,6 +58,7 @@ def train(
     run_dir: Path | str,
     hooks: Hooks | None = None,
     recipe: Mapping[str, Any] | None = None,
+    description: Mapping[str, Any] | None = None,
 ) -> TrainResult:
     """Trains a method to the end, going on from the newest checkpoint in the run's folder if there is one.
 
@@ -67,12 +72,14 @@ def train(
         run_dir: metrics.jsonl, tensorboard/, health.json and checkpoints/ are written here.
         hooks: evaluation, previews, references.
         recipe: what must not change between two parts of a run, plain values; None = the loop's settings.
+        description: what `teachers.checkpoint` writes beside the averaged network's weights, so that any checkpoint can
+            be opened like a finished run; None = none can.
 
     Raises:
         UserError: settings that do not fit, a changed recipe, a damaged checkpoint, an unwritable folder.
         NonFiniteError: a value that is not finite, before it reached the weights.
     """
-    run = Run(method, batches, config, Path(run_dir), hooks or Hooks(), recipe)
+    run = Run(method, batches, config, Path(run_dir), hooks or Hooks(), recipe, description)
     devices = [run.device] if run.device.type == "cuda" else []
     with torch.random.fork_rng(devices), deterministic(config.deterministic), StopSignals() as signals:
         try:
@@ -93,10 +100,12 @@ class Run:
         run_dir: Path,
         hooks: Hooks,
         recipe: Mapping[str, Any] | None,
+        description: Mapping[str, Any] | None,
     ):
         self.batches, self.config, self.run_dir, self.hooks = batches, config, run_dir, hooks
         self.device = resolve_device(config.device)
         self.recipe = binding(recipe if recipe is not None else config.model_dump())
+        self.averaged = {"name": method.averaged, "description": description}
         monitor = HealthMonitor(hooks.reference, config.steps, hooks.health)
         self.state = TrainState.start(method, config, monitor)
         self.checkpoints = Checkpoints(run_dir / "checkpoints", config.checkpoint.keep)
@@ -111,34 +120,41 @@ class Run:
         """Steps until the last one or a signal."""
         if self.state.step == 0:
             self.preview()
-        while self.state.step < self.config.steps:
+        stop = False
+        while self.state.step < self.config.steps and not stop:
             self.timer.start()
             report = train_step(self.state, self.batches, self.config, self.device)
             self.timer.stop()
-            stop, save = any_rank(signals.received is not None, is_main() and self.time_to_save())
-            self.after_step(report, save or stop)
-            if stop and self.state.step < self.config.steps:
-                return self.stop_early()
-        return self.result("done", self.checkpoints.path(self.state.step))
+            stop = self.after_step(report, signals)
+        (stop,) = any_rank(signals.received is not None)  # one that came while the last step was saved counts as well
+        return self.stop_early() if stop else self.result("done")
 
-    def after_step(self, report: StepReport, save: bool) -> None:
-        """Logging, previews, evaluation and saving, each when its step has come."""
+    def after_step(self, report: StepReport, signals: StopSignals) -> bool:
+        """Logging, previews, evaluation and saving, each when its step has come; whether to stop."""
         self.progress.advance(self.state.step)
         if self.due(self.config.log_every) or self.state.step == 1:
             self.log(report)
-        try:
-            best = self.look()
-        except Exception:
-            self.save()  # whatever could not be looked at, nothing that was learnt is lost
-            raise
-        if save or best or self.last or self.due(self.config.checkpoint.every_steps):
+        best = self.look()
+        stop, by_clock = any_rank(signals.received is not None, is_main() and self.time_to_save())
+        if stop or by_clock or best or self.last or self.due(self.config.checkpoint.every_steps):
             self.save()
+        return stop
 
     def look(self) -> bool:
-        """Preview and evaluation, if due; whether this is the best so far."""
-        if self.due(self.config.preview_every):
-            self.preview()
-        return self.evaluate() if self.due(self.config.evaluate_every) else False
+        """Preview and evaluation, if due; whether this is the best so far.
+
+        Whatever could not be looked at, nothing that was learnt is lost: neither by an error nor by a second Ctrl-C,
+        which ends a long evaluation at once. On several ranks that one may come to each in another place, and saving
+        takes them all.
+        """
+        try:
+            if self.due(self.config.preview_every):
+                self.preview()
+            return self.evaluate() if self.due(self.config.evaluate_every) else False
+        except BaseException as error:
+            if isinstance(error, Exception) or world_size() == 1:
+                self.save()
+            raise
 
     def due(self, every: int | None) -> bool:
         """Whether something that happens every so many steps happens now; everything happens at the end."""
@@ -157,14 +173,14 @@ class Run:
     def stop_early(self) -> TrainResult:
         """Says how to go on."""
         self.progress.say(f"stopped after step {self.state.step}, saved; the same command goes on from here")
-        return self.result("signal", self.checkpoints.path(self.state.step))
+        return self.result("signal")
 
-    def result(self, stopped: Literal["done", "signal"], checkpoint: Path) -> TrainResult:
+    def result(self, stopped: Literal["done", "signal"]) -> TrainResult:
         """The call's answer."""
-        best = self.state.best
+        step, best = self.state.step, self.state.best
         return TrainResult(
-            step=self.state.step, stopped=stopped, best_step=self.state.best_step, best_score=best.get("score"),
-            checkpoint=checkpoint, ema=self.state.ema,
+            step=step, stopped=stopped, best_step=self.state.best_step, best_score=best.get("score"),
+            checkpoint=self.checkpoints.path(step), ema=self.state.ema,
         )  # fmt: skip
 
     # ------------------------------------------------------------------------------------------------- checkpoints
@@ -181,7 +197,7 @@ class Run:
     def save(self) -> None:
         """A checkpoint of the present step, unless a weight is not finite."""
         require_finite_parameters(self.state.optimizers, self.state.step)
-        record = self.state.record() | {"recipe": self.recipe}
+        record = self.state.record() | {"recipe": self.recipe, "averaged": self.averaged}
         self.checkpoints.save(self.state.step, self.state.tensors(), record, self.state.best_step)
         self.saved_at = time.monotonic()
 
@@ -200,14 +216,25 @@ class Run:
         norms = mean_over_ranks(self.state.take_peaks())
         fake_loss, teacher_loss = self.fake_losses(values)
         reading = Reading(step=self.state.step, fake_loss=fake_loss, teacher_loss=teacher_loss, grad_norms=norms)
-        if report.samples and sum(map(len, report.samples)) > 1:
-            samples = torch.cat(report.samples)
-            found = mean_over_ranks(dataclasses.asdict(sample_statistics(samples, self.hooks.features)))
-            values |= {f"samples/{name}": value for name, value in found.items()}
-            reading = dataclasses.replace(reading, samples=SampleStatistics(**found))
+        samples = self.statistics(report.made)
+        if samples is not None:
+            known = {name: value for name, value in dataclasses.asdict(samples).items() if not math.isnan(value)}
+            values |= {f"samples/{name}": value for name, value in known.items()}
+            reading = dataclasses.replace(reading, samples=samples)
         for alarm in self.state.health.observe(reading):
             self.progress.say(f"health, step {alarm.step}: {alarm.words}")
         self.tracker.health(self.state.health.report())
+
+    def statistics(self, made: list[Batch]) -> SampleStatistics | None:
+        """Of the samples of a step, averaged over ranks; None for fewer than two."""
+        parts = [batch.samples for batch in made if batch.samples is not None]
+        if sum(map(len, parts)) < 2:
+            return None
+        found = dataclasses.asdict(sample_statistics(torch.cat(parts)))
+        if self.hooks.diversity is not None:
+            cond = joined(*(batch.cond for batch in made))
+            found["diversity"] = self.hooks.diversity(torch.cat(parts), cond)
+        return SampleStatistics(**mean_over_ranks(found))
 
     def fake_losses(self, values: Mapping[str, float]) -> tuple[float | None, float | None]:
         """What the method logs as `fake_denoise` and `teacher_denoise`, else the term `denoise` of its fake score."""
@@ -242,27 +269,6 @@ class Run:
             return False
         self.state.best = {"step": self.state.step, "score": scores["score"]}
         return True
-
-
-class StepTimer:
-    """Seconds per step since the last log line."""
-
-    def __init__(self, batch: int):
-        self.batch, self.steps, self.seconds, self.started = batch, 0, 0.0, 0.0
-
-    def start(self) -> None:
-        """A step begins."""
-        self.started = time.perf_counter()
-
-    def stop(self) -> None:
-        """A step has ended."""
-        self.steps, self.seconds = self.steps + 1, self.seconds + time.perf_counter() - self.started
-
-    def values(self) -> dict[str, float]:
-        """Step time and images per second, and a fresh start."""
-        per_step = self.seconds / max(self.steps, 1)
-        self.steps, self.seconds = 0, 0.0
-        return {"seconds_per_step": per_step, "images_per_second": self.batch / per_step}
 
 
 @contextmanager

@@ -18,11 +18,13 @@ def learning_rate(config: OptimConfig, step: int, steps: int, milestones: Sequen
 
     The schedule's value times min(1, (s + 1) / warmup), with s the steps since the start or the last milestone.
     """
-    since = step - max((m for m in milestones if m <= step), default=0)
-    rise = min(1.0, (since + 1) / config.warmup) if config.warmup else 1.0
+    last = max((m for m in milestones if m <= step), default=0)
+    rise = min(1.0, (step - last + 1) / config.warmup) if config.warmup else 1.0
     if config.schedule == "constant":
         return config.lr * rise
-    fall = 0.5 * (1 + math.cos(math.pi * step / steps))
+    first, end = (last, min((m for m in milestones if m > step), default=steps)) if config.restart else (0, steps)
+    done = (step - first) / (end - first)
+    fall = 0.5 * (1 + math.cos(math.pi * done)) if config.schedule == "cosine" else 1 - done
     return config.lr * rise * (config.final_fraction + (1 - config.final_fraction) * fall)
 
 

@@ -1,12 +1,11 @@
 """What the user sees while training: a progress bar in a terminal, single quiet lines elsewhere."""
 
-import time
 from collections.abc import Callable, Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-QUIET_SECONDS = 15.0  # least time between two lines where there is no terminal
+from unistep.progress import Pace, duration
 
 
 class ProgressDisplay:
@@ -22,7 +21,7 @@ class ProgressDisplay:
     def __init__(self, steps: int, done: int, enabled: bool = True, message: Callable[[str], None] | None = None):
         self.steps, self.enabled, self.message = steps, enabled, message
         self.console = Console(stderr=True)
-        self.last_line = -QUIET_SECONDS
+        self.pace = Pace()
         self.bar: Progress | None = None
         if enabled and message is None and self.console.is_terminal:
             self.bar = Progress(
@@ -43,8 +42,7 @@ class ProgressDisplay:
             self.bar.update(
                 self.task, values=describe({k: v for k, v in values.items() if k != "images_per_second"}, 3)
             )
-        elif self.enabled and (time.monotonic() - self.last_line > QUIET_SECONDS or step == self.steps):
-            self.last_line = time.monotonic()
+        elif self.enabled and (self.pace.due() or step == self.steps):
             left = (self.steps - step) * values.get("seconds_per_step", 0.0)
             self.say(f"step {step}/{self.steps}  {describe(values)}  {duration(left)} left")
 
@@ -71,9 +69,3 @@ def describe(values: Mapping[str, float], digits: int = 4) -> str:
     if "images_per_second" in values:
         shown.append(f"{values['images_per_second']:.0f} images/s")
     return "  ".join(shown)
-
-
-def duration(seconds: float) -> str:
-    """75 -> 1:15."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

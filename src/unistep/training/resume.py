@@ -8,9 +8,9 @@ from unistep.errors import UserError
 
 FREE = (
     "device", "strategy", "accumulate", "log_every", "preview_every", "evaluate_every",
-    "checkpoint", "compile",
+    "checkpoint", "compile", "pairs.path", "generator.weights", "fit.max_error", "teacher.certify",
 )  # fmt: skip
-"""Settings of the loop that may change between two parts of a run: they do not change what is learnt."""
+"""Settings that may change between two parts of a run: they do not change what is learnt."""
 
 
 def flatten(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -21,11 +21,15 @@ def flatten(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def is_free(key: str) -> bool:
+    """Whether a flat key names a free setting, in whichever `training` section it stands (`fit.training.log_every`)."""
+    own = f".{key}".rpartition(".training.")[2].removeprefix(".")
+    return any(own == free or own.startswith(free + ".") for free in FREE)
+
+
 def binding(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The flat settings that a resumed run must share, as JSON would read them back."""
-    free = tuple(prefix + key for key in FREE for prefix in ("", "training."))
-    flat = {k: v for k, v in flatten(recipe).items() if not any(k == f or k.startswith(f + ".") for f in free)}
-    return json.loads(json.dumps(flat))
+    return json.loads(json.dumps({key: value for key, value in flatten(recipe).items() if not is_free(key)}))
 
 
 def require_same_recipe(saved: Mapping[str, Any], current: Mapping[str, Any], where: str) -> None:

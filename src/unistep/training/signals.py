@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop after the step; a second one stops at once."""
+"""Ctrl-C and SIGTERM as a wish to stop after the step and its evaluation; a second one stops at once."""
 
 import signal
 import threading

@@ -52,11 +52,16 @@ class TrainState:
         return int(self.best["step"]) if self.best else None
 
     def tensors(self) -> dict[str, Tensor]:
-        """Flat name -> the live tensors, `networks.*`, `optim.*`, `ema.*`; writing into them restores the run."""
+        """Flat name -> the live tensors, `networks.*`, `optim.*`, `carried.*`, `ema.*`.
+
+        Writing into them restores the run.
+        """
         flat: dict[str, Tensor] = {}
         for name, network in self.method.networks.items():
             flat |= {f"networks.{name}.{key}": value for key, value in unwrap(network).state_dict().items()}
             flat |= {f"optim.{name}.{key}": value for key, value in self.optimizers[name].state().items()}
+        for name, network in self.method.carried.items():
+            flat |= {f"carried.{name}.{key}": value for key, value in unwrap(network).state_dict().items()}
         if self.ema is not None:
             flat |= {f"ema.{key}": value for key, value in self.ema.shadow.items()}
         return flat

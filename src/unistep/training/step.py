@@ -27,14 +27,14 @@ class StepReport:
         logs: the method's scalars, likewise.
         norms: network -> gradient norm before clipping, of its last update.
         lrs: network -> learning rate.
-        samples: the generator's outputs of the step, by micro-batch.
+        made: the batches that carry the generator's samples of the step, one per micro-batch.
     """
 
     terms: dict[str, list[Tensor]] = field(default_factory=dict)
     logs: dict[str, list[Tensor]] = field(default_factory=dict)
     norms: dict[str, Tensor] = field(default_factory=dict)
     lrs: dict[str, float] = field(default_factory=dict)
-    samples: list[Tensor] = field(default_factory=list)
+    made: list[Batch] = field(default_factory=list)
 
     def add(self, output: LossOutput) -> None:
         """Takes note of one micro-batch."""
@@ -57,18 +57,19 @@ def mean(parts: list[Tensor]) -> float:
 
 
 def train_step(state: TrainState, batches: BatchSource, config: TrainingConfig, device: torch.device) -> StepReport:
-    """Runs the phases of step `state.step`, updates the average and counts the step.
+    """Runs the phases of step `state.step`, updates what follows the networks and counts the step.
 
     Raises:
         NonFiniteError: before the optimiser step that would have used a value that is not finite.
     """
-    report, made = StepReport(), []
+    report, milestones = StepReport(), state.method.milestones()
     for name, optimizer in state.optimizers.items():
-        report.lrs[name] = optimizer.set_step(state.step, config.steps, state.method.milestones())
+        report.lrs[name] = optimizer.set_step(state.step, config.steps, milestones.get(name, ()))
     for phase in state.method.phases(state.step):
-        made = run_phase(PhaseRun(state, batches, config, device, phase), made, report)
+        report.made = run_phase(PhaseRun(state, batches, config, device, phase), report)
     if state.ema is not None:
         state.ema.update(state.step)
+    state.method.after_step(state.step)
     state.step += 1
     return report
 
@@ -116,14 +117,14 @@ def seed_layers(seed: int, device: torch.device) -> None:
         torch.cuda.manual_seed(seed)
 
 
-def run_phase(run: PhaseRun, made: list[Batch], report: StepReport) -> list[Batch]:
+def run_phase(run: PhaseRun, report: StepReport) -> list[Batch]:
     """Gradients over all micro-batches, then one update; returns the batches that carry samples for later phases."""
     set_trainable(run.state.method.networks, run.state.optimizers, run.phase.trains)
     finite: dict[str, Tensor] = {}
     carrying: list[Batch] = []
     for micro in range(run.config.accumulate):
         sync_gradients(run.state.method.networks, run.phase, last=micro == run.config.accumulate - 1)
-        batch = run.batch(micro, made)
+        batch = run.batch(micro, report.made)
         output = run.loss(batch, micro)
         (output.total() / run.config.accumulate).backward()
         note_finite(finite, output)
@@ -131,8 +132,7 @@ def run_phase(run: PhaseRun, made: list[Batch], report: StepReport) -> list[Batc
         if output.samples is not None:
             carrying.append(dataclasses.replace(batch, samples=output.samples.detach()))
     update(run, finite, report)
-    report.samples = [b.samples for b in carrying if b.samples is not None] or report.samples
-    return carrying or made
+    return carrying or report.made
 
 
 def update(run: PhaseRun, finite: Mapping[str, Tensor], report: StepReport) -> None:

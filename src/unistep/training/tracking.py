@@ -2,11 +2,11 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.training.distributed import on_main
 
@@ -98,10 +98,8 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Replaces a text file in one go."""
-    draft = path.with_name(f".{path.name}.draft")
     try:
-        draft.write_text(text)
-        os.replace(draft, path)
+        atomic_write(path, text.encode())
     except OSError as error:
         raise unwritable(path.parent, error) from error
 

@@ -1,0 +1,260 @@
+"""How long an entry of a comparison may train: the longest training whose pairs and steps fit the budget."""
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from unistep.api.distilling import ingredients
+from unistep.api.pairing import sampler_of
+from unistep.api.runs import settings
+from unistep.api.teachers import Starting
+from unistep.atomic import atomic_write
+from unistep.errors import UserError
+from unistep.methods.base import Method
+from unistep.methods.ingredients import Ingredients
+from unistep.pairs.solve import TileSolver
+from unistep.pairs.store import covering_shards
+from unistep.recipes.comparison import Budget
+from unistep.recipes.load import recipe_from_values
+from unistep.recipes.schema import DistillRecipe, PairsConfig
+from unistep.teachers.teacher import Teacher
+from unistep.training.batches import Streams, TensorImages
+from unistep.training.metering import Pattern, StepCost, counted, measure_step, pattern
+from unistep.types import Cond, select
+
+LONGEST = 10**8  # steps; nobody trains longer
+TIMED = 3  # steps, and tiles of pairs, that a budget of minutes is planned from
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What an entry does with its budget.
+
+    Attributes:
+        steps: of the training.
+        step_evaluations, pair_evaluations: network evaluations of training and pairs, see `training.metering`.
+        pair_rows: pairs that are made for it.
+        memory: bytes at the peak of the metered steps, None where nobody counts.
+        made_for: hash of recipe, teacher and budget.
+    """
+
+    steps: int
+    step_evaluations: int
+    pair_evaluations: int
+    pair_rows: int
+    memory: int | None
+    made_for: str
+
+    @property
+    def evaluations(self) -> int:
+        """All of them."""
+        return self.step_evaluations + self.pair_evaluations
+
+
+def plan_entry(recipe: DistillRecipe, budget: Budget, start: Starting, device: torch.device, file: Path) -> Plan:
+    """The plan of an entry, made once and kept in `file`: what was timed is not timed again.
+
+    Raises:
+        UserError: for a budget that does not even pay for the pairs and a first step.
+    """
+    key = json.dumps([settings(recipe), budget.model_dump(), start.teacher.sha256, str(device)], sort_keys=True)
+    made_for = hashlib.sha256(key.encode()).hexdigest()
+    if file.is_file() and (known := read_plan(file)).made_for == made_for:
+        return known
+    meter = Meter(recipe, start, device, timed=TIMED if budget.minutes is not None else 0)
+    plan = meter.plan(budget, made_for)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(file, (json.dumps(asdict(plan), indent=2) + "\n").encode())
+    return plan
+
+
+def read_plan(file: Path) -> Plan:
+    """What `plan_entry` wrote.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    try:
+        return Plan(**json.loads(file.read_text()))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{file}: no readable plan ({error}); delete this one file, it is made anew") from error
+
+
+def of_length(recipe: DistillRecipe, steps: int) -> DistillRecipe:
+    """The recipe with a training of another length; its milestones keep their share of it, rounded down.
+
+    Raises:
+        UserError: for a length too short for the method.
+    """
+    values, written_for = recipe.model_dump(mode="json"), recipe.training.steps
+    values["training"]["steps"] = steps
+    for name in type(recipe.method).milestones:
+        if values["method"][name] is not None:
+            values["method"][name] = values["method"][name] * steps // written_for
+    moved = recipe_from_values(values, recipe.name)
+    assert isinstance(moved, DistillRecipe)
+    return moved
+
+
+def longest(cost: Callable[[int], float | None], budget: float) -> int | None:
+    """The largest number of steps that costs at most `budget`; None if there is none.
+
+    Args:
+        cost: of a number of steps, growing; None for a training too short to be one.
+        budget: what may be spent.
+    """
+
+    def fits(steps: int) -> bool:
+        return (spent := cost(steps)) is None or spent <= budget
+
+    low, high = 0, 1
+    while fits(high) and high < LONGEST:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low if low > 0 and cost(low) is not None else None
+
+
+class Meter:
+    """Measures what an entry's pairs and steps cost: one step of each pattern of phases, when it is first met.
+
+    Args:
+        recipe: of the entry, at the length that it is written for.
+        start: teacher and network.
+        device: where both are.
+        timed: repetitions that are timed; 0 = evaluations alone are counted.
+    """
+
+    def __init__(self, recipe: DistillRecipe, start: Starting, device: torch.device, timed: int = 0):
+        self.recipe, self.start, self.device, self.timed = recipe, start, device, timed
+        plain = recipe.training.model_copy(update={"compile": False})
+        self.made_of = ingredients(recipe.model_copy(update={"training": plain}), start, device)
+        self.shared = start.copy().cpu()  # where only the phases are asked for, all networks are this one
+        self.costs: dict[Pattern, StepCost] = {}
+        self.spent: dict[int, tuple[int, float] | None] = {}
+
+    def plan(self, budget: Budget, made_for: str) -> Plan:
+        """The longest training within a budget.
+
+        Raises:
+            UserError: if there is none.
+        """
+        rows, pair_evaluations, pair_seconds = self.pairs()
+        in_time = budget.minutes is not None
+        total = 60 * budget.minutes if budget.minutes is not None else float(budget.evaluations or 0)
+        left = total - (pair_seconds if in_time else pair_evaluations)
+        steps = longest(lambda n: None if (spent := self.training(n)) is None else spent[in_time], left)
+        spent = self.training(steps) if steps else None
+        if steps is None or spent is None:
+            unit, pairs = ("minutes", pair_seconds / 60) if in_time else ("evaluations", pair_evaluations)
+            raise UserError(
+                f"budget.{unit}: found {total / 60 if in_time else total:g}, expected more for {self.recipe.name}: its "
+                f"pairs take {pairs:g} and the shortest training comes on top; raise the budget or lower pairs.count"
+            )
+        memory = [cost.memory for cost in self.costs.values() if cost.memory is not None]
+        return Plan(
+            steps=steps, step_evaluations=spent[0], pair_evaluations=pair_evaluations, pair_rows=rows,
+            memory=max(memory, default=None), made_for=made_for,
+        )  # fmt: skip
+
+    def training(self, steps: int) -> tuple[int, float] | None:
+        """Evaluations and seconds of a training of that many steps; None if it is too short to be one."""
+        if steps not in self.spent:
+            try:
+                recipe = of_length(self.recipe, steps)
+            except UserError:
+                recipe = None
+            self.spent[steps] = None if recipe is None else self.sum_of(recipe)
+        return self.spent[steps]
+
+    def sum_of(self, recipe: DistillRecipe) -> tuple[int, float]:
+        """Evaluations and seconds of a training, its patterns measured as far as they are new."""
+        outline = recipe.method.build(self.ingredients(recipe, own_networks=False))
+        found, first = Counter[Pattern](), dict[Pattern, int]()
+        for step in range(recipe.training.steps):
+            shape = pattern(outline, step)
+            found[shape] += 1
+            first.setdefault(shape, step)
+        for shape in found.keys() - self.costs.keys():
+            self.costs[shape] = self.measured(recipe, first[shape])
+        costs = [(count, self.costs[shape]) for shape, count in found.items()]
+        return sum(n * c.evaluations for n, c in costs), sum(n * (c.seconds or 0.0) for n, c in costs)
+
+    def measured(self, recipe: DistillRecipe, step: int) -> StepCost:
+        """One step of a training."""
+
+        def build() -> Method:
+            return recipe.method.build(self.ingredients(recipe, own_networks=True))
+
+        batches = stand_ins(recipe, self.start.teacher, self.device)
+        denoiser = self.start.teacher.denoiser
+        return measure_step(build, denoiser, batches, recipe.training, self.device, step, self.timed)
+
+    def ingredients(self, recipe: DistillRecipe, own_networks: bool) -> Ingredients:
+        """What the method is built from at this length; with networks of its own it can be trained."""
+        made_of = dataclasses.replace(self.made_of, steps=recipe.training.steps)
+        if own_networks:
+            return made_of
+        return dataclasses.replace(made_of, copy=lambda: self.shared, prepare=lambda network: network)
+
+    def pairs(self) -> tuple[int, int, float]:
+        """Rows, evaluations and seconds of the pairs, whole shards as they are made; nothing where none are needed."""
+        config, teacher = self.recipe.pairs, self.start.teacher
+        if config is None or not self.recipe.method.needs_pairs:
+            return 0, 0, 0.0
+        solver = TileSolver(teacher, sampler_of(config), self.recipe.teacher.guidance, config.dtype, self.device)
+        rows = rows_made(config)
+        with counted([teacher.denoiser]) as tally:
+            solver(config.first_seed, 1)
+        started = time.perf_counter()
+        for _ in range(self.timed):
+            solver(config.first_seed, config.tile)
+        seconds = (time.perf_counter() - started) / max(1, self.timed)
+        return rows, rows * tally.evaluations, rows / config.tile * seconds
+
+
+def rows_made(config: PairsConfig) -> int:
+    """Pairs that are made for a request: whole tiles."""
+    return config.tile * len(covering_shards(config.first_seed, config.count, config.tile))
+
+
+# ---------------------------------------------------------------------------------------------- batches to be metered
+
+
+@dataclass(frozen=True)
+class PairRows:
+    """Rows that stand in for pairs that are not made yet, a `Pairs` of any number of them."""
+
+    z: Tensor
+    x: Tensor
+    cond: Cond
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+    def __getitem__(self, index: Tensor) -> "PairRows":
+        return PairRows(self.z[index], self.x[index], select(self.cond, index))
+
+
+def stand_ins(recipe: DistillRecipe, teacher: Teacher, device: torch.device) -> Streams:
+    """Batches of the entry's shapes: noise in the place of pairs and real images, which need not be there yet."""
+    training, method, conditioner = recipe.training, recipe.method, teacher.conditioner
+    seeds = torch.arange(max(training.batch, training.pair_batch or 0))
+    draws = torch.Generator().manual_seed(0)
+    z = torch.randn(len(seeds), *teacher.shape, generator=draws)
+    labels = None if conditioner is None else conditioner.labels(seeds)
+    cond = None if conditioner is None else conditioner.from_seeds(seeds)
+    return Streams(
+        seed=training.seed, batch=training.batch, pair_batch=training.pair_batch, device=device,
+        conditioner=conditioner, pairs=PairRows(z, z.clamp(-1, 1), labels) if method.needs_pairs else None,
+        images=TensorImages(z.clamp(-1, 1), cond) if method.needs_data else None,
+    )  # fmt: skip

@@ -1,0 +1,282 @@
+"""`compare`: one teacher, one judge, one budget, several entries; each an ordinary run, then one table and one page."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from unistep.api.budgets import Plan, of_length, plan_entry
+from unistep.api.compared import Finished, entry_row, reference_rows, solver_row
+from unistep.api.distilling import distill
+from unistep.api.draws import Draws, Model, generated, solved_teacher, teacher_draws
+from unistep.api.evaluating import NO_JUDGE, TEACHER
+from unistep.api.judges import AnyJudge, PointReference, find_judge, point_reference
+from unistep.api.runs import load_run_recipe, open_run, record_start, settings
+from unistep.api.shared import Shared
+from unistep.api.solver_rows import SolverRow, judge_solver, result_file, solver_rows, unavailable
+from unistep.api.talk import Talk
+from unistep.errors import UserError
+from unistep.evaluation import Candidate, Evaluation
+from unistep.evaluation.comparison import ComparedRow, Comparison
+from unistep.recipes.comparison import Budget, CompareRecipe
+from unistep.recipes.entries import Skipped, base_guidance, entry_recipe
+from unistep.recipes.load import Recipe, recipe_of
+from unistep.recipes.schema import DistillRecipe
+from unistep.reports import print_comparison, write_comparison, write_samples
+from unistep.teachers.checkpoint import load_generator
+from unistep.teachers.teacher import Teacher
+from unistep.training.distributed import resolve_device
+
+SOLVERS = "solvers"
+NOTES = (
+    "evaluations are those of pairs and training, a backward pass counted as one through a network and one more into "
+    "its weights",
+    "minutes are those of the pairs and of the training's steps",
+)
+
+
+def compare(
+    recipe: str | Path | Recipe,
+    *,
+    out: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    only: Iterable[str] = (),
+    teacher: Teacher | None = None,
+    device: str = "auto",
+    quiet: bool = False,
+) -> Path:
+    """Runs what a comparison has not run yet, then writes its table, figure, sample grid and page.
+
+    Args:
+        recipe: a compare recipe: built-in name, path or loaded.
+        out: the comparison's folder; None = runs/<recipe name>. Each entry is a run of `distill` in
+            OUT/<entry>/seed-<n>.
+        overrides: `a.b=c` items.
+        only: entries to run now, `solvers` among them; none = everything. The table shows whatever has been run.
+        teacher: your own teacher, instead of the base recipe's.
+        device: auto, cpu or cuda.
+        quiet: print nothing.
+
+    Returns:
+        The comparison's folder, with compare.json and compare.html.
+
+    Raises:
+        UserError: for mistakes in the recipe or an entry's, a budget too small, nothing to judge by, several ranks.
+        KeyboardInterrupt: after Ctrl-C, with everything saved.
+    """
+    flags = [] if device == "auto" else [f"set.training.device={device}"]
+    resolved, say = recipe_of(CompareRecipe, recipe, [*overrides, *flags]), Talk(quiet)
+    if (ranks := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise UserError(f"compare: found {ranks} ranks, expected one process; divide the entries with --only instead")
+    chosen, solvers = chosen_names(resolved, tuple(only)), tuple(solver_rows(resolved.solvers))
+    found = {name: entry_recipe(resolved, name) for name in resolved.entries}
+    missing = [entry for entry in found.values() if isinstance(entry, Skipped)]
+    recipes = {name: entry for name, entry in found.items() if isinstance(entry, DistillRecipe)}
+    if not recipes:
+        raise UserError(f"{resolved.name}: found no entry that can be run: {missing[0].name}: {missing[0].reason}")
+    where = resolve_device(device)
+    folder = open_run(resolved, Path(out) if out else None)
+    record_start(folder, where)
+    shared = Shared(folder / "shared", where, say, quiet, teacher)
+    work = Work(resolved, folder, where, say, quiet, shared)
+    entries = work.planned(recipes)
+    for name in filter(entries.__contains__, chosen):
+        for seed in resolved.seeds:
+            work.run(entries[name], seed)
+    work.conclude(entries, missing, solvers, SOLVERS in chosen)
+    return folder
+
+
+def chosen_names(recipe: CompareRecipe, only: tuple[str, ...]) -> list[str]:
+    """The entries to run, in the recipe's order, and `solvers`.
+
+    Raises:
+        UserError: for a name that the recipe does not have.
+    """
+    known = [*recipe.entries, SOLVERS]
+    for name in only:
+        if name not in known:
+            raise UserError(f"--only {name}: no such entry; expected one of {', '.join(known)}")
+    return [name for name in known if not only or name in only]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry with its plan; `recipe` is of the planned length."""
+
+    name: str
+    recipe: DistillRecipe
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class Work:
+    """A comparison at work."""
+
+    recipe: CompareRecipe
+    folder: Path
+    device: torch.device
+    say: Talk
+    quiet: bool
+    shared: Shared
+
+    # --------------------------------------------------------------------------------------------------------- runs
+
+    def planned(self, recipes: dict[str, DistillRecipe]) -> dict[str, Entry]:
+        """The entries at the lengths that the budget allows.
+
+        Raises:
+            UserError: for an entry that the budget does not pay for, or a teacher that nothing can judge.
+        """
+        entries: dict[str, Entry] = {}
+        for name, written in recipes.items():
+            recipe = self.shared.with_pairs(written)
+            start = self.shared.start(recipe)
+            self.judging(recipe, start.teacher)
+            plan = plan_entry(recipe, self.recipe.budget, start, self.device, self.folder / "shared" / f"{name}.json")
+            self.say(f"{name}: {plan.steps:,} steps, {plan.evaluations:,} evaluations")
+            entries[name] = Entry(name, of_length(recipe, plan.steps), plan)
+        return entries
+
+    def place(self, name: str, seed: int) -> Path:
+        """The folder of a run."""
+        return self.folder / name / f"seed-{seed}"
+
+    def run(self, entry: Entry, seed: int) -> None:
+        """One run of an entry, unless it is there."""
+        place, recipe = self.place(entry.name, seed), seeded(entry.recipe, seed)
+        if is_done(place, recipe):
+            return
+        self.say(f"{entry.name}, seed {seed}: {place}")
+        (place / "evaluation.json").unlink(missing_ok=True)  # of other settings: a row must not outlive them
+        self.shared.make_pairs(recipe)
+        self.shared.into(recipe, open_run(recipe, place))
+        distill(recipe, out=place, teacher=self.shared.own, quiet=self.quiet)
+
+    def finished(self, entry: Entry) -> Finished | Skipped:
+        """An entry's runs, those that are there."""
+        places = {seed: self.place(entry.name, seed) for seed in self.recipe.seeds}
+        runs = {seed: run for seed, run in places.items() if is_done(run, seeded(entry.recipe, seed))}
+        if not runs:
+            return Skipped(entry.name, "not run yet")
+        evaluations = {seed: Evaluation.load(run / "evaluation.json") for seed, run in runs.items()}
+        return Finished(entry.name, entry.recipe, entry.plan, runs, evaluations)
+
+    # ---------------------------------------------------------------------------------------------------- the result
+
+    def conclude(
+        self, entries: dict[str, Entry], missing: list[Skipped], solvers: tuple[SolverRow, ...], judge_solvers: bool
+    ) -> None:
+        """Judges the solvers if asked, and writes what there is to show."""
+        base = self.base(entries)
+        missing = [*missing, *(absent for row in solvers if (absent := unavailable(row)) is not None)]
+        shown = [row for row in solvers if unavailable(row) is None and (judge_solvers or self.known(row, base))]
+        judged = self.solvers(shown, base)
+        every = [self.finished(entry) for entry in entries.values()]
+        done = [entry for entry in every if isinstance(entry, Finished)]
+        missing += [entry for entry in every if isinstance(entry, Skipped)]
+        if not done:
+            self.say("no entry has been run yet: table, figure and page come with the first")
+            return
+        self.draw(done, shown, base)
+        comparison = self.comparison(done, judged, missing)
+        comparison.save(self.folder / "compare.json")
+        page = write_comparison(self.folder, comparison)
+        if not self.quiet:
+            print_comparison(comparison)
+        self.say(f"page: {page}")
+
+    def base(self, entries: dict[str, Entry]) -> DistillRecipe:
+        """An entry's recipe at the base's guidance: what solvers are judged and drawn by."""
+        recipe = next(iter(entries.values())).recipe
+        teacher = recipe.teacher.model_copy(update={"guidance": base_guidance(self.recipe)})
+        return recipe.model_copy(update={"teacher": teacher})
+
+    def known(self, row: SolverRow, base: DistillRecipe) -> bool:
+        """Whether a solver has been judged before."""
+        return result_file(row, base, self.shared.start(base).teacher, self.folder / SOLVERS).is_file()
+
+    def solvers(self, rows: list[SolverRow], recipe: DistillRecipe) -> list[ComparedRow]:
+        """The teacher under each solver, judged as the base is."""
+        teacher = self.shared.start(recipe).teacher
+        judge, _ = self.judging(recipe, teacher)
+        place = self.folder / SOLVERS
+        return [
+            solver_row(row, judge_solver(row, recipe, teacher, judge, place, self.device, self.say)) for row in rows
+        ]
+
+    def judging(self, recipe: DistillRecipe, teacher: Teacher) -> tuple[AnyJudge | None, PointReference | None]:
+        """What judges the entries: a judge of images, or exact points.
+
+        Raises:
+            UserError: if there is neither, because a comparison that measures nothing is none.
+        """
+        place = self.shared.teacher_folder(recipe)
+        judge = find_judge(recipe, teacher, place, self.device, self.say)
+        reference = None if judge is not None else point_reference(teacher, recipe.evaluation.samples)
+        if judge is None and reference is None:
+            raise UserError(NO_JUDGE)
+        return judge, reference
+
+    def draw(self, entries: list[Finished], solvers: list[SolverRow], base: DistillRecipe) -> None:
+        """Samples of every row from the same seeds: teacher, solvers, each entry's first seed."""
+        teacher = self.shared.start(base).teacher
+        _, points = self.judging(base, teacher)
+        scale = base.teacher.guidance
+        rows = [candidate(TEACHER, *solved_teacher(teacher, base.evaluation.solver, scale, self.device))]
+        rows += [candidate(row.name, *solved_teacher(teacher, row.solver, scale, self.device)) for row in solvers]
+        for entry in entries:
+            generator, _, _ = load_generator(next(iter(entry.runs.values())), teacher)
+            model: Model = generated(generator.to(self.device))
+            rows.append(candidate(entry.name, teacher_draws(teacher, model, self.device), generator.steps.count))
+        real = None if points is None else points.real
+        first_seed = base.evaluation.first_seed
+        write_samples(self.folder, rows, first_seed=first_seed, real=real, is_points=points is not None)
+
+    def comparison(self, entries: list[Finished], solvers: list[ComparedRow], missing: list[Skipped]) -> Comparison:
+        """Everything that the table, the figure and the page show."""
+        first = entries[0].evaluation
+        return Comparison(
+            name=self.recipe.name,
+            about=self.recipe.about,
+            kind=first.kind,
+            distance=first.distance,
+            budget=in_words(self.recipe.budget),
+            rows=(*reference_rows(entries), *solvers, *(entry_row(entry, self.folder) for entry in entries)),
+            missing={absent.name: absent.reason for absent in missing},
+            notes=NOTES,
+            teacher=first.teacher,
+            judge=first.judge,
+        )
+
+
+def seeded(recipe: DistillRecipe, seed: int) -> DistillRecipe:
+    """An entry's recipe with one of the comparison's seeds."""
+    name = f"{recipe.name}-seed-{seed}"
+    return recipe.model_copy(update={"name": name, "training": recipe.training.model_copy(update={"seed": seed})})
+
+
+def is_done(run: Path, recipe: DistillRecipe) -> bool:
+    """Whether a run of this very recipe has been trained and judged."""
+    if not (run / "evaluation.json").is_file():
+        return False
+    stored = load_run_recipe(run)
+    return (
+        isinstance(stored, DistillRecipe)
+        and settings(stored) == settings(recipe)
+        and stored.evaluation == recipe.evaluation
+    )
+
+
+def candidate(name: str, draws: Draws, nfe: int) -> Candidate:
+    """A row of the grid."""
+    return Candidate(name=name, sample=draws, nfe=nfe)
+
+
+def in_words(budget: Budget) -> str:
+    """The budget of each entry."""
+    if budget.minutes is not None:
+        return f"{budget.minutes:g} minutes each, as planned from timed steps"
+    return f"{budget.evaluations:,} network evaluations each"

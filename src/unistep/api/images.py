@@ -1,0 +1,45 @@
+"""The real images that a distillation learns from: files in the teacher's space, or exact samples of its mixture."""
+
+import torch
+
+from unistep.data import ImageDataset, load_images
+from unistep.errors import UserError
+from unistep.recipes.schema import ExactData, RealImages
+from unistep.teachers.analytic import GaussianMixture
+from unistep.teachers.teacher import Teacher
+from unistep.training.batches import EncodedImages, Images, TensorImages
+
+
+def real_images(config: RealImages, teacher: Teacher) -> Images:
+    """The stream of real images.
+
+    Raises:
+        UserError: for images that are not of the teacher's kind, or exact samples of a teacher that has none.
+    """
+    if isinstance(config, ExactData):
+        return exact_samples(config, teacher)
+    found = load_images(config)
+    require_alike(found, teacher)
+    labels = None if teacher.conditioner is None else found.labels
+    return EncodedImages(found.images, labels, teacher.codec, teacher.conditioner)
+
+
+def exact_samples(config: ExactData, teacher: Teacher) -> TensorImages:
+    """Samples of a mixture, each a pure function of its seed."""
+    if not isinstance(teacher.denoiser, GaussianMixture):
+        raise UserError(f"data.kind: found exact, expected image files: {teacher.source} is no exact mixture")
+    seeds = torch.arange(config.first_seed, config.first_seed + config.count)
+    cond = teacher.conditioner.from_seeds(seeds) if teacher.conditioner is not None else None
+    return TensorImages(teacher.denoiser.sample(seeds, cond), cond)
+
+
+def require_alike(found: ImageDataset, teacher: Teacher) -> None:
+    """Refuses images of another shape than the teacher's, or without the classes that it is conditioned on."""
+    made = teacher.codec.decode(torch.zeros(1, *teacher.shape)).shape[1:]
+    if found.shape != tuple(made):
+        raise UserError(f"data: found images of {list(found.shape)}, expected {list(made)}, as the teacher makes them")
+    if teacher.conditioner is None:
+        return
+    classes = len(teacher.conditioner.names)
+    if found.labels is None or found.num_classes != classes:
+        raise UserError(f"data: found {found.num_classes} classes, expected {classes}, those of the teacher")

@@ -1,0 +1,140 @@
+"""The teacher itself under solvers, as rows of a comparison: each judged once and kept."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from unistep.api.draws import Draws, solved_teacher
+from unistep.api.evaluating import NO_JUDGE
+from unistep.api.judges import AnyJudge, point_reference
+from unistep.api.talk import Talk
+from unistep.errors import UserError
+from unistep.evaluation import Candidate, Evaluation, evaluate_models, evaluate_points
+from unistep.evaluation.evaluate import slug
+from unistep.recipes.comparison import SolverRows
+from unistep.recipes.entries import Skipped
+from unistep.recipes.schema import DistillRecipe, EvaluationConfig, SolverConfig
+from unistep.samplers import build_sampler
+from unistep.teachers.teacher import Teacher
+
+TITLES = {
+    "euler": "Euler", "heun": "Heun", "ddim": "DDIM", "dpmpp_2m": "DPM-Solver++", "unipc": "UniPC",
+    "consistency": "multistep consistency",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SolverRow:
+    """One solver at one number of evaluations.
+
+    Attributes:
+        group: the solver's title, with its options.
+        evaluations: of the denoiser, per sample.
+        solver: how to build it.
+    """
+
+    group: str
+    evaluations: int
+    solver: SolverConfig
+
+    @property
+    def name(self) -> str:
+        """Readable and unique."""
+        return f"{self.group}, {self.evaluations}"
+
+
+def solver_rows(solvers: tuple[SolverRows, ...]) -> Iterator[SolverRow]:
+    """Every row that the recipe asks for.
+
+    Raises:
+        UserError: for a number of evaluations that a solver cannot take.
+    """
+    for index, wanted in enumerate(solvers):
+        options = " ".join(f"{key} {value}" for key, value in wanted.options.items())
+        for evaluations in wanted.evaluations:
+            steps = steps_for(wanted, evaluations, f"solvers.{index}.evaluations")
+            config = SolverConfig(name=wanted.name, num_steps=steps, options=wanted.options)
+            yield SolverRow(" ".join(filter(None, (TITLES[wanted.name], options))), evaluations, config)
+
+
+def steps_for(wanted: SolverRows, evaluations: int, place: str) -> int:
+    """The number of steps that takes this many evaluations: as many for most, (n + 1) / 2 for Heun.
+
+    Raises:
+        UserError: if there is none.
+    """
+    each = {build_sampler(wanted.name, n, **wanted.options).nfe(): n for n in range(1, max(evaluations, 1) + 1)}
+    if evaluations not in each:
+        near = sorted(each, key=lambda nfe: abs(nfe - evaluations))[:2]
+        raise UserError(
+            f"{place}: found {evaluations}, expected a number that {wanted.name} can take, such as "
+            f"{' or '.join(map(str, sorted(near)))}"
+        )
+    return each[evaluations]
+
+
+def result_file(row: SolverRow, recipe: DistillRecipe, teacher: Teacher, folder: Path) -> Path:
+    """Where a row's evaluation is kept: another name for other settings."""
+    facts = [row.solver.model_dump(), recipe.teacher.guidance, judged_by(recipe.evaluation), teacher.sha256]
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+    return folder / f"{slug(row.name)}-{key}.json"
+
+
+def judge_solver(
+    row: SolverRow, recipe: DistillRecipe, teacher: Teacher, judge: AnyJudge | None, folder: Path, device: torch.device,
+    say: Talk,
+) -> Evaluation:  # fmt: skip
+    """The evaluation of one row, from its file in `folder` where it was judged before."""
+    file = result_file(row, recipe, teacher, folder)
+    if not file.is_file():
+        say(f"judging {recipe.evaluation.samples:,} samples: {row.name}")
+        draws, nfe = solved_teacher(teacher, row.solver, recipe.teacher.guidance, device)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        finite(judged(row.name, draws, nfe, recipe.evaluation, teacher, judge)).save(file)
+    return Evaluation.load(file)
+
+
+def judged_by(evaluation: EvaluationConfig) -> dict[str, object]:
+    """What of the evaluation's settings a solver's figures depend on."""
+    return evaluation.model_dump(mode="json", exclude={"solver", "beside", "samples_during_training", "batch"})
+
+
+def judged(
+    name: str, draws: Draws, nfe: int, config: EvaluationConfig, teacher: Teacher, judge: AnyJudge | None
+) -> Evaluation:
+    """One candidate judged as the runs judge theirs."""
+    candidate = Candidate(name=name, sample=draws, nfe=nfe, latency=draws.batch, device=draws.device)
+    if judge is not None:
+        return evaluate_models(
+            [candidate], judge, num_samples=config.samples, first_seed=config.first_seed, batch=config.batch,
+            with_floor=False, teacher=teacher.sha256,
+        )  # fmt: skip
+    reference = point_reference(teacher, config.samples)
+    if reference is None:
+        raise UserError(NO_JUDGE)
+    return evaluate_points(
+        [candidate], reference.real, None, reference.modes, config.samples, config.first_seed, teacher=teacher.sha256
+    )
+
+
+def finite(result: Evaluation) -> Evaluation:
+    """Without the figures of a solver that has diverged so far that there are none."""
+
+    def kept(figures: dict[str, float]) -> dict[str, float]:
+        return {name: value for name, value in figures.items() if math.isfinite(value)}
+
+    return replace(result, rows=tuple(replace(row, figures=kept(dict(row.figures))) for row in result.rows))
+
+
+def unavailable(row: SolverRow) -> Skipped | None:
+    """Why a row has to be left out: its solver lives in a package that is not installed."""
+    if row.solver.name != "unipc":
+        return None
+    from importlib.util import find_spec
+
+    return None if find_spec("diffusers") else Skipped(row.name, "needs diffusers; pip install 'unistep[diffusers]'")

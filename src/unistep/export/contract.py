@@ -1,0 +1,49 @@
+"""The sampling contract: all that somebody without unistep must know to draw samples, as plain values."""
+
+from typing import Any
+
+import unistep
+from unistep.export.student import Student
+from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
+
+FORMAT = "unistep-sampling-contract/1"
+FILE = "sampling_contract.json"
+
+
+def contract_of(student: Student, licence: str) -> dict[str, Any]:
+    """What holds for every form of export; a form adds its own (`scheduler`, `call`, `inputs`), the proof `verified`.
+
+    `timesteps` are in the unit of `process`. x = `noise_scale` z at the first of them, z unit noise.
+    """
+    scale, _ = student.start
+    config, steps = student.config, student.generator.steps
+    return {
+        "format": FORMAT,
+        "steps": steps.count,
+        "timesteps": student.times,
+        "between_steps": steps.between if steps.later else None,
+        "noise_scale": scale,
+        "process": config.get("process"),
+        "prediction": prediction_of(student),
+        "guidance": {
+            "scale": 1.0,
+            "learnt": student.guidance,
+            "meaning": "`learnt` is the teacher's scale that the weights hold already; sample without guidance",
+        },
+        "weights": student.weights,
+        "teacher": dict(student.teacher),
+        "licence": licence,
+        "shape": list(student.shape),
+        "space": config["codec"]["type"],
+        "conditioning": (config.get("conditioner") or {}).get("type"),
+        "generator_sha256": student.sha256,
+        "unistep": unistep.__version__,
+    }
+
+
+def prediction_of(student: Student) -> str:
+    """What the network itself predicts; own networks are read through EDM's preconditioning."""
+    denoiser = student.generator.denoiser
+    if isinstance(denoiser, DiffusersDenoiser):
+        return denoiser.schedule.prediction
+    return (student.config.get("preconditioning") or {"type": "edm"})["type"] + " preconditioning"

@@ -1,0 +1,158 @@
+"""The generator as a pipeline folder: the teacher's other components, the student's network, a scheduler that fits."""
+
+import inspect
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unistep.atomic import atomic_write
+from unistep.errors import UserError
+from unistep.export.fresh import ask, require_close
+from unistep.export.schedulers import scheduler_of
+from unistep.export.student import Student
+from unistep.teachers.conditioners import LabelConditioner
+from unistep.teachers.diffusers.calls import pack
+from unistep.teachers.diffusers.codec import VAECodec
+from unistep.teachers.diffusers.compare import OFF
+from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
+from unistep.teachers.diffusers.folder import PipelineFolder, open_folder
+from unistep.teachers.diffusers.rebuild import import_diffusers
+
+LIMITS = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 5e-2}  # by the type in which prompts were embedded
+LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
+PICKLES = re.compile(r".*(\.(bin|ckpt|pt|pth|msgpack|h5|pkl)|\.(fp16|bf16|non_ema)\..*)")  # and what is not read
+SEED, ROWS = 0, 2
+
+
+def write_diffusers(student: Student, draft: Path, contract: dict[str, Any]) -> dict[str, Any]:
+    """Writes the folder and calls it in a fresh process that knows diffusers only.
+
+    Returns:
+        What was verified; `scheduler` and `call` are added to the contract.
+
+    Raises:
+        UserError: for a network or a walk that diffusers has no words for, or a difference above the limit.
+    """
+    denoiser = student.generator.denoiser
+    if not isinstance(denoiser, DiffusersDenoiser):
+        raise UserError(
+            f"{student.name}: its network is none of diffusers' classes; export with --to onnx or --to safetensors"
+        )
+    scheduler = scheduler_of(student)
+    write = write_latents if student.config["codec"]["type"] == "vae" else write_pixels
+    kind = write(student, denoiser, scheduler, draft)
+    labels, rng = student.labels(ROWS), torch.Generator().manual_seed(SEED)
+    x = student.sample_from(rng, student.cond(labels), ROWS)
+    images = seen(student, x)
+    call = call_of(student, denoiser, kind, images)
+    contract["scheduler"] = {"class": type(scheduler).__name__, "config": plain(scheduler.config)}
+    contract["pipeline"], contract["call"] = kind.__name__, call
+    contract["guidance"]["scale"] = call.get("guidance_scale", 1.0)
+    asked = {"samples": (pack(x) if denoiser.family.packing > 1 else x).contiguous(), "images": images.contiguous()}
+    found = ask("diffusers", draft, asked, {"seed": SEED, "call": {**call, **rows_of(student, kind, labels)}})
+    limit = LIMITS[student.teacher_dtype]
+    require_close(found, limit, "diffusers")
+    return {**found["differences"], "limit": limit, "timesteps": found["timesteps"],
+            "with": f"diffusers {found['with']}"}  # fmt: skip
+
+
+def write_pixels(student: Student, denoiser: DiffusersDenoiser, scheduler: Any, draft: Path) -> Any:
+    """A pipeline of network and scheduler alone; diffusers' one for consistency models takes classes and one step.
+
+    Raises:
+        UserError: for samples that it cannot hold.
+    """
+    network: Any = denoiser.network
+    config, shape = denoiser.settings, student.shape
+    if shape[-1] != shape[-2]:
+        raise UserError(f"shape: found {list(shape)}, expected square images: no pipeline of pixels takes others")
+    if config["out_channels"] != config["in_channels"]:
+        raise UserError("network.out_channels: found a learned variance, which no pipeline of pixels leaves out")
+    kind = import_diffusers().ConsistencyModelPipeline
+    network.register_to_config(sample_size=shape[-1])
+    kind(network, scheduler).save_pretrained(str(draft))
+    return kind
+
+
+def write_latents(student: Student, denoiser: DiffusersDenoiser, scheduler: Any, draft: Path) -> Any:
+    """The teacher's folder with another network and another scheduler.
+
+    Raises:
+        UserError: if the teacher's folder is not there any more.
+    """
+    source = student.config["codec"].get("source")
+    if source is None:
+        raise UserError(f"{student.name}: its VAE was in memory only; distil from the pipeline's folder to export")
+    folder = open_folder(source)
+    taken = [name for name in folder.components if name not in (folder.denoiser, "scheduler", *LEFT_OUT)]
+    for name in taken:
+        shutil.copytree(folder.path / name, draft / name, ignore=ignored)
+    network: Any = denoiser.network
+    network.save_pretrained(str(draft / folder.denoiser))
+    scheduler.save_pretrained(str(draft / "scheduler"))
+    atomic_write(draft / "model_index.json", (json.dumps(index_of(folder, scheduler), indent=2) + "\n").encode())
+    return folder.kind
+
+
+def ignored(folder: str, names: list[str]) -> set[str]:
+    """Files of a component that are not copied: pickles, and weights in a second precision."""
+    return {name for name in names if PICKLES.fullmatch(name)}
+
+
+def index_of(folder: PipelineFolder, scheduler: Any) -> dict[str, Any]:
+    """model_index.json: the teacher's, with the scheduler's class, without what judges the images."""
+    described = json.loads((folder.path / "model_index.json").read_text())
+    described["scheduler"] = ["diffusers", type(scheduler).__name__]
+    described |= {name: [None, None] for name in LEFT_OUT if name in described}
+    described.pop("_name_or_path", None)  # where the teacher lay
+    return described | ({"requires_safety_checker": False} if "requires_safety_checker" in described else {})
+
+
+@torch.no_grad()
+def seen(student: Student, x: Tensor) -> Tensor:
+    """Images in [0, 1], [b, h, w, c], or videos [b, frames, h, w, c], before they are rounded to 8 bits."""
+    codec = student.codec
+    if not isinstance(codec, VAECodec):
+        return (x / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+    pixels = (codec.pixels(x) / 2 + 0.5).clamp(0, 1)
+    if codec.frames is None:
+        return pixels.permute(0, 2, 3, 1)
+    return pixels.unflatten(-1, (codec.frames, -1)).permute(0, 3, 2, 4, 1)
+
+
+def call_of(student: Student, denoiser: DiffusersDenoiser, kind: Any, images: Tensor) -> dict[str, Any]:
+    """Arguments that the pipeline must be given whatever is asked for: steps, guidance off, and the size."""
+    known = inspect.signature(kind.__call__).parameters
+    size = {"height": images.shape[-3], "width": images.shape[-2]}
+    size |= {"num_frames": images.shape[1]} if images.ndim == 5 else {}
+    told = denoiser.constants.get("guidance", denoiser.family.no_guidance)
+    wanted = {"num_inference_steps": student.generator.steps.count, "guidance_scale": told, **OFF, **size}
+    scale = known.get("guidance_scale")
+    if scale is not None and scale.default is None:
+        wanted.pop("guidance_scale")
+    return {name: value for name, value in wanted.items() if name in known}
+
+
+def rows_of(student: Student, kind: Any, labels: Tensor) -> dict[str, Any]:
+    """What is asked for, by class or prompt, as arguments of the call."""
+    conditioner, known = student.conditioner, inspect.signature(kind.__call__).parameters
+    rows: dict[str, Any] = {"batch_size": len(labels)} if "batch_size" in known else {}
+    if conditioner is None:
+        return rows
+    if isinstance(conditioner, LabelConditioner):
+        return rows | {"class_labels": labels.tolist()}
+    return rows | {"prompt": [conditioner.names[i] for i in labels.tolist()]}
+
+
+def plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A scheduler's settings as JSON has them; the folder holds a table of betas in full."""
+    kept = {name: value for name, value in config.items() if not name.startswith("_")}
+    if kept.get("trained_betas") is not None:
+        kept["trained_betas"] = f"{len(kept['trained_betas'])} values, see scheduler/scheduler_config.json"
+    return json.loads(json.dumps(kept, default=str))

@@ -1,0 +1,59 @@
+"""A fresh process that opens an export with a plain library and says how far its samples are from ours."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from unistep.errors import UserError
+
+Form = Literal["diffusers", "onnx", "safetensors"]
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DIFFUSERS_VERBOSITY": "error"}
+
+
+def ask(form: Form, place: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Runs `fresh_FORM.py PLACE ASKED`, where ASKED is a safetensors file of the tensors with the facts in its header.
+
+    Args:
+        form: which script; but for the one of safetensors, none imports unistep.
+        place: what was exported.
+        tensors: contiguous, on the CPU: noise, expected samples.
+        facts: plain values, such as the arguments of a call.
+
+    Returns:
+        What the script printed last, a JSON object of its figures.
+
+    Raises:
+        UserError: if it fails, in the last words it said.
+    """
+    script = Path(__file__).with_name(f"fresh_{form}.py")
+    with tempfile.TemporaryDirectory() as folder:
+        asked = Path(folder) / "asked.safetensors"
+        save_file(dict(tensors), str(asked), metadata={"facts": json.dumps(facts)})
+        command = [sys.executable, "-P", str(script), str(place), str(asked)]
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **OFFLINE}, check=False)
+    if done.returncode:
+        words = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        raise UserError(f"{form}: a fresh process cannot sample the export: {words}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def require_close(found: Mapping[str, Any], limit: float, form: Form) -> None:
+    """Every difference must be within the limit.
+
+    Raises:
+        UserError: naming the figure.
+    """
+    for name, difference in found["differences"].items():
+        if not difference <= limit:  # also not a number
+            raise UserError(
+                f"{form}: found {name} that differ by {difference:.2g} from unistep's from the same noise, expected at "
+                f"most {limit:g}; nothing was exported"
+            )

@@ -1,0 +1,60 @@
+"""The generator as one safetensors file: weights, and configuration and contract in its header."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from unistep.errors import UserError
+from unistep.export.fresh import ask, require_close
+from unistep.export.student import Student
+from unistep.samplers import seeded_normal
+from unistep.teachers.checkpoint import FORMAT, plain_state
+from unistep.types import Cond
+
+FILE = "generator.safetensors"
+LIMIT = 1e-4
+ROWS = 5
+
+
+def write_safetensors(student: Student, draft: Path, contract: dict[str, Any]) -> dict[str, Any]:
+    """Writes the file and opens it in a fresh process.
+
+    Returns:
+        What was verified.
+
+    Raises:
+        UserError: for a network of the user's own, or a difference above the limit.
+    """
+    require_rebuildable(student)
+    config = {"format": FORMAT, **student.config}
+    metadata = {"config": json.dumps(config), "contract": json.dumps(contract), "format": "pt"}
+    save_file(plain_state(student.generator.denoiser), str(draft / FILE), metadata=metadata)
+    z = seeded_normal(torch.arange(ROWS), student.shape)
+    cond = student.cond(student.labels(ROWS))
+    found = ask("safetensors", draft / FILE, {"z": z, **named(cond), "samples": student.sample(z, cond)}, {})
+    require_close(found, LIMIT, "safetensors")
+    return {**found["differences"], "limit": LIMIT, "with": f"unistep {found['with']}, fresh process"}
+
+
+def require_rebuildable(student: Student) -> None:
+    """The network must be one that a configuration describes.
+
+    Raises:
+        UserError: for a module of the user's own.
+    """
+    if "network" not in student.config:
+        raise UserError(
+            f"{student.name}: its network is a module of your own, which another process cannot rebuild; "
+            "save generator.denoiser.state_dict() beside your code"
+        )
+
+
+def named(cond: Cond) -> dict[str, torch.Tensor]:
+    """A condition as tensors by name; class indices are `label`."""
+    if cond is None:
+        return {}
+    tensors = {"label": cond} if isinstance(cond, torch.Tensor) else dict(cond)
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}

@@ -1,0 +1,91 @@
+"""What is exported: a generator and what is known of how it was made and how well it measures."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unistep.evaluation.result import Evaluation
+from unistep.networks.generator import Generator, first_level
+from unistep.teachers.codecs import codec_from_config
+from unistep.teachers.conditioners import conditioner_from_config
+from unistep.teachers.teacher import Codec, Conditioner
+from unistep.types import Cond
+
+UNKNOWN_LICENCE = "unknown: see the teacher"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Student:
+    """A generator to export, on the CPU in float32.
+
+    Attributes:
+        generator: in eval mode.
+        config: of its folder: network, process, shape, codec, conditioner.
+        sha256: of its folder.
+        name: readable.
+        weights: `ema` or `raw`; None where no run says.
+        teacher: source and sha256, as far as a run says.
+        guidance: the teacher's scale w that the student learnt; None where no run says.
+        teacher_dtype: type of the teacher's text encoders, in which the student's prompts were embedded.
+        evaluation: of these weights, or None.
+    """
+
+    generator: Generator
+    config: Mapping[str, Any]
+    sha256: str
+    name: str
+    weights: str | None = None
+    teacher: Mapping[str, str] = field(default_factory=dict)
+    guidance: float | None = None
+    teacher_dtype: str = "float32"
+    evaluation: Evaluation | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Dims of one sample in model space."""
+        return tuple(self.config["shape"])
+
+    @property
+    def codec(self) -> Codec:
+        """Model space to images."""
+        return codec_from_config(self.config["codec"])
+
+    @property
+    def conditioner(self) -> Conditioner | None:
+        """Labels or prompts to conditions."""
+        return conditioner_from_config(self.config.get("conditioner"))
+
+    @property
+    def start(self) -> tuple[float, float]:
+        """Scale of the unit noise that the network first sees, and its time, in the process's own unit."""
+        scale, t = first_level(self.generator.process, self.generator.t_init, torch.ones(1))
+        return float(scale), float(t)
+
+    @property
+    def times(self) -> list[float]:
+        """Times of all evaluations, in the process's own unit."""
+        return [self.start[1], *self.generator.steps.later]
+
+    def cond(self, labels: Tensor) -> Cond:
+        """The condition of labels [b], None where there is none."""
+        conditioner = self.conditioner
+        return None if conditioner is None else conditioner.from_labels(labels)
+
+    def labels(self, rows: int) -> Tensor:
+        """Labels of the first rows: seeds count through classes or prompts."""
+        conditioner, seeds = self.conditioner, torch.arange(rows)
+        return seeds if conditioner is None else conditioner.labels(seeds)
+
+    @torch.no_grad()
+    def sample(self, z: Tensor, cond: Cond) -> Tensor:
+        """x [b, *dims] in model space, all steps, as `unistep sample` draws it; seeds are 0, 1, ..."""
+        return self.generator.sample(z, cond, torch.arange(len(z)))
+
+    @torch.no_grad()
+    def sample_from(self, rng: torch.Generator, cond: Cond, rows: int) -> Tensor:
+        """The same with all noise from one stream, as pipelines draw it: z first, then what comes between the steps."""
+        z = torch.randn(rows, *self.shape, generator=rng)
+        return self.generator.walk(z, cond, lambda step: torch.randn(z.shape, generator=rng))

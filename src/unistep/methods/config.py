@@ -1,0 +1,170 @@
+"""What the settings of every method share: what it needs, what it is compared by, and how it is built."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
+
+from unistep.errors import UserError
+from unistep.losses.regression import RegressionName
+from unistep.methods.base import Batch, Method
+from unistep.methods.ingredients import Ingredients
+from unistep.networks.generator import Steps
+from unistep.process.base import NoiseProcess
+from unistep.process.noising import data_time
+from unistep.types import Cond
+
+
+@dataclass(frozen=True)
+class Distance:
+    """A distance between images by name, see `losses.regression.build_regression`."""
+
+    name: RegressionName
+    perceptual_network: str | None
+    pixel_weight: float
+    lpips_weights: tuple[str, ...] = ()
+
+
+class MethodConfig(BaseModel, ABC):
+    """Settings of a method; `name` in a recipe tells which."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    from_terminal: ClassVar[bool] = False  # whether the generator must start at the terminal time
+    milestones: ClassVar[tuple[str, ...]] = ()  # settings that are steps of the training and move with its length
+
+    @property
+    def needs_pairs(self) -> bool:
+        """Whether noise-image pairs are learnt from."""
+        return False
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether real images are learnt from."""
+        return False
+
+    @property
+    def distance(self) -> Distance | None:
+        """The distance between images that the losses need, if any."""
+        return None
+
+    def check_length(self, steps: int) -> None:
+        """Refuses a training too short for the method's stages.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        return
+
+    @abstractmethod
+    def build(self, made_of: Ingredients) -> Method:
+        """The method with its networks, all started from the same one."""
+
+
+class ComparesImages(MethodConfig):
+    """Settings of a method whose loss is a distance between images.
+
+    `lpips_weights` names the files of VGG16 (torchvision's `vgg16-397923af.pth`) and of LPIPS (its authors' `vgg.pth`),
+    or one file with the tensors of both; without it the piq library brings them (extra `lpips`).
+    """
+
+    regression: RegressionName = "lpips"
+    lpips_weights: tuple[str, ...] = ()
+    perceptual_network: str | None = None
+    pixel_weight: float = Field(default=1.0, ge=0)
+
+    @model_validator(mode="after")
+    def check_lpips(self) -> "ComparesImages":
+        """Weights that nothing would use are refused."""
+        if self.lpips_weights and self.regression != "lpips":
+            raise ValueError(f"lpips_weights: found a value, expected nothing: regression is {self.regression}")
+        return self
+
+    @property
+    def distance(self) -> Distance | None:
+        return Distance(self.regression, self.perceptual_network, self.pixel_weight, self.lpips_weights)
+
+
+class LearnsFromImages(MethodConfig):
+    """Settings of a method that noises clean images: real ones, or without any the teacher's own, from the pairs."""
+
+    images: Literal["pairs", "data"] = "pairs"
+
+    @property
+    def needs_pairs(self) -> bool:
+        return self.images == "pairs"
+
+    @property
+    def needs_data(self) -> bool:
+        return self.images == "data"
+
+
+def clean_images(batch: Batch) -> tuple[Tensor, Cond]:
+    """Real images with their condition, or those of the pairs where there are none."""
+    if batch.real is not None:
+        return batch.real, batch.real_cond
+    if batch.pair_x is None:
+        raise ValueError("found a batch without images, expected real ones or pairs")
+    return batch.pair_x, batch.pair_cond
+
+
+def require_edm(process: NoiseProcess, found: str, remedy: str) -> None:
+    """Refuses what is defined in terms of sigma for a process whose time is something else.
+
+    Raises:
+        UserError: naming what was found and the process.
+    """
+    kind = process.config()["type"]
+    if kind != "edm":
+        raise UserError(f"{found} with process {kind}, expected an EDM process, where t is sigma; {remedy}")
+
+
+class ManySteps(MethodConfig):
+    """Settings of a method whose generator may be asked several times, with fresh noise in between.
+
+    `places` are those of the levels after the first on the training grid, 0..1 and decreasing; None = equally spaced
+    (0.75, 0.5, 0.25 for four steps: DMD2's timesteps 999, 749, 499, 249).
+    """
+
+    num_steps: int = Field(default=1, ge=1)
+    places: tuple[float, ...] | None = None
+
+    @model_validator(mode="after")
+    def check_places(self) -> "ManySteps":
+        """One place for each later step."""
+        if self.places is None:
+            return self
+        decreasing = list(self.places) == sorted(set(self.places), reverse=True)
+        if len(self.places) != self.num_steps - 1 or not decreasing or not all(0 < u < 1 for u in self.places):
+            raise ValueError(
+                f"places: found {list(self.places)}, expected num_steps - 1 = {self.num_steps - 1} decreasing numbers "
+                "between 0 and 1"
+            )
+        return self
+
+    def steps(self, process: NoiseProcess) -> Steps:
+        """The levels on the training grid of a process.
+
+        Raises:
+            UserError: for a grid too coarse to tell the levels apart.
+        """
+        equal = tuple(1 - i / self.num_steps for i in range(1, self.num_steps))
+        return Steps(grid_times(process, self.places or equal), "noise")
+
+
+def grid_times(process: NoiseProcess, places: tuple[float, ...]) -> tuple[float, ...]:
+    """Places of the training grid as times, all of them between the terminal time and data.
+
+    Raises:
+        UserError: for a grid too coarse to tell the levels apart.
+    """
+    first, *times = process.time(torch.tensor([1.0, *places], dtype=torch.float64)).tolist()
+    if not all(above > below for above, below in zip((first, *times), (*times, data_time(process)), strict=True)):
+        raise UserError(
+            f"method.num_steps: found levels {times} on a grid of {process.num_bins}, expected distinct ones; "
+            "use fewer steps"
+        )
+    return tuple(times)

@@ -1,0 +1,160 @@
+"""Improved distribution matching, DMD2 (arXiv:2405.14867): a quick fake score, a GAN on it, several steps, no pairs."""
+
+from functools import partial
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from unistep.losses.adversarial import fooling_loss, telling_loss
+from unistep.losses.denoising import denoising_loss
+from unistep.losses.distribution_matching import (
+    Weighting,
+    distribution_matching_gradient,
+    distribution_matching_loss,
+)
+from unistep.methods.base import Batch, LossOutput, Method, Phase, Random
+from unistep.methods.config import ManySteps
+from unistep.methods.ingredients import Ingredients, guided
+from unistep.methods.matching import compare_scores, levels, noise_uniformly, require_range
+from unistep.methods.simulation import simulated
+from unistep.networks.generator import first_level
+from unistep.types import Cond, joined
+
+# ----------------------------------------------------------------------------------------------------- configuration
+
+
+class MatchingConfig(ManySteps):
+    """Settings of DMD2 and its relatives; the defaults are the paper's for ImageNet (section 4, appendix F).
+
+    `lambda_gan` weighs the GAN in the generator's loss, `lambda_telling` in the fake score's; at `lambda_gan: 0` no
+    real images are needed.
+    """
+
+    weighting: Weighting = "eq8"
+    min_fraction: float = Field(default=0.02, ge=0, le=1)
+    max_fraction: float = Field(default=0.98, ge=0, le=1)
+    fake_score_updates_per_step: int = Field(default=5, ge=1)
+    lambda_gan: float = Field(default=3e-3, ge=0)
+    lambda_telling: float = Field(default=1e-2, ge=0)
+
+    @model_validator(mode="after")
+    def check(self) -> "MatchingConfig":
+        """Settings that contradict each other are refused."""
+        require_range(self)
+        if self.lambda_gan > 0 and self.lambda_telling == 0:
+            raise ValueError("lambda_telling: found 0, expected a positive number: with lambda_gan there is a GAN")
+        return self
+
+    @property
+    def needs_data(self) -> bool:
+        return self.lambda_gan > 0
+
+
+class DMD2Config(MatchingConfig):
+    """Settings of DMD2."""
+
+    name: Literal["dmd2"]
+
+    def build(self, made_of: Ingredients) -> "DMD2":
+        return DMD2(made_of, self)
+
+
+# -------------------------------------------------------------------------------------------------------- the method
+
+
+class DMD2(Method):
+    """Generator and fake score in turns, the fake score several times per step; its bottleneck tells real from fake.
+
+    Args:
+        made_of: teacher, networks, guidance of the real score.
+        config: settings.
+
+    Raises:
+        UserError: for guidance of a teacher without conditions, or a GAN on a network that names no bottleneck.
+    """
+
+    averaged = "generator"
+
+    def __init__(self, made_of: Ingredients, config: MatchingConfig):
+        self.teacher, self.config = made_of.teacher, config
+        self.process, self.steps = made_of.teacher.process, config.steps(made_of.teacher.process)
+        self.start = partial(first_level, self.process, made_of.t_init)
+        self.mu_base = guided(made_of.teacher, made_of.guidance)
+        self.generator = made_of.generator(self.steps)
+        self.fake_score: nn.Module = made_of.judged() if config.needs_data else made_of.denoiser()
+        self.networks = {"generator": self.generator, "fake_score": self.fake_score}
+        self.image_phases = tuple(phase.name for phase in self.phases(0))  # a phase may reuse a batch
+
+    def phases(self, step: int) -> tuple[Phase, ...]:
+        """The generator, then the fake score several times (section 4.2), first on the same samples."""
+        updates = range(self.config.fake_score_updates_per_step)
+        return Phase(name="generator", trains=("generator",)), *(
+            Phase(name=f"fake_score.{i}" if i else "fake_score", trains=("fake_score",), reuses_samples=i == 0)
+            for i in updates
+        )
+
+    def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
+        return self.generator_loss(batch, rng) if phase.name == "generator" else self.fake_score_loss(batch, rng)
+
+    # ------------------------------------------------------------------------------------------------------- phases
+
+    def generator_loss(self, batch: Batch, rng: Random) -> LossOutput:
+        """L_KL + lambda_gan L_GAN, of one of the generator's steps (sections 4.1, 4.3, 4.5)."""
+        x = self.samples(batch, rng)
+        t, x_t = noise_uniformly(self.process, x.detach(), rng, *levels(self.process, self.config))
+        with torch.no_grad():
+            mu_base, mu_fake = self.mu_base(x_t, t, batch.cond), self.fake_score(x_t, t, batch.cond)
+            gradient = self.gradient(x, x_t, t, mu_base, mu_fake, batch.cond)
+        terms, weights = {"dm": distribution_matching_loss(x, gradient)}, {"dm": 1.0}
+        if self.config.needs_data:
+            terms["gan"], weights["gan"] = self.fooling(x, batch.cond, rng), self.config.lambda_gan
+        logs = compare_scores(self.teacher.weighting, mu_base, mu_fake, x.detach(), t)
+        return LossOutput(terms=terms, weights=weights, samples=x.detach(), logs=logs)
+
+    def fake_score_loss(self, batch: Batch, rng: Random) -> LossOutput:
+        """L_denoise on the generator's samples, and the discriminator's loss, in one pass of the network."""
+        x = batch.samples
+        if x is None:
+            with torch.no_grad():
+                x = self.samples(batch, rng)
+        t, x_t = noise_uniformly(self.process, x, rng)
+        if not self.config.needs_data:
+            mu = self.fake_score(x_t, t, batch.cond)
+            loss = denoising_loss(mu, x, self.teacher.weighting(t))
+            return LossOutput(terms={"denoise": loss}, weights={"denoise": 1.0})
+        return self.judged_loss(x, x_t, t, batch, rng)
+
+    # ------------------------------------------------------------------------------------------------------- pieces
+
+    def samples(self, batch: Batch, rng: Random) -> Tensor:
+        """G's samples, of one of its steps where it has several."""
+        z = rng.normal(batch.size, *self.teacher.shape)
+        return simulated(self.generator, self.start, self.process, self.steps, z, batch.cond, rng)
+
+    def gradient(self, x: Tensor, x_t: Tensor, t: Tensor, mu_base: Tensor, mu_fake: Tensor, cond: Cond) -> Tensor:
+        """What distribution matching wants to subtract from x (DMD, Algorithm 2)."""
+        alpha, sigma = self.process.alpha(t), self.process.sigma(t)
+        return distribution_matching_gradient(x, mu_base, mu_fake, alpha, sigma, self.config.weighting)
+
+    def fooling(self, x: Tensor, cond: Cond, rng: Random) -> Tensor:
+        """How plainly the noised samples are told from real ones, [b], with gradients to the samples."""
+        t, x_t = noise_uniformly(self.process, x, rng)
+        return fooling_loss(self.fake_score(x_t, t, cond, judged=True)[1])
+
+    def judged_loss(self, x: Tensor, x_t: Tensor, t: Tensor, batch: Batch, rng: Random) -> LossOutput:
+        """Denoising of x_t, and real against fake at noise levels of their own (section 4.3)."""
+        if batch.real is None:
+            raise ValueError("dmd2: lambda_gan > 0 needs a stream of real images")
+        t_fake, fake = noise_uniformly(self.process, x, rng)
+        t_real, real = noise_uniformly(self.process, batch.real, rng)
+        cond = joined(batch.cond, batch.cond, batch.real_cond)
+        mu, logits = self.fake_score(torch.cat([x_t, fake, real]), torch.cat([t, t_fake, t_real]), cond, judged=True)
+        _, on_fake, on_real = logits.split([len(x), len(x), len(batch.real)])
+        terms = {
+            "denoise": denoising_loss(mu[: len(x)], x, self.teacher.weighting(t)),
+            "telling": telling_loss(on_fake, on_real),
+        }
+        right = {"told_real": (on_real > 0).float().mean(), "told_fake": (on_fake < 0).float().mean()}
+        return LossOutput(terms=terms, weights={"denoise": 1.0, "telling": self.config.lambda_telling}, logs=right)

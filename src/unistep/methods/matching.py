@@ -1,0 +1,66 @@
+"""What the methods that compare two scores share: which noise levels they visit, and how the scores are read."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from unistep.losses.denoising import denoising_loss
+from unistep.methods.base import Random
+from unistep.process.base import NoiseProcess
+from unistep.process.noising import noised
+
+
+class Fractions(Protocol):
+    """Settings that name a range of noise levels as fractions of the grid."""
+
+    @property
+    def min_fraction(self) -> float: ...
+
+    @property
+    def max_fraction(self) -> float: ...
+
+
+def require_range(settings: Fractions) -> None:
+    """Refuses an empty range of levels.
+
+    Raises:
+        ValueError: naming both ends.
+    """
+    if settings.min_fraction >= settings.max_fraction:
+        raise ValueError(
+            f"min_fraction: found {settings.min_fraction}, expected less than max_fraction {settings.max_fraction}"
+        )
+
+
+def levels(process: NoiseProcess, settings: Fractions) -> tuple[int, int]:
+    """First and last level of distribution matching: 20 and 980 of 0..999 at the paper's 2 % and 98 %."""
+    bins = process.num_bins
+    return round(settings.min_fraction * bins), min(round(settings.max_fraction * bins), bins - 1)
+
+
+def noise_uniformly(
+    process: NoiseProcess, x: Tensor, rng: Random, low: int = 0, high: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """t uniform over the training grid's levels low..high (None = the last), and x_t (Eq. 3)."""
+    last = process.num_bins - 1
+    t = process.time(rng.integers(len(x), low, last if high is None else high) / last).to(x.device)
+    eps = rng.normal(*x.shape).to(x.device)
+    return t, noised(process, x, t, eps)
+
+
+@torch.no_grad()
+def compare_scores(
+    weighting: Callable[[Tensor], Tensor], mu_base: Tensor, mu_fake: Tensor, x: Tensor, t: Tensor
+) -> dict[str, Tensor]:
+    """How far apart the two scores are, and how well each denoises the generator's samples.
+
+    A fake score that is up to date denoises them at least as well as the teacher, which never saw them.
+    """
+    weight = weighting(t)
+    return {
+        "score_gap": (mu_fake - mu_base).abs().mean(),
+        "fake_denoise": denoising_loss(mu_fake, x, weight).mean(),
+        "teacher_denoise": denoising_loss(mu_base, x, weight).mean(),
+    }

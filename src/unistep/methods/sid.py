@@ -1,0 +1,109 @@
+"""Score identity distillation, SiD (arXiv:2404.04057): data-free, the gradient goes through both scores."""
+
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from unistep.losses.denoising import denoising_loss
+from unistep.losses.score_identity import score_identity_loss
+from unistep.methods.base import Batch, LossOutput, Method, Phase, Random
+from unistep.methods.config import MethodConfig, require_edm
+from unistep.methods.ingredients import Ingredients
+from unistep.methods.matching import compare_scores, levels, noise_uniformly, require_range
+from unistep.process.noising import noised
+
+# ----------------------------------------------------------------------------------------------------- configuration
+
+
+class SiDConfig(MethodConfig):
+    """Settings of SiD; the defaults are the paper's. It starts the generator at `generator.sigma_init: 2.5`.
+
+    `alpha` weighs the naive estimate of the divergence that is subtracted. `fake_levels` are those at which the fake
+    score learns: `lognormal`, ln sigma ~ N(P_mean, P_std^2) as EDM trains, or `uniform` over the training grid.
+    """
+
+    name: Literal["sid"]
+    alpha: float = 1.2
+    min_fraction: float = Field(default=0.0, ge=0, le=1)
+    max_fraction: float = Field(default=0.8, ge=0, le=1)
+    fake_score_updates_per_step: int = Field(default=1, ge=1)
+    fake_levels: Literal["lognormal", "uniform"] = "lognormal"
+    P_mean: float = -1.2
+    P_std: float = Field(default=1.2, gt=0)
+
+    @model_validator(mode="after")
+    def check(self) -> "SiDConfig":
+        """A range that is none is refused."""
+        require_range(self)
+        return self
+
+    def build(self, made_of: Ingredients) -> "SiD":
+        return SiD(made_of, self)
+
+
+# -------------------------------------------------------------------------------------------------------- the method
+
+
+class SiD(Method):
+    """Fake score and generator in turns; the generator makes the Fisher divergence to the teacher small.
+
+    Args:
+        made_of: teacher, networks, guidance of the real score.
+        config: settings.
+
+    Raises:
+        UserError: for lognormal levels with a process whose time is not sigma, or guidance without conditions.
+    """
+
+    averaged = "generator"
+
+    def __init__(self, made_of: Ingredients, config: SiDConfig):
+        self.teacher, self.config, self.process = made_of.teacher, config, made_of.teacher.process
+        if config.fake_levels == "lognormal":
+            require_edm(self.process, "method.fake_levels: found lognormal", "use fake_levels uniform")
+        guided_base = made_of.mu_base
+        self.mu_base = made_of.teacher.denoiser if guided_base is made_of.teacher else guided_base  # with gradients
+        self.generator, self.fake_score = made_of.generator(), made_of.denoiser()
+        self.networks = {"generator": self.generator, "fake_score": self.fake_score}
+
+    def phases(self, step: int) -> tuple[Phase, ...]:
+        """The generator, then the fake score, first on the same samples (the paper begins with the fake score)."""
+        return Phase(name="generator", trains=("generator",)), *(
+            Phase(name=f"fake_score.{i}" if i else "fake_score", trains=("fake_score",), reuses_samples=i == 0)
+            for i in range(self.config.fake_score_updates_per_step)
+        )
+
+    def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
+        return self.generator_loss(batch, rng) if phase.name == "generator" else self.fake_score_loss(batch, rng)
+
+    # ------------------------------------------------------------------------------------------------------- phases
+
+    def generator_loss(self, batch: Batch, rng: Random) -> LossOutput:
+        """The score-identity loss, x_t moving with x (Algorithm 1)."""
+        x = self.generator(rng.normal(batch.size, *self.teacher.shape), batch.cond)
+        t, x_t = noise_uniformly(self.process, x, rng, *levels(self.process, self.config))
+        mu_base, mu_fake = self.mu_base(x_t, t, batch.cond), self.fake_score(x_t, t, batch.cond)
+        loss = score_identity_loss(x, mu_base, mu_fake, self.config.alpha)
+        logs = compare_scores(self.teacher.weighting, mu_base, mu_fake, x.detach(), t)
+        return LossOutput(terms={"sid": loss}, weights={"sid": 1.0}, samples=x.detach(), logs=logs)
+
+    def fake_score_loss(self, batch: Batch, rng: Random) -> LossOutput:
+        """Denoising of the generator's samples, as the teacher was trained."""
+        x = batch.samples
+        if x is None:
+            with torch.no_grad():
+                x = self.generator(rng.normal(batch.size, *self.teacher.shape), batch.cond)
+        t, x_t = self.noise(x, rng)
+        loss = denoising_loss(self.fake_score(x_t, t, batch.cond), x, self.teacher.weighting(t))
+        return LossOutput(terms={"denoise": loss}, weights={"denoise": 1.0})
+
+    # ------------------------------------------------------------------------------------------------------- pieces
+
+    def noise(self, x: Tensor, rng: Random) -> tuple[Tensor, Tensor]:
+        """t and x_t as the fake score sees them."""
+        if self.config.fake_levels == "uniform":
+            return noise_uniformly(self.process, x, rng)
+        sigma = (self.config.P_mean + self.config.P_std * rng.normal(len(x)).to(x.device)).exp()
+        return sigma, noised(self.process, x, sigma, rng.normal(*x.shape).to(x.device))

@@ -1,0 +1,98 @@
+"""From a comparison's entries to ordinary distill recipes: the base, what is set for all, what is set for one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unistep.errors import UserError
+from unistep.recipes.builtin import read_recipe
+from unistep.recipes.comparison import CompareRecipe
+from unistep.recipes.extend import extended
+from unistep.recipes.load import recipe_from_values
+from unistep.recipes.parse import parse_recipe_text
+from unistep.recipes.schema import DistillRecipe
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An entry that cannot be run here, and why."""
+
+    name: str
+    reason: str
+
+
+def entry_recipe(comparison: CompareRecipe, name: str) -> DistillRecipe | Skipped:
+    """An entry as a distill recipe of the length that it is written for; skipped where its real images are missing.
+
+    Raises:
+        UserError: naming the entry, for settings that do not fit or another teacher than the base's.
+    """
+    entry, base = comparison.entries[name], recipe_values(comparison.base)
+    source = f"{comparison.name}: entries.{name}"
+    chosen = recipe_values(entry.recipe.replace("{base}", comparison.base))
+    values = overlaid(overlaid(chosen, comparison.set), entry.set)
+    judged = overlaid({"evaluation": base.get("evaluation", {})}, comparison.set)["evaluation"]
+    values |= {"name": f"{comparison.name}-{name}", "about": entry.about, "evaluation": {**judged, "beside": {}}}
+    require_teacher(values, overlaid(base, comparison.set), source)
+    return checked(values, name, source)
+
+
+def checked(values: dict[str, Any], name: str, source: str) -> DistillRecipe | Skipped:
+    """The recipe of an entry's values, or why it has to be left out."""
+    with_data = {**values, "data": values.get("data") or {"kind": "exact"}}  # whatever they are: is all else right?
+    recipe = require_distill(with_data, source)
+    if not recipe.method.needs_data:
+        return require_distill(values, source)
+    if values.get("data") is None:
+        return Skipped(name, f"{recipe.method.name} learns from real images, and the recipe has no data")
+    place = getattr(recipe.data, "path", None)
+    if place is not None and not Path(place).exists():
+        return Skipped(name, f"{recipe.method.name} learns from real images, and {place} is not there")
+    return recipe
+
+
+def require_distill(values: dict[str, Any], source: str) -> DistillRecipe:
+    """The checked recipe.
+
+    Raises:
+        UserError: for a recipe of another kind, or see `load_recipe`.
+    """
+    recipe = recipe_from_values(values, source)
+    if not isinstance(recipe, DistillRecipe):
+        raise UserError(f"{source}: found a recipe of kind {recipe.kind}, expected one of kind distill")
+    return recipe
+
+
+def require_teacher(values: Mapping[str, Any], base: Mapping[str, Any], source: str) -> None:
+    """Refuses an entry with another teacher; guidance may differ."""
+    for key in ("load", "teach", "options"):
+        found, expected = ((section.get("teacher") or {}).get(key) for section in (values, base))
+        if found != expected:
+            raise UserError(
+                f"{source}: teacher.{key}: found {found}, expected {expected}, the base's: one comparison, one teacher"
+            )
+
+
+def base_guidance(comparison: CompareRecipe) -> float:
+    """The guidance of what is no entry: the teacher under solvers."""
+    teacher = overlaid(recipe_values(comparison.base), comparison.set).get("teacher") or {}
+    return float(teacher.get("guidance", 1.0))
+
+
+def recipe_values(name: str) -> dict[str, Any]:
+    """A recipe's plain values with those it extends, not yet checked."""
+    text, source = read_recipe(name)
+    return extended(parse_recipe_text(text, source), source)
+
+
+def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Values over values, key by key at every depth; a `method` with a name takes the other's place."""
+    return {**below, **{key: laid(key, below.get(key), value) for key, value in above.items()}}
+
+
+def laid(key: str, below: Any, value: Any) -> Any:
+    """One value over another."""
+    if not isinstance(below, Mapping) or not isinstance(value, Mapping) or (key == "method" and "name" in value):
+        return value
+    return overlaid(below, value)

@@ -1,0 +1,109 @@
+"""A pipeline's VAE as a codec: latents in the scale the denoiser knows <-> 8-bit images, videos as strips of frames."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unistep.arguments import require_arguments
+from unistep.errors import UserError
+from unistep.teachers.codecs import PixelCodec
+from unistep.teachers.diffusers.folder import load_component
+
+PIXELS = PixelCodec()
+
+
+@dataclass(frozen=True)
+class VAECodec:
+    """Latents are (raw - mean) / std * scale, raw = (latents / scale) * std + mean, as the VAE's configuration says.
+
+    A sample is decoded by itself, so that it does not depend on its batch. Videos [b, c, frames, h, w] are seen as one
+    image each, the frames side by side.
+
+    Attributes:
+        vae: an autoencoder of diffusers, frozen, in float32.
+        source: what `load` takes, or None for a VAE that is only in memory.
+        frames: frames of a decoded video, None for images.
+    """
+
+    vae: nn.Module
+    source: str | None = None
+    frames: int | None = None
+
+    def __post_init__(self) -> None:
+        self.vae.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """uint8 [b, 3, h, w] (videos: [b, 3, h, frames w]) -> latents [b, *dims], the mode of the posterior."""
+        device = next(self.vae.parameters()).device  # images wait on the CPU: they come to the VAE, not it to them
+        pixels = self.with_frames(PIXELS.encode(images))
+        raw = torch.cat([self.encode_raw(row.to(device)).to(images.device) for row in pixels.split(1)])
+        latents = (raw - self.constant("latents_mean", raw)) / self.constant("latents_std", raw, 1.0) * self.scale
+        return latents if self.frames is not None or not self.is_temporal else latents.squeeze(2)
+
+    @torch.no_grad()
+    def decode(self, x: Tensor) -> Tensor:
+        """Latents [b, *dims] -> uint8 [b, 3, h, w] (videos: [b, 3, h, frames w])."""
+        return PIXELS.decode(self.pixels(x))
+
+    @torch.no_grad()
+    def pixels(self, x: Tensor) -> Tensor:
+        """The same before rounding: float32, about [-1, 1]."""
+        self.vae.to(x.device)
+        latents = (x.unsqueeze(2) if self.is_temporal and self.frames is None else x).float()
+        raw = latents / self.scale * self.constant("latents_std", latents, 1.0) + self.constant("latents_mean", latents)
+        pixels = torch.cat([self.vae.decode(row, return_dict=False)[0] for row in raw.split(1)])  # type: ignore[operator]
+        return pixels.movedim(2, -2).flatten(-2) if self.is_temporal else pixels
+
+    def encode_raw(self, pixels: Tensor) -> Tensor:
+        """The VAE's own latents of one image or video."""
+        encoded = self.vae.encode(pixels, return_dict=False)[0]  # type: ignore[operator]
+        return encoded if isinstance(encoded, Tensor) else encoded.mode()
+
+    def with_frames(self, pixels: Tensor) -> Tensor:
+        """[b, 3, h, frames w] -> [b, 3, frames, h, w] where the VAE knows frames."""
+        return pixels.unflatten(-1, (self.frames or 1, -1)).movedim(-2, 2) if self.is_temporal else pixels
+
+    @property
+    def is_temporal(self) -> bool:
+        """Whether the VAE knows frames (Wan, Qwen-Image)."""
+        return "temperal_downsample" in self.settings
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The VAE's configuration."""
+        return dict(self.vae.config)  # type: ignore[arg-type]
+
+    @property
+    def scale(self) -> float:
+        """What latents are multiplied with, 1 where the configuration has none."""
+        return float(self.settings.get("scaling_factor") or 1.0)
+
+    def constant(self, name: str, latents: Tensor, default: float = 0.0) -> Tensor:
+        """latents_mean or latents_std by channel; `shift_factor` is a mean that all channels share."""
+        values = self.settings.get(name)
+        if values is None:
+            values = [(self.settings.get("shift_factor") or default) if name == "latents_mean" else default]
+        return latents.new_tensor(list(values)).reshape(1, -1, *[1] * (latents.ndim - 2))
+
+    def config(self) -> dict[str, Any]:
+        return {"type": "vae", "source": self.source, "frames": self.frames}
+
+
+def load_codec(config: dict[str, Any]) -> VAECodec:
+    """The way back from `VAECodec.config()`: the VAE comes from its pipeline again.
+
+    Raises:
+        UserError: if it is not there, or was in memory only.
+    """
+    arguments = {name: value for name, value in config.items() if name != "type"}
+    require_arguments(_vae_codec, arguments, "codec")
+    return _vae_codec(**arguments)
+
+
+def _vae_codec(source: str | None, frames: int | None) -> VAECodec:
+    if source is None:
+        raise UserError("codec.source: found none: the VAE was in memory only; give the teacher that it belongs to")
+    return VAECodec(load_component(source, "vae"), source, frames)

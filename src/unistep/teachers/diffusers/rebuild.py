@@ -1,0 +1,91 @@
+"""Networks of diffusers from plain configuration: the name of a class is looked up among diffusers' own models."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Annotated, Any, cast
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from unistep.arguments import require_type
+from unistep.errors import UserError
+from unistep.prediction import Prediction, require_prediction
+from unistep.process import process_from_config
+from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
+from unistep.teachers.diffusers.schedule import Schedule
+
+MISSING = "pip install 'unistep[diffusers]'"
+READING: dict[str, Any] = {
+    "prediction": Prediction,
+    "sign": Annotated[float, Field(allow_inf_nan=False)],
+    "sigma_data": Annotated[float, Field(gt=0, allow_inf_nan=False)],
+    "constants": dict[str, float | list[float]],
+    "null_label": int | None,
+}
+
+
+def import_diffusers() -> Any:
+    """The library, imported when it is needed: it takes seconds.
+
+    Raises:
+        UserError: if it is not installed.
+    """
+    try:
+        import diffusers
+    except ImportError as error:
+        raise UserError(f"diffusers: not installed ({error}); install it with {MISSING}") from error
+    return diffusers
+
+
+def model_class(name: object) -> type[nn.Module]:
+    """One of diffusers' own model classes by its name.
+
+    Raises:
+        UserError: for any other name.
+    """
+    diffusers = import_diffusers()
+    kind: Any = getattr(diffusers, name, None) if isinstance(name, str) and name.isidentifier() else None
+    if not (inspect.isclass(kind) and issubclass(kind, diffusers.ModelMixin)):
+        raise UserError(f"network.class: found {name!r}, expected the name of a model class of diffusers")
+    return cast(type[nn.Module], kind)
+
+
+def build_network(values: Mapping[str, Any]) -> nn.Module:
+    """A randomly initialised network from `class` and `config`; torch's random state is left as it was.
+
+    Raises:
+        UserError: for a class that is none of diffusers' models, or arguments that it does not take.
+    """
+    kind, config = model_class(values.get("class")), values.get("config")
+    require_type(config, dict, "network.config")
+    known = inspect.signature(kind.__init__).parameters
+    unknown = sorted(set(config or {}) - set(known))
+    if unknown:
+        raise UserError(f"network.config.{unknown[0]}: unknown key, expected the arguments of {kind.__name__}")
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return kind(**(config or {}))
+    except (TypeError, ValueError, ArithmeticError, RuntimeError, LookupError) as error:
+        words = " ".join(str(error).split())
+        raise UserError(f"network.config: found values that make no {kind.__name__}: {words}") from error
+
+
+def denoiser_from_config(config: Mapping[str, Any]) -> DiffusersDenoiser:
+    """The way back from `DiffusersDenoiser.config()`, randomly initialised.
+
+    Raises:
+        UserError: for anything that makes no denoiser.
+    """
+    reading = config.get("reading")
+    require_type(reading, dict, "reading")
+    assert isinstance(reading, dict)
+    for key, wanted in READING.items():
+        if key not in reading:
+            raise UserError(f"reading.{key}: missing, a value is needed; restore the file")
+        require_type(reading[key], wanted, f"reading.{key}")
+    require_prediction(reading["prediction"])
+    process = process_from_config(config["process"])
+    schedule = Schedule(process, reading["prediction"], reading["sign"], reading["sigma_data"])
+    network = build_network(config["network"])
+    return DiffusersDenoiser(network, schedule, reading["constants"], reading["null_label"])

@@ -1,0 +1,104 @@
+"""A pipeline folder is called in a fresh process by diffusers alone; a wrong one is never there."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+
+from unistep.errors import UserError
+from unistep.export import Student, diffusers_folder, write_export
+from unistep.export.licence import licence_of
+from unistep.networks.generator import ONE_STEP, Steps
+
+sys.path.insert(0, str(Path(__file__).parent))
+from students import own_student, pixel_student, text_student, tiny
+
+LCM = Steps((749.0, 499.0, 249.0))
+
+
+def require_verified(contract: dict[str, Any]) -> None:
+    verified = contract["verified"]
+    assert 0 <= verified["samples"] <= verified["limit"] == 1e-4 and 0 <= verified["images"] <= 1e-4
+    process = contract["process"]
+    unit = process["num_bins"] if process["type"] == "flow" else 1
+    assert verified["timesteps"] == pytest.approx([unit * t for t in contract["timesteps"]])
+
+
+def test_pixels_with_classes_held_at_an_earlier_time(tmp_path: Path) -> None:
+    scheduler = diffusers.DDPMScheduler(prediction_type="v_prediction")
+    student = pixel_student(scheduler, t_init=600.0, num_class_embeds=4)
+    exported = write_export(student, "diffusers", tmp_path / "export")
+    require_verified(exported.contract)
+    assert exported.contract["call"] == {"num_inference_steps": 1}
+    assert exported.contract["scheduler"]["class"] == "EulerDiscreteScheduler"
+    written = json.loads((tmp_path / "export" / "sampling_contract.json").read_text())
+    assert written == exported.contract and written["prediction"] == "v" and written["timesteps"] == [600.0]
+    card = (tmp_path / "export" / "README.md").read_text()
+    assert "pipeline(class_labels=[0], num_inference_steps=1)" in card and student.teacher["sha256"] in card
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+
+
+@pytest.fixture(scope="module")
+def stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> Student:
+    return text_student(tiny.sd15(), tmp_path_factory.mktemp("sd15"))
+
+
+def test_stable_diffusion_by_prompt_with_the_text_encoder_of_the_folder(
+    stable_diffusion: Student, tmp_path: Path
+) -> None:
+    folder = tmp_path / "export"
+    exported = write_export(stable_diffusion, "diffusers", folder)
+    require_verified(exported.contract)
+    assert exported.contract["call"] == {
+        "num_inference_steps": 1, "guidance_scale": 1.0, "height": 16, "width": 16
+    }  # fmt: skip
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(folder)
+    assert isinstance(pipeline.scheduler, diffusers.DDIMScheduler)
+    ours = stable_diffusion.generator.denoiser.network.state_dict()  # type: ignore[union-attr]
+    assert all(torch.equal(ours[name], value) for name, value in pipeline.unet.state_dict().items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make", "steps"), [(tiny.sd3, ONE_STEP), (tiny.flux, ONE_STEP), (tiny.sdxl, ONE_STEP), (tiny.dit, ONE_STEP),
+                        (tiny.pixart, ONE_STEP), (tiny.sana, ONE_STEP), (tiny.lumina2, ONE_STEP),
+                        (tiny.z_image, ONE_STEP), (tiny.wan, ONE_STEP), (tiny.qwen_image, ONE_STEP),
+                        (tiny.sd21, ONE_STEP), (tiny.sd15, LCM)],
+)  # fmt: skip
+def test_other_families_and_several_steps(make: Any, steps: Steps, tmp_path: Path) -> None:
+    student = text_student(make(), tmp_path, steps)
+    require_verified(write_export(student, "diffusers", tmp_path / "export").contract)
+
+
+def test_a_folder_that_samples_differently_is_never_there(
+    stable_diffusion: Student, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = diffusers.DDIMScheduler(**tiny.LATENT, set_alpha_to_one=False, timestep_spacing="trailing")
+    monkeypatch.setattr(diffusers_folder, "scheduler_of", lambda student: wrong)
+    with pytest.raises(UserError, match="^diffusers: found samples that differ by .*; nothing was exported"):
+        write_export(stable_diffusion, "diffusers", tmp_path / "export")
+    assert not list(tmp_path.iterdir())
+
+
+def test_networks_of_unistep_are_no_pipelines(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="none of diffusers' classes; export with --to onnx or --to safetensors"):
+        write_export(own_student(), "diffusers", tmp_path / "export")
+    assert not list(tmp_path.iterdir())
+
+
+def test_learned_variances_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="network.out_channels: found a learned variance"):
+        write_export(pixel_student(diffusers.DDPMScheduler(), out_channels=6), "diffusers", tmp_path / "export")
+
+
+def test_the_licence_is_what_the_teachers_card_says(stable_diffusion: Student) -> None:
+    assert licence_of(stable_diffusion) == "unknown: see the teacher"
+    card = Path(stable_diffusion.config["codec"]["source"]) / "README.md"
+    card.write_text("---\nlicense: creativeml-openrail-m\n---\n# A teacher\n")
+    assert licence_of(stable_diffusion) == "creativeml-openrail-m"
+    card.write_text("---\nlicense: other\nlicense_name: house-rules\n---\n")
+    assert licence_of(stable_diffusion) == "other (house-rules)"

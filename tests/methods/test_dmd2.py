@@ -1,0 +1,115 @@
+"""DMD2: turns of the fake score, the GAN on its features, and backward simulation that is sampling."""
+
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from fixed_random import FixedRandom
+from small import PROCESSES, ROWS, full_batch, made_of, only
+from torch import Tensor, nn
+
+from unistep.methods import DMD, DMDConfig
+from unistep.methods.dmd2 import DMD2, DMD2Config
+from unistep.methods.simulation import simulated
+from unistep.networks.generator import Generator, Steps, first_level
+from unistep.process.noising import noised
+
+
+def make(classes: int = 0, **settings: Any) -> DMD2:
+    return DMD2Config(name="dmd2", **settings).build(made_of(classes=classes))
+
+
+def test_phases_take_turns_five_to_one_and_share_the_first_samples() -> None:
+    phases = make().phases(0)
+    assert [(p.name, p.reuses_samples) for p in phases] == [
+        ("generator", False), ("fake_score", True), *((f"fake_score.{i}", False) for i in range(1, 5))
+    ]  # fmt: skip
+    assert make().image_phases == tuple(p.name for p in phases)
+
+
+def test_without_gan_and_steps_the_generators_loss_is_that_of_dmd_without_regression() -> None:
+    ingredients = made_of()
+    dmd2 = DMD2(ingredients, DMD2Config(name="dmd2", lambda_gan=0))
+    dmd = DMD(ingredients.teacher, dmd2.generator, dmd2.fake_score, DMDConfig(lambda_reg=0))
+    for i in (0, 1):
+        found, expected = (m.loss(m.phases(0)[i], full_batch(), FixedRandom(3)) for m in (dmd2, dmd))
+        assert found.terms.keys() == expected.terms.keys()
+        assert all(torch.equal(found.terms[name], expected.terms[name]) for name in found.terms)
+
+
+def lively(method: DMD2) -> DMD2:
+    """The head with an opinion."""
+    with torch.no_grad():
+        for p in method.fake_score.head.parameters():  # type: ignore[union-attr]
+            p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(4)))
+    return method
+
+
+def test_the_gan_terms_by_hand() -> None:
+    method, batch = lively(make(classes=3, lambda_gan=0.5)), full_batch(3)
+    D = partial(method.fake_score, judged=True)
+    output = method.loss(method.phases(0)[0], batch, FixedRandom(5))
+    rng, process = FixedRandom(5), method.process
+    x = method.generator(rng.normal(ROWS, 2), batch.cond)
+    for low, high in ((20, 980), (0, 999)):  # distribution matching's noise, then the GAN's own
+        t = process.time(rng.integers(ROWS, low, high) / 999)
+        x_t = noised(process, x, t, rng.normal(ROWS, 2))
+    torch.testing.assert_close(output.terms["gan"], F.softplus(-D(x_t, t, batch.cond)[1]))
+    assert output.weights == {"dm": 1.0, "gan": 0.5}
+
+    samples, rng = torch.randn(ROWS, 2), FixedRandom(6)
+    output = method.loss(method.phases(0)[2], full_batch(3).__class__(**{**vars(batch), "samples": samples}), rng)
+    rng, noise = FixedRandom(6), []
+    for clean in (samples, samples, batch.real):
+        t = process.time(rng.integers(ROWS, 0, 999) / 999)
+        assert clean is not None
+        noise.append((noised(process, clean, t, rng.normal(ROWS, 2)), t))
+    mu = method.fake_score(*noise[0], batch.cond)
+    expected = method.teacher.weighting(noise[0][1]) * (mu - samples).square().mean(1)
+    torch.testing.assert_close(output.terms["denoise"], expected)
+    fake, real = (D(x_t, t, batch.cond)[1] for x_t, t in noise[1:])
+    torch.testing.assert_close(output.terms["telling"], F.softplus(fake) + F.softplus(-real))
+
+
+class Recorder(nn.Module):
+    """A generator that notes at which times it is asked, and whether gradients are on."""
+
+    def __init__(self, generator: nn.Module):
+        super().__init__()
+        self.generator, self.calls = generator, []
+
+    def forward(self, x: Tensor, cond: None = None, t: Tensor | None = None) -> Tensor:
+        self.calls.append((t, torch.is_grad_enabled()))
+        return self.generator(x, cond, t)
+
+
+def test_backward_simulation_is_sampling_stopped_at_each_rows_step() -> None:
+    process, teacher = PROCESSES[0], made_of().teacher
+    steps = Steps((4.0, 1.0, 0.3))
+    generator = Recorder(Generator(teacher.trainable_copy(), process, 8.0, steps))
+    start = partial(first_level, process, 8.0)
+    z = torch.randn(200, 2)
+    found = simulated(generator, start, process, steps, z, None, FixedRandom(1))
+    assert [grad for _, grad in generator.calls] == [False, False, False, True]
+
+    rng = FixedRandom(1)
+    chosen = rng.integers(200, 0, 3)
+    x, t = start(z)
+    answers = [teacher(x, t)]
+    for level in steps.later:
+        t = torch.full((200,), level)
+        answers.append(teacher(noised(process, answers[-1], t, rng.normal(200, 2)), t))
+    assert set(chosen.tolist()) == {0, 1, 2, 3}
+    torch.testing.assert_close(found, torch.stack(answers)[chosen, torch.arange(200)])
+    torch.testing.assert_close(generator.calls[-1][0], torch.tensor([8.0, 4.0, 1.0, 0.3])[chosen])
+
+
+def test_only_the_encoder_and_head_hear_the_discriminator() -> None:
+    method = lively(make())
+    phase = method.phases(0)[1]
+    only(method, phase)
+    method.loss(phase, full_batch(), FixedRandom()).terms["telling"].sum().backward()
+    network = method.fake_score.denoiser.model  # type: ignore[union-attr]
+    assert network.head.weight.grad is None or not network.head.weight.grad.any()  # type: ignore[union-attr]
+    assert network.stem.weight.grad.any()  # type: ignore[union-attr]

@@ -1,0 +1,88 @@
+"""The discriminator's head reads what enters the decoder, and changes nothing that the denoiser answers."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unistep.errors import UserError
+from unistep.networks import build_denoiser
+from unistep.networks.discriminator import Judged, head
+from unistep.process import EDMProcess
+from unistep.teachers.module import ModuleDenoiser
+
+EDM = {"type": "edm"}
+SMALL = {"img_resolution": 16, "img_channels": 1, "model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1,
+         "label_dim": 3}  # fmt: skip
+NETWORKS: dict[str, dict[str, Any]] = {
+    "mlp": {"type": "mlp", "dim": 2, "width": 16, "label_dim": 3},
+    "unet": {"type": "unet", **SMALL, "attn_resolutions": []},
+    "song_unet": {"type": "song_unet", **SMALL, "attn_resolutions": []},
+    "dhariwal_unet": {"type": "dhariwal_unet", **SMALL, "model_channels": 64, "attn_resolutions": []},
+    "edm2_unet": {"type": "edm2_unet", **SMALL, "model_channels": 64, "attn_resolutions": []},
+}
+
+
+def built(name: str) -> tuple[nn.Module, tuple[int, ...]]:
+    torch.manual_seed(0)
+    denoiser = build_denoiser({"network": NETWORKS[name], "process": EDM})
+    with torch.no_grad():
+        for p in denoiser.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    return denoiser.eval(), (2,) if name == "mlp" else (1, 16, 16)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_mu_is_the_denoisers_and_the_logit_hears_noise_level_and_class(name: str) -> None:
+    denoiser, shape = built(name)
+    x, t, cond = torch.randn(4, *shape), torch.full((4,), 0.7), torch.tensor([0, 1, 2, 0])
+    before = denoiser(x, t, cond)
+    judged = Judged(denoiser, x[:1], t[:1], cond[:1])
+    assert torch.equal(judged(x, t, cond), before)
+    mu, logits = judged(x, t, cond, judged=True)
+    assert torch.equal(mu, before)
+    assert torch.equal(logits, torch.zeros(4))  # no opinion at the start
+    with torch.no_grad():
+        judged.head[-1].weight.normal_()  # type: ignore[index,union-attr]
+    opinion = judged(x, t, cond, judged=True)[1]
+    for changed in ((x + 1, t, cond), (x, t + 1, cond), (x, t, (cond + 1) % 3)):
+        assert not torch.allclose(judged(*changed, judged=True)[1], opinion, rtol=1e-3, atol=1e-5)
+    assert judged.features is None
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_without_a_decoder_exactly_what_the_logit_depends_on_learns(name: str) -> None:
+    denoiser, shape = built(name)
+    cond = torch.tensor([1])
+    judged = Judged(denoiser, torch.zeros(1, *shape), torch.ones(1), cond, decodes=False)
+    with torch.no_grad():
+        judged.head[-1].weight.normal_()  # type: ignore[index,union-attr]
+    learning = {n: p for n, p in judged.named_parameters() if p.requires_grad}
+    judged(torch.randn(2, *shape), torch.ones(2), cond.expand(2), judged=True)[1].sum().backward()
+    assert all(p.grad is not None for p in learning.values())
+    assert 0 < len(learning) < len(list(judged.parameters()))
+
+
+@pytest.mark.parametrize("size", [(32, 2, 2), (32, 4, 4), (32, 7, 7), (32, 8, 8), (32, 16, 8), (32,)])
+def test_a_head_for_every_size(size: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    layers = head(torch.zeros(1, *size))
+    assert layers(torch.randn(3, *size)).flatten().shape == (3,)
+
+
+class Foreign(nn.Module):
+    """A network that names no bottleneck."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+def test_a_network_without_a_bottleneck_is_refused_by_name() -> None:
+    foreign = ModuleDenoiser(Foreign(), EDMProcess(), "x0", conditional=False)
+    with pytest.raises(UserError, match="found a network Foreign without a bottleneck.*give the network a property"):
+        Judged(foreign, torch.zeros(1, 2), torch.ones(1))

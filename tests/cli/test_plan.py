@@ -22,7 +22,8 @@ from unistep.teachers import teacher_from_module
 
 SOLVER = {"name": "heun", "num_steps": 3}  # 5 evaluations
 POINTS = [
-    "fit.training={steps: 2, batch: 16}", "fit.samples=64", "fit.max_error=100", "method.lambda_reg=1",
+    "teacher.certify=false", "fit.training={steps: 2, batch: 16}", "fit.samples=64", "fit.max_error=100",
+    "method.lambda_reg=1",
     "training.steps=3", "training.batch=16", "training.preview_every=null", "training.checkpoint={keep: 1}",
     "pairs={count: 40, tile: 16, solver: {name: heun, num_steps: 3}}", "evaluation.samples=128",
     "evaluation.samples_during_training=100", "evaluation.solver={name: heun, num_steps: 3}",

@@ -21,8 +21,8 @@ from unistep.recipes import load_recipe
 from unistep.training import TrainingConfig
 
 SIZES = Sizes(
-    networks={"generator": 400, "fake_score": 300}, carried=90, frozen=200, gradients=350, moments=1200, average=380, tensors=10,
-    averaged_tensors=3, exported=400,
+    networks={"generator": 400, "fake_score": 300}, carried=90, frozen=200, gradients=350, moments=1200, average=380,
+    tensors=10, averaged_tensors=3, exported=400,
 )  # fmt: skip
 HERE = Setting(base=1000, beside={}, on_cpu=True)
 DECODE = CallCosts(seconds=Line(0, 0.2), memory=Line(1, 0))

@@ -66,7 +66,7 @@ class DeviceMemory:
     def available(self) -> int:
         if self.device.type == "cuda":
             return torch.cuda.mem_get_info(self.device)[0] + torch.cuda.memory_reserved(self.device)
-        return min(available_on_machine(), *available_in_cgroup()) + self.now()
+        return min([available_on_machine(), *available_in_cgroup()]) + self.now()
 
 
 def give_back_free_heap() -> None:

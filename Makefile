@@ -6,6 +6,7 @@
 #
 # Another PyTorch build:  make demo TORCH_ARGS="--index-url URL"
 # Another version:        make demo TORCH=torch==2.14.1   (both on the first call, which makes .venv)
+# One test at a time:     make test WORKERS=0   (as many processes as cores, eight at most, if not said)
 # Another package index:  make demo PIP_ARGS="--index-url URL"
 
 PYTHON     ?= python3
@@ -13,7 +14,9 @@ TORCH      ?= torch==2.13.0
 TORCH_ARGS ?=
 PIP_ARGS   ?=
 DEMO       ?= fashion-mnist
+WORKERS    ?= auto
 VENV       := .venv
+PYTEST     := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile
 PIP        := $(VENV)/bin/python -m pip --disable-pip-version-check install -q $(PIP_ARGS)
 
 .PHONY: demo test test-slow check format clean
@@ -23,10 +26,10 @@ demo: $(VENV)/installed
 	$(VENV)/bin/unistep distill $(DEMO)
 
 test: $(VENV)/installed-dev
-	$(VENV)/bin/python -m pytest
+	$(PYTEST)
 
 test-slow: $(VENV)/installed-dev
-	$(VENV)/bin/python -m pytest -m "not gpu"
+	$(PYTEST) -m "not gpu"
 
 check: $(VENV)/installed-dev
 	$(VENV)/bin/ruff format --check .

@@ -72,9 +72,11 @@ def test_an_unknown_verb_or_option_is_code_2() -> None:
 def test_recipes_lists_each_with_one_line() -> None:
     code, out, _ = call("recipes")
     assert code == 0
-    lines = out.splitlines()
+    listed, _, forms = out.partition("\n\n")
+    lines = listed.splitlines()
     assert [line.split()[0] for line in lines] == sorted(builtin_recipes())
     assert all(len(line.split()) > 3 for line in lines)
+    assert forms.split(": ")[1].split(", ")[0] == "cifar10-cond:smoke"
 
 
 def test_recipes_prints_one_to_copy() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from stand_ins import config, method, run, stop_after
-from tiny_dmd import METHODS, first_gradients, run_method
+from tiny_dmd import METHODS, ON_TWO_RANKS, first_gradients, run_method
 from torch import Tensor
 
 from unistep.training.checkpoint import Checkpoints
@@ -103,8 +103,7 @@ def test_gradients_of_dmd_on_u_nets(out: Path, strategy: str) -> None:
         torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=atol, msg=lambda m, n=name: f"{n}: {m}")
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize(("strategy", "method"), ON_TWO_RANKS)
 def test_methods_on_u_nets(out: Path, strategy: str, method: str) -> None:
     found, expected = raw_tensors(out / f"{strategy}-{method}"), raw_tensors(out / f"one-{method}")
     for name, value in expected.items():

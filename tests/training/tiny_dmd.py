@@ -48,6 +48,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "gan": {"name": "gan"},
     "consistency": {"name": "consistency_training", "last_levels": 9},
 }
+ON_TWO_RANKS = [*(("ddp", name) for name in METHODS), ("fsdp", "dmd"), ("fsdp", "dmd2")]  # sharding sees no method
 
 
 def tiny_teacher() -> Teacher:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from stand_ins import TwoPhases, config, method, run, stop_after, streams
-from tiny_dmd import METHODS, first_gradients, run_method
+from tiny_dmd import ON_TWO_RANKS, first_gradients, run_method
 from torch import Tensor
 
 from unistep.__main__ import leave
@@ -45,11 +45,11 @@ def main(out: Path) -> None:
         run(out / f"{strategy}-accumulated", strategy=strategy, accumulate=4)
         run(out / f"{strategy}-from-one", strategy=strategy)
         run(out / f"{strategy}-to-one", strategy=strategy, hooks=stop_after(4, rank=1), preview_every=1)
-        for name in METHODS:
-            run_method(out / f"{strategy}-{name}", name, strategy)
         gradients = first_gradients(strategy)
         if distributed.is_main():
             save_file(gradients, out / f"{strategy}-gradients.safetensors")
+    for strategy, name in ON_TWO_RANKS:
+        run_method(out / f"{strategy}-{name}", name, strategy)
     message = broken(out / "broken")
     (out / f"broken-{distributed.rank()}.txt").write_text(message)
     assert distributed.any_rank(distributed.rank() == 1, False) == (True, False)

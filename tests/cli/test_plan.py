@@ -139,7 +139,7 @@ def test_a_teacher_that_is_taught_first_has_stages_of_its_own(here: Path) -> Non
     looks = 2 * 10 + 2 * 130  # previews at the start and at the end, figures at steps 2 and 4
     assert stages["teacher: previews and figures"]["evaluations"] == 5 * looks
     assert all(stage["seconds"] > 0 for stage in stages.values())
-    assert sum(stages["training"]["memory"].values()) > stages["training"]["memory"]["process"] > 50e6
+    assert sum(stages["training"]["memory"].values()) > stages["training"]["memory"]["Python and its libraries"] > 50e6
 
 
 def test_a_teach_recipe_is_planned_as_tables(here: Path) -> None:
@@ -217,6 +217,6 @@ def test_mistakes_are_one_line(here: Path) -> None:
     )
     assert "training.optim.critic: no such network" in refuse("teach.yaml", "--set", "training.optim={critic: {}}")
     assert "nowhere" in refuse("gaussians", "--set", "teacher.load=nowhere")
-    assert "evaluation.judge: found train, which needs teacher.teach" in refuse(
+    assert "evaluation.judge: found train, which needs evaluation.real or teacher.teach" in refuse(
         "gaussians", *sets(POINTS), "--set", "evaluation.judge=train"
     )

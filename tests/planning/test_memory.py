@@ -20,7 +20,7 @@ def test_a_peak_that_has_passed_is_seen_and_forgotten() -> None:
     before = meter.start()
     block = torch.ones(50 * MB)  # 200 MB, touched
     del block
-    assert 200 * MB <= meter.peak() - before < 300 * MB
+    assert 199 * MB <= meter.peak() - before < 300 * MB  # the kernel counts pages in batches
     assert meter.now() - before < 100 * MB
     assert meter.start() == pytest.approx(before, abs=50 * MB)
     assert meter.peak() - before < 100 * MB

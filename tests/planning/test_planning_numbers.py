@@ -35,6 +35,7 @@ def costs(config: TrainingConfig) -> TrainingCosts:
         StepCosts(
             StepKind(phases=(), first=first, count=count),
             seconds=Line(1, seconds), activations=Line(0, activations), kept=Line(0, 0), evaluations=Line(0, 64),
+            largest=0.5,
         )
         for first, count, seconds, activations in ((0, 3, 1, 8000), (3, 9, 4, 6000))
     )  # fmt: skip
@@ -139,6 +140,21 @@ def test_the_least_turn_that_fits_is_offered_or_else_the_furthest() -> None:
         (("training.strategy=fsdp",), 4, 200, False),
         (("training.ema=null",), 1, 50, False),
     ]
+
+
+def test_where_no_turn_is_enough_several_together_may_be() -> None:
+    """On two knobs of which each saves a third; ranks are not counted on."""
+    saves = {"training.ema=null": 300, "pairs.tile=50": 350}
+
+    def needs(overrides: Sequence[str], ranks: int) -> Mapping[Resource, int]:
+        if ranks > 1:
+            return {"memory": 800, "disk": 0}
+        return {"memory": 1000 - sum(saves.get(override, 0) for override in overrides), "disk": 0}
+
+    *alone, both = switches(load_recipe("fashion-mnist"), needs, {"memory": 400, "disk": 0})
+    assert len(alone) == 3 and not any(switch.fits for switch in alone)
+    assert (set(both.set), both.saves, both.fits) == (set(saves), 650, True)
+    assert not any(s.fits for s in switches(load_recipe("fashion-mnist"), needs, {"memory": 300, "disk": 0}))
 
 
 def test_only_what_is_short_is_saved() -> None:

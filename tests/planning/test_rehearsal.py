@@ -108,7 +108,8 @@ def test_networks_that_leave_no_room_are_not_built() -> None:
         return tiny_dmd(teacher)
 
     costs, _ = rehearse_training(
-        build, lambda c: tiny_streams(c, teacher), settings(), stand(memory=2000), {"teacher": teacher.denoiser}
+        build, lambda c: tiny_streams(c, teacher), settings(), stand(memory=2000), lambda: built.append("said"),
+        {"teacher": teacher.denoiser},
     )  # type: ignore[arg-type]  # fmt: skip
     assert built == ["meta"] and not costs.steps
     assert {network.name: network.learns for network in costs.networks} == {

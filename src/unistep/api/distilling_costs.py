@@ -15,7 +15,7 @@ from unistep.api.evaluating import candidates
 from unistep.api.fitting import build_fit, fit_config, fit_of, mixture_of, samples_of
 from unistep.api.images import real_images
 from unistep.api.judge_costs import SHOWN, JudgeCosts, judge_on, named_judge
-from unistep.api.judges import point_reference
+from unistep.api.judges import point_reference, require_images_for_judge
 from unistep.api.real_images import splits_of
 from unistep.api.talk import Talk
 from unistep.api.teachers import Starting, find_teacher
@@ -26,8 +26,8 @@ from unistep.evaluation.result import Role
 from unistep.methods.base import Method
 from unistep.networks import Generator
 from unistep.planning.calls import CallCosts
-from unistep.planning.measure import META, ask, decode, rehearse_training
-from unistep.planning.sizes import allocated, modules_in, nbytes, on_meta
+from unistep.planning.measure import META, ask, decode, rehearse_training, require_whole_parts
+from unistep.planning.sizes import allocated, is_on_meta, modules_in, nbytes, on_meta
 from unistep.planning.stand import Stand
 from unistep.planning.training import TrainingCosts
 from unistep.recipes.load import recipe_of
@@ -121,18 +121,17 @@ def rehearse_distillation(
         UserError: for mistakes in recipe, data or teacher, as `distill` does.
     """
     require_judge(recipe, own)
+    require_whole_parts(recipe.training)  # before time is spent on the teacher
     taught = None
     if own is None and recipe.teacher.teach is not None:
-        say(f"measuring recipe {recipe.teacher.teach}, which teaches the teacher")
         teaching = recipe_of(TeachRecipe, recipe.teacher.teach, [f"training.device={stand.device.type}"])
-        taught = teaching, rehearse_teaching(teaching, stand)
+        taught = teaching, rehearse_teaching(teaching, stand, say)
     teacher = taught[1].teacher if taught else own or loaded_teacher(recipe, folder, stand, say)
     start, fit = Starting(teacher, teacher), None
     if not any(True for _ in teacher.denoiser.parameters()):
-        fit, network = rehearse_fit(recipe, teacher, stand)
+        fit, network = rehearse_fit(recipe, teacher, stand, say)
         start = Starting(teacher, network)
-    say("measuring the distillation")
-    costs, method = rehearse_method(recipe, start, stand)
+    costs, method = rehearse_method(recipe, start, stand, say)
     images = image_bytes(recipe, teacher)
     found = DistillCosts(start=start, training=costs, images=images, taught=taught, fit=fit)
     return replace(found, calls=calls_of(found, recipe, method, folder, stand)) if costs.steps else found
@@ -166,7 +165,7 @@ def weights_file(spec: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def rehearse_fit(recipe: DistillRecipe, teacher: Teacher, stand: Stand) -> tuple[TrainingCosts, Teacher]:
+def rehearse_fit(recipe: DistillRecipe, teacher: Teacher, stand: Stand, say: Talk) -> tuple[TrainingCosts, Teacher]:
     """Measures the fit of a network to a teacher without weights; the network, as good as untrained."""
     mixture, fit = mixture_of(teacher), fit_of(recipe, teacher)
     config = fit_config(fit, teacher, mixture)
@@ -180,7 +179,9 @@ def rehearse_fit(recipe: DistillRecipe, teacher: Teacher, stand: Stand) -> tuple
             return build_fit(fit, teacher, config, device)
 
     teacher.denoiser.to(stand.device)
-    costs, method = rehearse_training(build, batches, fit.training, stand, frozen_of(teacher))
+    costs, method = rehearse_training(
+        build, batches, fit.training, stand, lambda: say("measuring the fit"), frozen_of(teacher)
+    )
     denoiser = unwrap(method.networks[method.averaged])
     return costs, teacher_from_config(denoiser, config, source="fit", sha256="")  # type: ignore[arg-type]
 
@@ -194,9 +195,10 @@ def frozen_of(teacher: Teacher) -> dict[str, nn.Module]:
 # ------------------------------------------------------------------------------------------------------- distillation
 
 
-def rehearse_method(recipe: DistillRecipe, start: Starting, stand: Stand) -> tuple[TrainingCosts, Method]:
+def rehearse_method(recipe: DistillRecipe, start: Starting, stand: Stand, say: Talk) -> tuple[TrainingCosts, Method]:
     """Measures the recipe's method on batches of noise."""
-    start.teacher.denoiser.to(stand.device)
+    if not is_on_meta(start.teacher.denoiser):
+        start.teacher.denoiser.to(stand.device)
     made_of = ingredients(recipe, start, stand.device)
     network = replace(start.network, denoiser=on_meta(start.network.denoiser))
     blank = dataclasses.replace(
@@ -213,7 +215,7 @@ def rehearse_method(recipe: DistillRecipe, start: Starting, stand: Stand) -> tup
     frozen |= {"distance": distance} if isinstance(distance, nn.Module) else {}
     return rehearse_training(
         lambda device: recipe.method.build(blank if device == META else made_of),
-        batches, recipe.training, stand, frozen,
+        batches, recipe.training, stand, lambda: say("measuring the distillation"), frozen,
     )  # fmt: skip
 
 
@@ -252,12 +254,8 @@ def calls_of(costs: DistillCosts, recipe: DistillRecipe, method: Method, folder:
 
 def require_judge(recipe: DistillRecipe, own: Teacher | None) -> None:
     """Refuses a judge that is to be trained where there are no images to train it on."""
-    evaluation = recipe.evaluation
-    if evaluation.judge == "train" and evaluation.real is None and (own is not None or recipe.teacher.teach is None):
-        raise UserError(
-            "evaluation.judge: found train, which needs evaluation.real or teacher.teach; or name a folder or "
-            "embedded:NAME"
-        )
+    if recipe.evaluation.judge == "train":
+        require_images_for_judge(recipe.evaluation, None if own is not None else recipe.teacher.teach)
 
 
 def judge_of_run(recipe: DistillRecipe, costs: DistillCosts, stand: Stand) -> JudgeCosts | None:

@@ -14,7 +14,7 @@ from unistep.planning.calls import CallCosts
 from unistep.planning.disk import missing_shards, pairs_disk, pairs_in_memory
 from unistep.planning.result import Stage
 from unistep.planning.tally import Tally, times_due
-from unistep.planning.training import Setting, looking_stage, network_memory, sizes_under, training_stage
+from unistep.planning.training import PROCESS, Setting, looking_stage, network_memory, sizes_under, training_stage
 from unistep.recipes.schema import DistillRecipe, EvaluationConfig, PairsConfig, TeachRecipe
 from unistep.teachers.teacher import Teacher
 
@@ -34,7 +34,7 @@ def judge_stages(evaluation: EvaluationConfig, judge: JudgeCosts | None, setting
     seen.show(judge.call, judge.real, LOOKED_AT_ONCE)
     memory = {**setting.beside, "activations": max(judge.memory, round(seen.memory))}
     disk = {"judge": judge.file} if judge.step else {"features of real images": judge.real * judge.row}
-    return [Stage(name="judge", seconds=seen.seconds, memory={"process": setting.base, **memory}, disk=disk)]
+    return [Stage(name="judge", seconds=seen.seconds, memory={PROCESS: setting.base, **memory}, disk=disk)]
 
 
 # ------------------------------------------------------------------------------------------------------------- teach
@@ -148,6 +148,6 @@ def evaluation_stage(recipe: DistillRecipe, costs: DistillCosts, calls: DistillC
     memory = {"weights: frozen networks": sizes.frozen, "weights: generator": sizes.exported}
     return Stage(
         name="evaluation", evaluations=judged.evaluations, seconds=judged.seconds,
-        memory={"process": setting.base, **memory, "activations": round(judged.memory)},
+        memory={PROCESS: setting.base, **memory, "activations": round(judged.memory)},
         disk={"features": stored * evaluation.samples * judge.row if judge is not None else 0},
     )  # fmt: skip

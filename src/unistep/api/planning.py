@@ -135,8 +135,7 @@ def measured(recipe: Planned, teacher: Teacher | None, folder: Path, stand: Stan
         return rehearse_distillation(recipe, teacher, folder, stand, say)
     if teacher is not None:
         raise UserError(f"recipe {recipe.name}: found a teacher, expected none: its kind is teach")
-    say(f"measuring recipe {recipe.name}")
-    return rehearse_teaching(recipe, stand)
+    return rehearse_teaching(recipe, stand, say)
 
 
 def remeasured(recipe: Planned, teacher: Teacher | None, folder: Path, stand: Stand, say: Talk) -> Costs:

@@ -6,6 +6,7 @@ import torch
 
 from unistep.api.judge_costs import SHOWN, JudgeCosts, judge_on, named_judge
 from unistep.api.real_images import splits_of
+from unistep.api.talk import Talk
 from unistep.api.teaching import build_teaching, image_stream, teacher_config
 from unistep.data import ImageDataset, load_images
 from unistep.methods.base import Method
@@ -44,8 +45,13 @@ class TeachCosts:
         return allocated(self.teacher.denoiser)
 
 
-def rehearse_teaching(recipe: TeachRecipe, stand: Stand) -> TeachCosts:
+def rehearse_teaching(recipe: TeachRecipe, stand: Stand, say: Talk) -> TeachCosts:
     """Measures a teach recipe.
+
+    Args:
+        recipe: what to measure.
+        stand: where.
+        say: told that it is measured.
 
     Raises:
         UserError: for mistakes in recipe or data, as `teach` does.
@@ -60,8 +66,9 @@ def rehearse_teaching(recipe: TeachRecipe, stand: Stand) -> TeachCosts:
             return build_teaching(recipe.model_copy(update={"init": None}), config, META)
 
     costs, method = rehearse_training(
-        build, lambda training: image_stream(training, data, config, stand.device), recipe.training, stand
-    )
+        build, lambda training: image_stream(training, data, config, stand.device), recipe.training, stand,
+        lambda: say(f"measuring recipe {recipe.name}"),
+    )  # fmt: skip
     denoiser = unwrap(method.networks[method.averaged])
     teacher = teacher_from_config(denoiser, config, source=recipe.name, sha256="")  # type: ignore[arg-type]
     found = TeachCosts(images=bytes_of(data), training=costs, teacher=teacher)

@@ -14,7 +14,7 @@ from unistep.planning.calls import CallCosts, call_costs
 from unistep.planning.kinds import kinds_of_steps
 from unistep.planning.rehearsal import Training, rehearse
 from unistep.planning.result import Network
-from unistep.planning.sizes import allocated, sizes_of, state
+from unistep.planning.sizes import allocated, is_on_meta, sizes_of
 from unistep.planning.stand import Stand
 from unistep.planning.training import TrainingCosts
 from unistep.teachers.teacher import Teacher
@@ -34,6 +34,7 @@ def rehearse_training(
     batches: Callable[[TrainingConfig], BatchSource],
     config: TrainingConfig,
     stand: Stand,
+    announce: Callable[[], object],
     frozen: Mapping[str, nn.Module] = MappingProxyType({}),
 ) -> tuple[TrainingCosts, Method]:
     """Measures a training, if what it holds from step to step leaves room for steps.
@@ -43,6 +44,7 @@ def rehearse_training(
         batches: settings -> the batches of a training with these settings.
         config: the settings.
         stand: where.
+        announce: called when the settings have been found right and measuring begins, which takes a while.
         frozen: networks by name that are in memory already; evaluations of one called `teacher` count.
 
     Returns:
@@ -51,21 +53,27 @@ def rehearse_training(
     Raises:
         UserError: for settings that do not fit the method.
     """
-    share("training.batch", config.batch, Part(0, config.accumulate))
-    share("training.pair_batch", config.pair_batch or config.batch, Part(0, config.accumulate))
+    require_whole_parts(config)
     shapes = build(META)
     check_names(config.optim, shapes.networks)
     sizes = sizes_of(shapes, config, kinds_of_steps(shapes, config.steps), frozen.values())
     unmeasured = TrainingCosts(config=config, sizes=sizes, networks=networks_of(shapes, frozen), steps=())
     gc.collect()
     floor = stand.meter.start() + sizes.held - sum(map(allocated, frozen.values()))
-    if floor > stand.memory or any(tensor.is_meta for network in frozen.values() for tensor in state(network)):
+    if floor > stand.memory or any(map(is_on_meta, frozen.values())):
         return unmeasured, shapes
+    announce()
     method = build(stand.device)
     asked = [network for name, network in frozen.items() if name == "teacher"]
     with deterministic(config.deterministic):
         steps = rehearse(Training(method=method, batches=batches, config=config, asked=asked), floor, stand)
     return replace(unmeasured, steps=tuple(steps)), method
+
+
+def require_whole_parts(config: TrainingConfig) -> None:
+    """Refuses batches that accumulation does not cut into whole rows, as the loop does when it meets them."""
+    share("training.batch", config.batch, Part(0, config.accumulate))
+    share("training.pair_batch", config.pair_batch or config.batch, Part(0, config.accumulate))
 
 
 def networks_of(method: Method, frozen: Mapping[str, nn.Module]) -> tuple[Network, ...]:

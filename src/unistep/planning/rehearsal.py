@@ -49,6 +49,7 @@ class StepCosts:
             own among them.
         kept: bytes of these that the allocator does not give back.
         evaluations: of networks in one step, as `training.metering` counts them, backward passes included.
+        largest: share of the batch that steps were run with at most.
     """
 
     kind: StepKind
@@ -56,6 +57,7 @@ class StepCosts:
     activations: Line
     kept: Line
     evaluations: Line
+    largest: float
 
 
 def rehearse(training: Training, floor: int, stand: Stand) -> list[StepCosts]:
@@ -108,4 +110,5 @@ def costs(kind: StepKind, taken: dict[float, Taken], evaluations: dict[float, in
         activations=line_of(taken, lambda work: work.peak),
         kept=line_of(taken, lambda work: work.kept),
         evaluations=Line.through(evaluations),
+        largest=max(taken),
     )

@@ -32,12 +32,14 @@ class Steps:
         count: how many steps.
         seconds: of one.
         evaluations: of networks, in one.
+        measured: share of the batch that such steps were run with at most; below 1 the rest is extrapolated.
     """
 
     phases: tuple[str, ...]
     count: int
     seconds: float
     evaluations: int
+    measured: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

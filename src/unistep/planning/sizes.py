@@ -112,6 +112,11 @@ def on_meta(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, known)
 
 
+def is_on_meta(network: nn.Module) -> bool:
+    """Whether any of it has a shape and no numbers."""
+    return any(tensor.is_meta for tensor in state(network))
+
+
 def modules_in(thing: object) -> list[nn.Module]:
     """The modules that an object has as attributes, such as the VAE of a codec."""
     return [value for value in vars(thing).values() if isinstance(value, nn.Module)]

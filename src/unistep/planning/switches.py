@@ -37,6 +37,8 @@ def switches(
 ) -> tuple[Switch, ...]:
     """For each knob the least turn with which the recipe fits, or else the furthest; none that saves nothing.
 
+    Where no knob is enough, several are turned together, if that is.
+
     Args:
         recipe: that does not fit.
         needs: of changed recipes.
@@ -44,8 +46,31 @@ def switches(
     """
     now = needs((), 1)
     short = [resource for resource in now if now[resource] > available[resource]]
-    found = (turned(family, needs, now, available) for family in families(recipe) if family.resource in short)
-    return tuple(switch for switch in found if switch is not None)
+    tried = (turned(family, needs, now, available) for family in families(recipe) if family.resource in short)
+    found = tuple(switch for switch in tried if switch is not None)
+    lacking = [resource for resource in short if not any(s.fits for s in found if s.resource == resource)]
+    joined = (together([s for s in found if s.resource == r], needs, now[r], available[r]) for r in lacking)
+    return found + tuple(switch for switch in joined if switch is not None)
+
+
+def together(found: Sequence[Switch], needs: Needs, now: int, available: int) -> Switch | None:
+    """Switches of one resource on top of each other, until the recipe fits; None if it never does.
+
+    Those that need several processes stay out: where there are others, they are the user's to know.
+    """
+    chosen, least = (), now
+    for switch in found:
+        if switch.ranks > 1:
+            continue
+        try:
+            then = needs((*chosen, *switch.set), 1)[switch.resource]
+        except UserError:  # they do not go together
+            continue
+        if then < least:
+            chosen, least = (*chosen, *switch.set), then
+        if least <= available:
+            return Switch(set=chosen, resource=switch.resource, saves=now - least, fits=True, changes="all together")
+    return None
 
 
 def turned(

@@ -1,12 +1,13 @@
 """A plan for the terminal: networks, stages, memory by component, the verdict and what would help."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from unistep.planning.result import Plan, Stage, Switch
+from unistep.planning.result import Plan, Resource, Stage, Switch
 
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -15,9 +16,9 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
     """Prints a plan."""
     console = console or Console()
     console.print(f"{plan.recipe} on {plan.device}, {plan.threads} thread{'s' * (plan.threads > 1)}", highlight=False)
-    for table in (networks_table(plan), stages_table(plan), memory_table(plan.highest)):
+    for table in (networks_table(plan), stages_table(plan), memory_table(plan.highest), disk_table(plan)):
         console.print(table)
-    for line in verdict(plan):
+    for line in [*notes(plan), *verdict(plan)]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -38,8 +39,8 @@ def networks_table(plan: Plan) -> Table:
 
 
 def stages_table(plan: Plan) -> Table:
-    """One row per stage, under a training one per kind of step; the totals last."""
-    table = new_table("stage", "network evaluations", "time", "memory", "disk")
+    """One row per stage, under a training one per kind of step with what one such step takes; the totals last."""
+    table = new_table("stage", "evaluations", "time", "peak memory", "disk")
     for stage in plan.stages:
         figures = (
             counted(stage.evaluations),
@@ -49,46 +50,84 @@ def stages_table(plan: Plan) -> Table:
         )
         table.add_row(stage.name, *figures)
         for kind in stage.steps:
-            name = f"  {kind.count:,} x {' + '.join(kind.phases)}"
-            table.add_row(name, counted(kind.evaluations), duration(kind.seconds), style="dim")
+            name = f"  {kind.count:,} x {named(kind.phases)}"
+            table.add_row(name, f"{counted(kind.evaluations)} each", f"{duration(kind.seconds)} each", style="dim")
     needs = plan.needs
     totals = (counted(plan.evaluations), duration(plan.seconds), size(needs["memory"]), size(needs["disk"]))
     table.add_row("in all", *totals, style="bold")
     return table
 
 
+def named(phases: Sequence[str]) -> str:
+    """Phases by name, repetitions (`fake_score.1`, `fake_score.2`) counted: `generator + 3 fake_score`."""
+    counts = Counter(phase.partition(".")[0] for phase in phases)
+    return " + ".join(f"{count} {name}" if count > 1 else name for name, count in counts.items())
+
+
 def memory_table(stage: Stage) -> Table:
     """The components of a stage's highest moment."""
-    table = new_table(f"memory at its highest, {stage.name}", "")
-    for component, taken in stage.memory.items():
+    return parts_table(f"memory at its peak, {stage.name}", stage.memory)
+
+
+def disk_table(plan: Plan) -> Table:
+    """What is written, by stage."""
+    files = {f"{stage.name}: {name}": taken for stage in plan.stages for name, taken in stage.disk.items()}
+    return parts_table(f"disk, {plan.place}", files)
+
+
+def parts_table(title: str, parts: Mapping[str, int]) -> Table:
+    """One row per part that takes anything."""
+    table = new_table(title, "")
+    for name, taken in parts.items():
         if taken:
-            table.add_row(component, size(taken))
+            table.add_row(name, size(taken))
     return table
+
+
+def notes(plan: Plan) -> Iterator[str]:
+    """What the figures mean and how far they go."""
+    yield "one evaluation is one sample through one network; a backward pass counts as one or two more"
+    for stage in plan.stages:
+        share = min((kind.measured for kind in stage.steps), default=1.0)
+        if share < 1:
+            yield f"{stage.name}: steps were run with {share:.0%} of the batch at most, the rest is extrapolated"
+    if not plan.measured:
+        yield "the networks alone do not fit, so nothing was measured: memory is a lower bound from parameter counts"
 
 
 def verdict(plan: Plan) -> Iterator[str]:
     """Whether it fits, and what would make it fit."""
-    if not plan.measured:
-        yield "the networks alone do not fit, so nothing was measured: memory is a lower bound from parameter counts"
-    yield ("fits: " if plan.fits else "does not fit: ") + ", ".join(balance(plan, name) for name in plan.needs)
-    if plan.switches:
-        yield "what would help:"
-    for switch in plan.switches:
-        yield f"  {described(switch)}"
+    time = [] if plan.seconds is None else [f"about {duration(plan.seconds)}"]
+    needs = ", ".join([*(balance(plan, resource) for resource in plan.needs), *time])
+    yield f"{'fits' if plan.fits else 'does not fit'}: {needs}"
+    for resource in plan.needs:
+        if plan.needs[resource] > plan.available[resource]:
+            yield from remedies(plan, resource)
 
 
-def balance(plan: Plan, resource: str) -> str:
+def remedies(plan: Plan, resource: Resource) -> Iterator[str]:
+    """What would make it fit, as far as one resource goes, and what would only help."""
+    switches = [switch for switch in plan.switches if switch.resource == resource]
+    if not any(switch.fits for switch in switches):
+        yield f"no setting saves enough {resource}: it takes a machine with more"
+    for fits, title in (
+        (True, f"any one of these is enough for {resource}:"),
+        (False, "what helps and is not enough:"),
+    ):
+        if found := [switch for switch in switches if switch.fits == fits]:
+            yield from [title, *(f"  {described(switch)}" for switch in found)]
+
+
+def balance(plan: Plan, resource: Resource) -> str:
     """What is needed of a resource, and what there is."""
-    there = f"{size(plan.available[resource])} available"  # type: ignore[index]
-    return f"{resource} {size(plan.needs[resource])} of {there}" + (f" in {plan.place}" if resource == "disk" else "")  # type: ignore[index]
+    return f"{size(plan.needs[resource])} of {resource} ({size(plan.available[resource])} available)"
 
 
 def described(switch: Switch) -> str:
     """A switch in one line."""
     sets = " ".join(f"--set {value}" for value in switch.set)
     ranks = f" on {switch.ranks} ranks, each with memory of its own" if switch.ranks > 1 else ""
-    enough = "fits" if switch.fits else "not enough alone"
-    return f"{sets}{ranks}: {size(switch.saves)} less {switch.resource}, {enough} ({switch.changes})"
+    return f"{sets}{ranks}: {size(switch.saves)} less {switch.resource} ({switch.changes})"
 
 
 def counted(number: int | None) -> str:

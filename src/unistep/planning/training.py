@@ -65,16 +65,20 @@ def steps_of(costs: TrainingCosts, config: TrainingConfig) -> tuple[Steps, ...]:
             count=step.kind.count,
             seconds=step.seconds.at(share),
             evaluations=round(step.evaluations.at(share)),
+            measured=min(step.largest / share, 1.0),
         )
         for step in costs.steps
     )
+
+
+PROCESS = "Python and its libraries"
 
 
 def network_memory(sizes: Sizes, setting: Setting) -> dict[str, int]:
     """Process, networks and what lies beside, by component."""
     weights = {f"weights: {name}": size for name, size in sizes.networks.items()}
     others = {"weights: networks that follow": sizes.carried, "weights: frozen networks": sizes.frozen}
-    return {"process": setting.base, **weights, **others, **setting.beside}
+    return {PROCESS: setting.base, **weights, **others, **setting.beside}
 
 
 def held_memory(sizes: Sizes, setting: Setting) -> dict[str, int]:

@@ -22,7 +22,7 @@ from unistep.planning.result import Plan, Resource, Stage
 from unistep.planning.stand import Stand
 from unistep.planning.switches import switches
 from unistep.planning.training import Setting
-from unistep.recipes.comparison import CompareRecipe
+from unistep.recipes.comparison import Budget, CompareRecipe
 from unistep.recipes.load import Recipe, load_recipe
 from unistep.recipes.schema import DistillRecipe, TeachRecipe
 from unistep.teachers.teacher import Teacher
@@ -69,7 +69,11 @@ def plan(
     """
     resolved = load_recipe(recipe, with_flags(overrides, None, device))
     if isinstance(resolved, CompareRecipe):
-        raise UserError(f"recipe {resolved.name}: its kind is compare; plan the recipe of an entry instead")
+        raise UserError(
+            f"recipe {resolved.name}: found kind compare, expected teach or distill: a comparison spends its budget, "
+            f"{spent(resolved.budget)} for each of its {len(resolved.entries)} entries and {len(resolved.seeds)} "
+            f"seeds; for memory and disk plan its base, {resolved.base}"
+        )
     where = resolve_device(resolved.training.device)
     load_libraries()
     meter = DeviceMemory(where)
@@ -77,6 +81,13 @@ def plan(
     folder = Path(out) if out is not None else Path("runs") / resolved.name
     limit = None if memory is None else round(memory * GIB)
     return planned(resolved, folder, stand, Talk(quiet), teacher, limit)
+
+
+def spent(budget: Budget) -> str:
+    """A budget in words."""
+    if budget.minutes is not None:
+        return f"{budget.minutes:g} minutes"
+    return f"{budget.evaluations:,} network evaluations"
 
 
 def planned(

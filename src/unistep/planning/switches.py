@@ -48,7 +48,9 @@ def switches(
     short = [resource for resource in now if now[resource] > available[resource]]
     tried = (turned(family, needs, now, available) for family in families(recipe) if family.resource in short)
     found = tuple(switch for switch in tried if switch is not None)
-    lacking = [resource for resource in short if not any(s.fits for s in found if s.resource == resource)]
+    lacking: list[Resource] = [
+        resource for resource in short if not any(s.fits for s in found if s.resource == resource)
+    ]
     joined = (together([s for s in found if s.resource == r], needs, now[r], available[r]) for r in lacking)
     return found + tuple(switch for switch in joined if switch is not None)
 

@@ -40,7 +40,7 @@ def networks_table(plan: Plan) -> Table:
 
 def stages_table(plan: Plan) -> Table:
     """One row per stage, under a training one per kind of step with what one such step takes; the totals last."""
-    table = new_table("stage", "evaluations", "time", "peak memory", "disk")
+    table = new_table("stage", "evaluations", "time", "memory", "disk")
     for stage in plan.stages:
         figures = (
             counted(stage.evaluations),
@@ -86,11 +86,12 @@ def parts_table(title: str, parts: Mapping[str, int]) -> Table:
 
 def notes(plan: Plan) -> Iterator[str]:
     """What the figures mean and how far they go."""
-    yield "one evaluation is one sample through one network; a backward pass counts as one or two more"
+    yield "one evaluation is one sample through one network, a backward pass counts as one or two more"
+    yield "memory is that of each stage's highest moment; each takes the place of the one before"
     for stage in plan.stages:
         share = min((kind.measured for kind in stage.steps), default=1.0)
         if share < 1:
-            yield f"{stage.name}: steps were run with {share:.0%} of the batch at most, the rest is extrapolated"
+            yield f"{stage.name}: steps were run with up to {100 * share:.0f} % of the batch, the rest is extrapolated"
     if not plan.measured:
         yield "the networks alone do not fit, so nothing was measured: memory is a lower bound from parameter counts"
 

@@ -29,7 +29,7 @@ from unistep.teachers.teacher import Teacher
 from unistep.training.distributed import resolve_device
 from unistep.training.tracking import Tracker
 
-SECONDS = 15.0  # for the steps of a training; asking a network takes a few
+SECONDS = 60.0  # for the steps of a training, so that those of a demo are run with its whole batch
 ROOM = 0.8  # of the available memory, that measurements may take
 GIB = 1 << 30
 

@@ -78,7 +78,8 @@ class Stand:
         last = max(taken)
         growth = size / last
         memory = floor + growth * max(work.peak for work in taken[last])
-        seconds = spent + growth * sum(3 * work.seconds for work in taken[last])
+        next_ones = [growth * work.seconds for work in taken[last]]
+        seconds = spent + sum((1 + self.repeats(once)) * once for once in next_ones)
         return memory < self.memory and (len(taken) < 2 or seconds < self.seconds)
 
     def measure(self, work: Work, floor: int) -> Taken:
@@ -99,8 +100,9 @@ class Stand:
         return max(self.clock() - start, 1e-9)
 
     def repeats(self, once: float) -> int:
-        """How often to time what takes so long."""
-        return 5 if once < self.seconds / 100 else 3 if once < self.seconds / 40 else 2
+        """How often to time what takes so long: the longer, the steadier, and larger sizes tell more."""
+        shares = {5: 400, 3: 100, 2: 20}  # times it is run: of the time there is, at most one part in so many for one
+        return next((times for times, share in shares.items() if once < self.seconds / share), 1)
 
 
 def line_of(taken: Mapping[float, Taken], what: Callable[[Taken], float]) -> Line:

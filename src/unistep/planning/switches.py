@@ -45,7 +45,7 @@ def switches(
         available: bytes that there are.
     """
     now = needs((), 1)
-    short = [resource for resource in now if now[resource] > available[resource]]
+    short: list[Resource] = [resource for resource in now if now[resource] > available[resource]]
     tried = (turned(family, needs, now, available) for family in families(recipe) if family.resource in short)
     found = tuple(switch for switch in tried if switch is not None)
     lacking: list[Resource] = [

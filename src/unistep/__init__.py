@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from unistep.api import export_generator as export_generator
     from unistep.api import load_generator as load_generator
     from unistep.api import make_pairs as make_pairs
+    from unistep.api import plan as plan
     from unistep.api import sample as sample
     from unistep.api import teach as teach
     from unistep.errors import UserError as UserError
@@ -30,6 +31,7 @@ _HOMES = {
     "export_generator": "unistep.api",
     "load_generator": "unistep.api",
     "make_pairs": "unistep.api",
+    "plan": "unistep.api",
     "sample": "unistep.api",
     "teach": "unistep.api",
     "UserError": "unistep.errors",

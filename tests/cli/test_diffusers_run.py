@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import unistep
+from unistep.api import planning
 from unistep.errors import UserError
 from unistep.teachers.load import prepare_teacher
 from unistep.training.config import TrainingConfig
@@ -58,6 +59,15 @@ def test_the_run_goes_on_where_it_stopped_and_is_sampled_by_prompt(run: Path) ->
     assert unistep.sample(run, num=3, labels=["Two boats"]).is_file()
     with pytest.raises(UserError, match="label: found a cat, expected 0..1 or one of a red fox, two boats"):
         unistep.sample(run, num=3, labels=["a cat"])
+
+
+def test_a_pipeline_is_planned_with_its_vae(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "SECONDS", 0.2)
+    tiny.sd15().save_pretrained(run.parent / "pipeline")  # a test above takes its text encoder away
+    plan = unistep.plan(run.parent / "tiny.yaml", out=run.parent / "planned", quiet=True)
+    assert [network.name for network in plan.networks] == ["teacher", "codec", "generator", "fake_score"]
+    assert plan.measured and plan.fits and not (run.parent / "planned").exists()
+    assert plan.stages[0].evaluations == 4 * 2 * 2  # four pairs by two guided steps
 
 
 def test_one_rank_can_encode_the_prompts_for_all(tmp_path: Path) -> None:

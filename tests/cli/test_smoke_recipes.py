@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import unistep
+from unistep.api import planning
 from unistep.networks import build_denoiser
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "teachers"))
@@ -54,3 +55,14 @@ def test_from_checkpoint_file_to_evaluated_student(tmp_path: Path, name: str) ->
     size = TINY[name][2]["img_resolution"]
     labels = torch.tensor([0, 1]) if TINY[name][2]["label_dim"] else None
     assert generator(torch.randn(2, 3, size, size), labels).isfinite().all()
+
+
+def test_a_smoke_form_is_planned_from_its_checkpoint_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "SECONDS", 0.2)
+    file = checkpoint(tmp_path, "cifar10-uncond")
+    overrides = [f"teacher.load=edm:{file}", "evaluation.real.size=16"]
+    plan = unistep.plan("cifar10-uncond:smoke", out=tmp_path / "run", overrides=overrides, device="cpu", quiet=True)
+    assert plan.recipe == "cifar10-uncond-smoke" and plan.fits
+    stages = ["judge", "pairs", "training", "previews and figures", "evaluation"]
+    assert [stage.name for stage in plan.stages] == stages
+    assert plan.stages[1].evaluations == 32 * 7  # Heun of 4 steps

@@ -67,6 +67,8 @@ def test_milestones_are_where_a_networks_own_loss_begins_later_than_the_run() ->
     assert make().milestones() == {}
     assert make(dm_from_step=10).milestones() == {"generator": (10,)}  # the fake score learns from the start
     assert make(lambda_dm=0, dm_from_step=10, fake_score_from_step=6).milestones() == {}
+    never = make(dm_from_step=10, fake_score_from_step=6, fake_score_updates_per_step=0)
+    assert never.milestones() == {"generator": (10,)}
 
 
 @pytest.mark.parametrize("begins", [0, 6])

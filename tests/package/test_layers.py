@@ -23,6 +23,7 @@ LAYERS = (
     ("reports",),
     ("export",),
     ("recipes",),
+    ("planning",),
     ("api",),
     ("cli",),
 )

@@ -7,6 +7,7 @@ from unistep.api.distilling import distill as distill
 from unistep.api.evaluating import evaluate as evaluate
 from unistep.api.exporting import export_generator as export_generator
 from unistep.api.pairing import make_pairs as make_pairs
+from unistep.api.planning import plan as plan
 from unistep.api.runs import open_run as open_run
 from unistep.api.sampling import sample as sample
 from unistep.api.teaching import teach as teach

@@ -40,14 +40,13 @@ def mixture_of(teacher: Teacher) -> GaussianMixture:
     return teacher.denoiser
 
 
-def fitted(recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device, say: Talk) -> Teacher:
-    """The fitted network as a teacher; what is in `folder` already is gone on from.
+def fit_of(recipe: DistillRecipe, teacher: Teacher) -> FitConfig:
+    """The settings of the fit that a teacher without weights needs.
 
     Raises:
-        UserError: if the recipe has no `fit`, or the fit is worse than `fit.max_error`.
-        KeyboardInterrupt: after Ctrl-C, with everything saved.
+        UserError: if the recipe has none, or a network that does not suit the points.
     """
-    fit, mixture = recipe.fit, mixture_of(teacher)
+    fit = recipe.fit
     if fit is None:
         raise UserError(
             f"fit: found nothing, expected a section: {teacher.source} has no weights, so a network is fitted to it"
@@ -56,10 +55,19 @@ def fitted(recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.
         raise UserError(
             f"fit.network: found {fit.network}, expected an mlp of dim {teacher.shape[0]}, as the points have"
         )
+    return fit
+
+
+def fitted(recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device, say: Talk) -> Teacher:
+    """The fitted network as a teacher; what is in `folder` already is gone on from.
+
+    Raises:
+        UserError: if the recipe has no `fit`, or the fit is worse than `fit.max_error`.
+        KeyboardInterrupt: after Ctrl-C, with everything saved.
+    """
+    mixture, fit = mixture_of(teacher), fit_of(recipe, teacher)
     config = fit_config(fit, teacher, mixture)
-    with torch.random.fork_rng():
-        torch.manual_seed(derived_seed(fit.training.seed, "initial weights"))
-        denoiser = prepare_network(build_denoiser(config), fit.training, device)
+    method = build_fit(fit, teacher, config, device)
 
     def draws(network: torch.nn.Module) -> Draws:
         model, _ = solved(network, teacher.process, None, recipe.evaluation.solver, 1.0)
@@ -67,7 +75,7 @@ def fitted(recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.
 
     say(f"fitting a network to {teacher.source}, which has no weights")
     result = train(
-        Fit(teacher, denoiser),
+        method,
         samples_of(fit, teacher, mixture, device),
         fit.training,
         folder,
@@ -75,8 +83,19 @@ def fitted(recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.
         {**fit.model_dump(mode="json", exclude={"max_error"}), "teacher_sha256": teacher.sha256},
         config,
     )
-    export_average(result, unwrap(denoiser), folder / "teacher", config)
+    export_average(result, unwrap(method.denoiser), folder / "teacher", config)
     return load_teacher(folder / "teacher")
+
+
+def build_fit(fit: FitConfig, teacher: Teacher, config: dict[str, Any], device: torch.device) -> Fit:
+    """The method of a fit, its network at the start.
+
+    Raises:
+        UserError: for values that make no network.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(derived_seed(fit.training.seed, "initial weights"))
+        return Fit(teacher, prepare_network(build_denoiser(config), fit.training, device))
 
 
 def is_fitted(folder: Path) -> bool:

@@ -85,16 +85,25 @@ def judge_on_data(recipe: DistillRecipe, folder: Path, say: Talk) -> Judge:
         UserError: if there are neither images nor such a teacher.
     """
     evaluation = recipe.evaluation
-    if evaluation.real is None and recipe.teacher.teach is None:
-        raise UserError(
-            "evaluation.judge: found train, which needs evaluation.real or teacher.teach; or name a folder or "
-            "embedded:NAME"
-        )
+    require_images_for_judge(evaluation, recipe.teacher.teach)
     if evaluation.real is None:
         return load_judge(folder / "teacher" / "judge")
     train, test = splits_of(evaluation).values()
     place = folder / "reference" / f"judge-{key_of(evaluation.real, evaluation.judge_steps)}"
     return trained_judge(place, lambda: load_images(train), evaluation.judge_steps, say, lambda: load_images(test))
+
+
+def require_images_for_judge(evaluation: EvaluationConfig, teach: str | None) -> None:
+    """Refuses a judge that is to be trained where neither the evaluation nor the teacher's recipe `teach` has images.
+
+    Raises:
+        UserError: says what is needed.
+    """
+    if evaluation.real is None and teach is None:
+        raise UserError(
+            "evaluation.judge: found train, which needs evaluation.real or teacher.teach; or name a folder or "
+            "embedded:NAME"
+        )
 
 
 def judge_of(spec: str | Path) -> AnyJudge:

@@ -27,6 +27,7 @@ from unistep.teachers.checkpoint import load_denoiser
 from unistep.teachers.codecs import PixelCodec
 from unistep.teachers.conditioners import LabelConditioner, conditioner_from_config
 from unistep.training.batches import EncodedImages, Streams
+from unistep.training.config import TrainingConfig
 from unistep.training.distributed import on_main, process_group, resolve_device, unwrap
 from unistep.training.hooks import Hooks
 from unistep.training.loop import train
@@ -67,23 +68,37 @@ def teach(
     with process_group(where):
         folder = on_main(lambda: open_run(resolved, Path(out) if out else None))
         on_main(lambda: record_start(folder, where))
-        with torch.random.fork_rng():
-            torch.manual_seed(derived_seed(resolved.training.seed, "initial weights"))
-            design = initial_denoiser(resolved, config)
-        denoiser = prepare_network(design, resolved.training, where)
-        conditioner = conditioner_from_config(config["conditioner"])
-        images = EncodedImages(data.images, data.labels if conditioner else None, PixelCodec(), conditioner)
+        method = build_teaching(resolved, config, where)
         result = train(
-            Teach(denoiser, design, resolved.loss),
-            Streams(seed=resolved.training.seed, batch=resolved.training.batch, device=where, images=images),
+            method,
+            image_stream(resolved.training, data, config, where),
             resolved.training,
             folder,
             teaching_hooks(resolved, data, folder, where, say),
             resolved.model_dump(mode="json", exclude={"about", "evaluation", "name"}),
             config,
         )
-        export_average(result, unwrap(denoiser), folder / "teacher", config)
+        export_average(result, unwrap(method.denoiser), folder / "teacher", config)
     return folder
+
+
+def build_teaching(recipe: TeachRecipe, config: dict[str, Any], device: torch.device) -> Teach:
+    """The method of a teach recipe, its network at the start.
+
+    Raises:
+        UserError: for values that make no network, or an `init` that does not fit it.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(derived_seed(recipe.training.seed, "initial weights"))
+        design = initial_denoiser(recipe, config)
+    return Teach(prepare_network(design, recipe.training, device), design, recipe.loss)
+
+
+def image_stream(training: TrainingConfig, data: ImageDataset, config: dict[str, Any], device: torch.device) -> Streams:
+    """The images as the loop is given them."""
+    conditioner = conditioner_from_config(config["conditioner"])
+    images = EncodedImages(data.images, data.labels if conditioner else None, PixelCodec(), conditioner)
+    return Streams(seed=training.seed, batch=training.batch, device=device, images=images)
 
 
 def initial_denoiser(recipe: TeachRecipe, config: dict[str, Any]) -> EDMDenoiser:

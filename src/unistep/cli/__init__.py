@@ -9,6 +9,7 @@ from unistep.cli.distill import distill
 from unistep.cli.evaluate import evaluate
 from unistep.cli.export import export
 from unistep.cli.pairs import pairs
+from unistep.cli.plan import plan
 from unistep.cli.recipes import recipes
 from unistep.cli.sample import sample
 from unistep.cli.teach import teach
@@ -20,5 +21,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (recipes, teach, pairs, distill, sample, evaluate, compare, export, convert, certify):
+for verb in (recipes, plan, teach, pairs, distill, sample, evaluate, compare, export, convert, certify):
     app.command()(verb)

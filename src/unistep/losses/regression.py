@@ -60,6 +60,18 @@ def perceptual(features: Features, x: Tensor, y: Tensor, pixel_weight: float = 1
     return total
 
 
+class Perceptual(nn.Module):
+    """`perceptual` with its network, so that whoever counts or moves the networks of a method finds it."""
+
+    def __init__(self, features: Features, pixel_weight: float = 1.0):
+        super().__init__()
+        self.features, self.pixel_weight = features, pixel_weight
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Images in model space [b, c, h, w] twice -> [b]."""
+        return perceptual(self.features, x, y, self.pixel_weight)
+
+
 def require_images(name: RegressionName, dims: Sequence[int]) -> None:
     """Refuses samples [b, *dims] that a distance of images cannot compare.
 
@@ -96,7 +108,7 @@ def build_regression(
                 "method.regression: found 'perceptual' but no feature network; set method.perceptual_network, "
                 "for example to embedded:fashion-mnist, or choose multiscale or l2"
             )
-        return lambda x, y: perceptual(features, x, y, pixel_weight)
+        return Perceptual(features, pixel_weight)
     if name == "lpips":
         return LPIPS(lpips or piq_metric())
     return {"l2": l2, "pseudo_huber": pseudo_huber, "multiscale": multiscale}[name]

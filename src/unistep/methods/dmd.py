@@ -133,7 +133,9 @@ class DMD(Method):
         """Where the generator's distribution matching is switched on, and where the fake score begins to learn."""
         if self.config.lambda_dm == 0:
             return {}
-        begins = {"generator": self.config.dm_from_step, "fake_score": self.config.fake_score_from_step}
+        begins = {"generator": self.config.dm_from_step}
+        if self.config.fake_score_updates_per_step > 0:
+            begins["fake_score"] = self.config.fake_score_from_step
         return {network: (step,) for network, step in begins.items() if step > 0}
 
     def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:

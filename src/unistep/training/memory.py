@@ -1,6 +1,5 @@
 """The peak of memory since it was last reset: of the accelerator, or of the process on Linux."""
 
-import gc
 import os
 import re
 from pathlib import Path
@@ -11,8 +10,7 @@ STATUS = Path("/proc/self/status")
 
 
 def reset_peak(device: torch.device) -> None:
-    """The peak begins anew from what is held now."""
-    gc.collect()
+    """The peak begins anew from what is held now, garbage that was not collected included."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif STATUS.is_file():

@@ -6,6 +6,7 @@ training are 3, of a frozen one with gradients to its input 2, without gradients
 generator, fake score, discriminator); networks that a distance looks through do not.
 """
 
+import gc
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -109,6 +110,7 @@ def measure_step(
         step: which step.
         timed: repetitions.
     """
+    gc.collect()
     reset_peak(device)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         method = build()

@@ -1,0 +1,180 @@
+"""`plan`: memory, disk, network evaluations and hours of a recipe, before anything runs."""
+
+import gc
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from unistep.api.distilling_costs import DistillCosts, rehearse_distillation
+from unistep.api.forecasting import distill_stages, teach_stages
+from unistep.api.hooks import write_picture
+from unistep.api.talk import Talk, with_flags
+from unistep.api.teaching_costs import TeachCosts, rehearse_teaching
+from unistep.errors import UserError
+from unistep.evaluation.throughput import device_name
+from unistep.networks import resolve_precision
+from unistep.planning.memory import DeviceMemory
+from unistep.planning.result import Plan, Resource, Stage
+from unistep.planning.stand import Stand
+from unistep.planning.switches import switches
+from unistep.planning.training import Setting
+from unistep.recipes.comparison import Budget, CompareRecipe
+from unistep.recipes.load import Recipe, load_recipe
+from unistep.recipes.schema import DistillRecipe, TeachRecipe
+from unistep.teachers.teacher import Teacher
+from unistep.training.distributed import resolve_device
+from unistep.training.tracking import Tracker
+
+SECONDS = 60.0  # for the steps of a training, so that those of a demo are run with its whole batch
+ROOM = 0.8  # of the available memory, that measurements may take
+GIB = 1 << 30
+
+Planned = TeachRecipe | DistillRecipe
+Costs = TeachCosts | DistillCosts
+
+
+def plan(
+    recipe: str | Path | Recipe,
+    *,
+    out: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    teacher: Teacher | None = None,
+    device: str = "auto",
+    memory: float | None = None,
+    quiet: bool = False,
+) -> Plan:
+    """What a recipe will take on this machine, from a few real steps at small batches; nothing is kept of them.
+
+    Seconds are those of the machine as busy as it is now. The run's folder is looked into for pairs and features that
+    are there already, and left as it is.
+
+    Args:
+        recipe: of either kind: built-in name, path or loaded.
+        out: the folder that the run would have; None = runs/<recipe name>.
+        overrides: `a.b=c` items.
+        teacher: your own teacher, instead of the recipe's.
+        device: auto, cpu or cuda.
+        memory: GiB that it must fit into; None = what is available here.
+        quiet: print nothing.
+
+    Returns:
+        The plan: `plan.json()`, or `unistep.planning.print_plan(plan)` for a table.
+
+    Raises:
+        UserError: for mistakes in recipe, data or teacher.
+    """
+    resolved = load_recipe(recipe, with_flags(overrides, None, device))
+    if isinstance(resolved, CompareRecipe):
+        raise UserError(
+            f"recipe {resolved.name}: found kind compare, expected teach or distill: a comparison spends its budget, "
+            f"{spent(resolved.budget)} for each of its {len(resolved.entries)} entries and {len(resolved.seeds)} "
+            f"seeds; for memory and disk plan its base, {resolved.base}"
+        )
+    where = resolve_device(resolved.training.device)
+    load_libraries()
+    meter = DeviceMemory(where)
+    stand = Stand(where, meter, SECONDS, ROOM * meter.available())
+    folder = Path(out) if out is not None else Path("runs") / resolved.name
+    limit = None if memory is None else round(memory * GIB)
+    return planned(resolved, folder, stand, Talk(quiet), teacher, limit)
+
+
+def spent(budget: Budget) -> str:
+    """A budget in words."""
+    if budget.minutes is not None:
+        return f"{budget.minutes:g} minutes"
+    return f"{budget.evaluations:,} network evaluations"
+
+
+def planned(
+    recipe: Planned, folder: Path, stand: Stand, say: Talk, teacher: Teacher | None = None, limit: int | None = None
+) -> Plan:
+    """The plan of a recipe, measured at a stand; see `plan`.
+
+    Args:
+        recipe: as resolved.
+        folder: that the run would have.
+        stand: where to measure.
+        say: told what is measured.
+        teacher: the caller's own.
+        limit: bytes of memory to fit into; None = what is available.
+    """
+    costs = measured(recipe, teacher, folder, stand, say)
+    # A process that has done all this once has loaded whatever a run loads; the teacher is still here.
+    gc.collect()
+    base = stand.meter.start() - costs.still_held
+    available: dict[Resource, int] = {
+        "memory": stand.meter.available() if limit is None else limit,
+        "disk": shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.is_dir())).free,
+    }
+    setting = Setting(base=base, beside={}, on_cpu=stand.device.type == "cpu")
+    found = Plan(
+        recipe=recipe.name,
+        device=device_name(stand.device),
+        threads=torch.get_num_threads(),
+        place=str(folder),
+        measured=bool(costs.training.steps),
+        networks=costs.training.networks,
+        stages=tuple(stages_of(recipe, costs, setting, folder)),
+        available=available,
+    )
+    if found.fits:
+        return found
+
+    def needs(changes: Sequence[str], ranks: int) -> Mapping[Resource, int]:
+        changed, under = load_recipe(recipe, changes), costs
+        assert isinstance(changed, Planned)
+        if changed.training.precision != recipe.training.precision:
+            under = remeasured(changed, teacher, folder, stand, say)
+        stages = stages_of(changed, under, replace(setting, ranks=ranks), folder)
+        return replace(found, stages=tuple(stages)).needs
+
+    return replace(found, switches=switches(recipe, needs, available))
+
+
+def measured(recipe: Planned, teacher: Teacher | None, folder: Path, stand: Stand, say: Talk) -> Costs:
+    """What a recipe of either kind costs.
+
+    Raises:
+        UserError: for a teacher where one is to be taught, or mistakes in the recipe.
+    """
+    if isinstance(recipe, DistillRecipe):
+        return rehearse_distillation(recipe, teacher, folder, stand, say)
+    if teacher is not None:
+        raise UserError(f"recipe {recipe.name}: found a teacher, expected none: its kind is teach")
+    return rehearse_teaching(recipe, stand, say)
+
+
+def remeasured(recipe: Planned, teacher: Teacher | None, folder: Path, stand: Stand, say: Talk) -> Costs:
+    """The costs in another precision.
+
+    Raises:
+        UserError: where the hardware has it not: emulated, it takes no less memory and far more time.
+    """
+    if resolve_precision(stand.device) != recipe.training.precision:
+        raise UserError(f"training.precision: found {recipe.training.precision}, which this hardware does not have")
+    return measured(recipe, teacher, folder, stand, say)
+
+
+def stages_of(recipe: Planned, costs: Costs, setting: Setting, folder: Path) -> list[Stage]:
+    """The stages of a recipe, which may be another than the one that was measured in batches, average and the like."""
+    if isinstance(recipe, DistillRecipe):
+        assert isinstance(costs, DistillCosts)
+        return distill_stages(recipe, costs, setting, folder)
+    assert isinstance(costs, TeachCosts)
+    return teach_stages(recipe, costs, setting)
+
+
+def load_libraries() -> None:
+    """Loads what a run loads on its way, so that it counts as the process's memory and not as some step's.
+
+    That is TensorBoard and matplotlib, and what torch loads with the first optimiser.
+    """
+    torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
+    with tempfile.TemporaryDirectory() as scratch:
+        Tracker(Path(scratch), 0).close()
+        write_picture(Path(scratch) / "points.png", {"": torch.eye(2)})

@@ -1,0 +1,50 @@
+"""A distillation of points with small MLPs, as a plan would rehearse it."""
+
+from typing import Any
+
+import torch
+
+from unistep.api.budgets import PairRows
+from unistep.losses.regression import l2
+from unistep.methods import DMD, DMDConfig
+from unistep.networks import Generator, build_denoiser
+from unistep.process import EDMProcess
+from unistep.teachers.codecs import PointCodec
+from unistep.teachers.conditioners import LabelConditioner
+from unistep.teachers.teacher import Teacher
+from unistep.training import Streams, TrainingConfig
+from unistep.weighting import default_weighting
+
+CPU = torch.device("cpu")
+NETWORK = {"type": "mlp", "dim": 2, "width": 16, "num_blocks": 1, "label_dim": 3}
+
+
+def settings(**changes: Any) -> TrainingConfig:
+    return TrainingConfig.model_validate(
+        {"steps": 12, "batch": 16, "device": "cpu", "checkpoint": {"every_minutes": None}, **changes}
+    )
+
+
+def tiny_teacher() -> Teacher:
+    process = EDMProcess()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        denoiser = build_denoiser({"network": NETWORK, "process": process.config()})
+    return Teacher(
+        denoiser=denoiser, process=process, weighting=default_weighting(process), shape=(2,), codec=PointCodec(),
+        source="tiny", sha256="0", conditioner=LabelConditioner(3),
+    )  # fmt: skip
+
+
+def tiny_dmd(teacher: Teacher, guidance: float = 1.0, **changes: Any) -> DMD:
+    generator = Generator(teacher.trainable_copy(), teacher.process)
+    config = DMDConfig.model_validate({"regression": "l2", **changes})
+    return DMD(teacher, generator, teacher.trainable_copy(), config, l2, guidance)
+
+
+def tiny_streams(config: TrainingConfig, teacher: Teacher) -> Streams:
+    z = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
+    return Streams(
+        seed=0, batch=config.batch, pair_batch=config.pair_batch, conditioner=teacher.conditioner,
+        pairs=PairRows(z, z, torch.arange(100) % 3), pair_phases=DMD.pair_phases,
+    )  # fmt: skip

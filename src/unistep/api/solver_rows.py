@@ -23,7 +23,7 @@ from unistep.samplers import build_sampler
 from unistep.teachers.teacher import Teacher
 
 TITLES = {
-    "euler": "Euler", "heun": "Heun", "ddim": "DDIM", "dpmpp_2m": "DPM-Solver++", "unipc": "UniPC",
+    "euler": "Euler", "heun": "Heun", "ddim": "DDIM", "dpmpp_2m": "DPM-Solver++", "pndm": "PNDM", "unipc": "UniPC",
     "consistency": "multistep consistency",
 }  # fmt: skip
 

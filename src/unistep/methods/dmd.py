@@ -54,8 +54,8 @@ class DMDConfig(ComparesImages):
             raise ValueError("dm_from_step: found a positive step but lambda_reg is 0, expected pairs before it")
         if self.match_pairs and 0 in (self.lambda_dm, self.lambda_reg):
             raise ValueError(
-                f"match_pairs: found true with lambda_dm {self.lambda_dm:g} and lambda_reg {self.lambda_reg:g}, expected "
-                "both positive: without them there is nothing to match, or there are no pairs"
+                f"match_pairs: found true with lambda_dm {self.lambda_dm:g} and lambda_reg {self.lambda_reg:g}, "
+                "expected both positive: without them there is nothing to match, or there are no pairs"
             )
         if self.fake_score_from_step > self.dm_from_step:
             raise ValueError(

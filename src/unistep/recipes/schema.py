@@ -11,7 +11,7 @@ from unistep.methods.teach import TeachConfig
 from unistep.training.config import TrainingConfig
 
 ExportedWeights = Literal["best", "ema", "raw"]
-SolverName = Literal["euler", "heun", "ddim", "dpmpp_2m", "unipc", "consistency"]
+SolverName = Literal["euler", "heun", "ddim", "dpmpp_2m", "pndm", "unipc", "consistency"]
 
 
 class Section(BaseModel):

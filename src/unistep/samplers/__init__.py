@@ -12,4 +12,5 @@ from unistep.samplers.euler import Euler as Euler
 from unistep.samplers.heun import Heun as Heun
 from unistep.samplers.seeds import seeded_normal as seeded_normal
 from unistep.samplers.seeds import seeded_uniform as seeded_uniform
+from unistep.samplers.pndm import PNDM as PNDM
 from unistep.samplers.unipc import UniPC as UniPC

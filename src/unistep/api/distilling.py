@@ -1,27 +1,23 @@
 """`distill`: teacher in, one-step generator out, stage by stage; every stage looks for what is done and goes on."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
 
+from unistep.api.distance import distance_of
 from unistep.api.draws import generated, solved_teacher, teacher_draws
 from unistep.api.evaluating import evaluate_run, require_judging
 from unistep.api.hooks import looking_hooks
 from unistep.api.images import real_images
 from unistep.api.judges import find_quick_judge, judged_features
-from unistep.api.lpips import lpips_of_files
 from unistep.api.pairing import pairs_of_run
 from unistep.api.runs import open_run, record, record_start
 from unistep.api.talk import Talk, with_flags
 from unistep.api.teachers import Starting, starting_point
 from unistep.api.weights import Measure, choose_weights, initial_weights
 from unistep.errors import UserError
-from unistep.evaluation.features import load_perceptual
-from unistep.losses.regression import build_regression, require_images
-from unistep.methods.config import Distance
 from unistep.methods.ingredients import Ingredients
 from unistep.networks import Generator
 from unistep.recipes.load import Recipe, recipe_of
@@ -141,7 +137,7 @@ def ingredients(
         guidance=recipe.teacher.guidance,
         init=initial_weights(recipe.generator.init, start, held_at, folder),
         t_init=held_at,
-        regression=regression(recipe.method.distance, start.teacher.shape, device, folder),
+        regression=distance_of(recipe.method.distance, start.teacher, device, folder),
         seed=derived_seed(recipe.training.seed, "initial weights"),
     )
 
@@ -176,28 +172,3 @@ def initial_time(config: GeneratorConfig, teacher: Teacher) -> float | None:
             "expected an EDM process; use generator.u_init, a place on the training grid"
         )
     return config.sigma_init
-
-
-def regression(
-    wanted: Distance | None, shape: tuple[int, ...], device: torch.device, folder: Path | None = None
-) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """The distance that a method's settings name, for samples [b, *shape], ready to use; None where none is needed.
-
-    Raises:
-        UserError: for a distance of images, or a perceptual network, that looks at samples of another shape, or for
-            missing weights.
-    """
-    if wanted is None:
-        return None
-    require_images(wanted.name, shape)
-    features, lpips = None, lpips_of_files(wanted.lpips_weights, folder) if wanted.lpips_weights else None
-    if wanted.perceptual_network is not None:
-        features = load_perceptual(wanted.perceptual_network).to(device)
-        sees = (features.config["channels"], features.config["size"], features.config["size"])
-        if sees != shape:
-            raise UserError(
-                f"method.perceptual_network: found one for samples of shape {list(sees)}, expected the teacher's "
-                f"{list(shape)}; choose l2, or multiscale for images"
-            )
-    distance = build_regression(wanted.name, features, wanted.pixel_weight, lpips)
-    return distance.to(device) if isinstance(distance, nn.Module) else distance

@@ -36,6 +36,7 @@ class MethodConfig(BaseModel, ABC):
 
     from_terminal: ClassVar[bool] = False  # whether the generator must start at the terminal time
     milestones: ClassVar[tuple[str, ...]] = ()  # settings that are steps of the training and move with its length
+    staged: ClassVar[tuple[str, ...]] = ()  # settings that may change between stages: networks and state stay the same
 
     @property
     def needs_pairs(self) -> bool:
@@ -74,6 +75,7 @@ class ComparesImages(MethodConfig):
     AutoencoderTiny; without it latents are compared as they are.
     """
 
+    staged = ("regression", "lpips_weights", "perceptual_network", "pixel_weight", "decoder")
     regression: RegressionName = "lpips"
     lpips_weights: tuple[str, ...] = ()
     perceptual_network: str | None = None

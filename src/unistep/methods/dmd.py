@@ -34,6 +34,10 @@ class DMDConfig(ComparesImages):
 
     name: Literal["dmd"] = "dmd"
     milestones = ("dm_from_step", "fake_score_from_step")
+    staged = (
+        *ComparesImages.staged, "lambda_dm", "lambda_reg", "weighting", "min_fraction", "max_fraction",
+        "fake_score_updates_per_step", "match_pairs",
+    )  # fmt: skip
     lambda_dm: float = Field(default=1.0, ge=0)
     lambda_reg: float = Field(default=0.25, ge=0)
     weighting: Weighting = "eq8"
@@ -199,8 +203,8 @@ class DMD(Method):
         """Distance of x_ref = G(z_ref), made here unless it is there, to the teacher's y_ref (Eq. 9), [pair rows]."""
         if self.regression is None or batch.pair_z is None or batch.pair_x is None:
             raise ValueError("DMD: lambda_reg > 0 needs a regression loss and a stream of pairs")
-        x_ref = self.generator(batch.pair_z, batch.pair_cond) if x_ref is None else x_ref
-        return self.regression(x_ref, batch.pair_x)
+        x = self.generator(batch.pair_z, batch.pair_cond) if x_ref is None else x_ref
+        return self.regression(x, batch.pair_x)
 
 
 def fake_score_phase(update: int) -> str:

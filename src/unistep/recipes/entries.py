@@ -61,6 +61,8 @@ def require_distill(values: dict[str, Any], source: str) -> DistillRecipe:
     recipe = recipe_from_values(values, source)
     if not isinstance(recipe, DistillRecipe):
         raise UserError(f"{source}: found a recipe of kind {recipe.kind}, expected one of kind distill")
+    if recipe.stages:
+        raise UserError(f"{source}: stages: found {len(recipe.stages)}, expected none: lengths follow from the budget")
     return recipe
 
 

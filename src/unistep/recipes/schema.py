@@ -155,8 +155,15 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 """Of a recipe, and of its run's folder below `runs`."""
 
 
+class StageConfig(Section):
+    """A part of a training, up to `until_step`: `set` is laid over the recipe, see `recipes.stages`."""
+
+    until_step: int = Field(ge=1)
+    set: dict[str, Any] = {}
+
+
 class DistillRecipe(Section):
-    """A recipe of `unistep distill`."""
+    """A recipe of `unistep distill`; `stages` change some of its settings as the training goes on."""
 
     name: Name
     kind: Literal["distill"]
@@ -168,7 +175,19 @@ class DistillRecipe(Section):
     pairs: PairsConfig | None = None
     method: AnyMethod
     training: TrainingConfig
+    stages: tuple[StageConfig, ...] = ()
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+
+    @model_validator(mode="after")
+    def check_stages(self) -> "DistillRecipe":
+        """Stages follow each other up to the last step."""
+        ends = [stage.until_step for stage in self.stages]
+        if ends and (ends != sorted({*ends}) or ends[-1] != self.training.steps):
+            raise ValueError(
+                f"stages: found until_step {', '.join(map(str, ends))}, expected growing numbers up to training.steps "
+                f"{self.training.steps}"
+            )
+        return self
 
     @model_validator(mode="after")
     def check(self) -> "DistillRecipe":

@@ -120,6 +120,10 @@ class EvaluationConfig(Section):
     computed. Without a judge (points) distances to exact samples are measured. `solver` is the teacher's. `beside`
     names other generators for the table, by row name: a finished run's folder or `embedded:NAME/FOLDER`. `timed` asks
     for latency and throughput too.
+
+    For models of text: `prompts` names those that samples are judged under, sample i under prompt i, instead of the
+    teacher's own; `resize` brings images to that size before they are judged; `alignment`, `clip:FOLDER_OR_HUB_ID`,
+    adds the CLIP score.
     """
 
     judge: str | None = None
@@ -133,6 +137,17 @@ class EvaluationConfig(Section):
     beside: dict[str, str] = {}
     timed: bool = True
     judge_steps: int = Field(default=1_500, ge=1)
+    prompts: str | None = None
+    resize: int | None = Field(default=None, ge=8)
+    alignment: Annotated[str, Field(pattern=r"^clip:.+")] | None = None
+
+    @model_validator(mode="after")
+    def check_text(self) -> "EvaluationConfig":
+        """What belongs to a judge is not left without one."""
+        for name in ("resize", "alignment"):
+            if getattr(self, name) is not None and self.judge is None:
+                raise ValueError(f"{name}: found {getattr(self, name)}, expected null: nothing judges")
+        return self
 
     @model_validator(mode="after")
     def check(self) -> "EvaluationConfig":
@@ -254,6 +269,9 @@ class TeachRecipe(Section):
     @model_validator(mode="after")
     def check(self) -> "TeachRecipe":
         """`teach` is EDM's training, of denoisers at alpha = 1 and t = sigma, on one set of images."""
+        for name in ("prompts", "resize", "alignment"):
+            if getattr(self.evaluation, name) is not None:
+                raise ValueError(f"evaluation.{name}: found a value, expected null: only distillations are judged so")
         if self.evaluation.judge == "train" and self.evaluation.real is not None:
             raise ValueError("evaluation.real: found a value, expected nothing: the judge is trained on those of data")
         kind = self.process.get("type")

@@ -12,6 +12,7 @@ from unistep.recipes.extend import extended
 from unistep.recipes.load import recipe_from_values
 from unistep.recipes.parse import parse_recipe_text
 from unistep.recipes.schema import DistillRecipe
+from unistep.recipes.smoke import in_form, is_smoke, without_form
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,9 @@ def base_guidance(comparison: CompareRecipe) -> float:
 
 
 def recipe_values(name: str) -> dict[str, Any]:
-    """A recipe's plain values with those it extends, not yet checked."""
-    text, source = read_recipe(name)
-    return extended(parse_recipe_text(text, source), source)
+    """A recipe's plain values with those it extends, in its usual or its smoke form, not yet checked."""
+    text, source = read_recipe(without_form(name))
+    return in_form(extended(parse_recipe_text(text, source), source), source, is_smoke(name))
 
 
 def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor
 
 from unistep.certification import certify
@@ -34,7 +35,8 @@ class UNet2DModel(diffusers.UNet2DModel):
         alpha, sigma = (scale(t)[:, None, None, None] for scale in (process.alpha, process.sigma))
         no_class = torch.full((len(x),), -1)
         mu = self.trained(x / alpha, (sigma / alpha).flatten(), no_class)
-        return ((x - alpha * mu) / sigma,)
+        eps = (x - alpha * mu) / sigma
+        return UNet2DOutput(eps) if return_dict else (eps,)
 
 
 @pytest.fixture(scope="module")

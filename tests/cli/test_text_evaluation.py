@@ -12,7 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from unistep.api.draws import teacher_draws
+from unistep.api.images import real_images
 from unistep.api.judged_teacher import alignment_of, judged_teacher
+from unistep.data import load_images
+from unistep.data.config import DataConfig
 from unistep.errors import UserError
 from unistep.evaluation import Candidate, Evaluation, Identity, Metric, Reference, evaluate_models, load_judge
 from unistep.evaluation.alignment import Clip
@@ -181,3 +184,21 @@ def test_a_clip_that_is_none(place: Path, teacher: Teacher, tmp_path: Path) -> N
 def test_without_a_judge_nothing_is_resized_or_held_against_prompts(place: Path, key: str, value: Any) -> None:
     with pytest.raises(UserError, match=f"evaluation.{key}: found {value}, expected null: nothing judges"):
         recipe(place, judge=None, **{key: value})
+
+
+def test_a_teacher_is_not_judged_as_models_of_text_are(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="evaluation.prompts: found a value, expected null: only distillations are"):
+        load_recipe("digits-teacher", ["evaluation.prompts=p.txt"])
+
+
+def test_real_images_carry_the_numbers_of_their_prompts(place: Path, teacher: Teacher) -> None:
+    digits = DataConfig(kind="digits", size=16, channels=3, limit=20)
+    with pytest.raises(UserError, match="^data: found labels of 10 kinds, expected the number of each image's prompt"):
+        real_images(digits, teacher)
+    written = recipe(place).teacher
+    reads = load_teacher(written.load or "", written.options | {"prompts": [f"digit {i}" for i in range(12)]})
+    x, cond = real_images(digits, reads).rows(torch.arange(3))
+    assert x.shape == (3, 4, 8, 8) and reads.conditioner is not None and isinstance(cond, dict)
+    labels = load_images(digits).labels
+    assert labels is not None
+    torch.testing.assert_close(cond["text"], reads.conditioner.from_labels(labels[:3].long())["text"])  # type: ignore[index, call-overload]

@@ -56,3 +56,12 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "piq", None)
     with pytest.raises(UserError, match=r"nor the library piq; name the files, or pip install 'unistep\[lpips\]'"):
         build_regression("lpips")
+
+
+def test_images_that_are_large_enough_are_seen_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "piq", SimpleNamespace(LPIPS=Metric))
+    distance = build_regression("lpips")
+    x = torch.rand(1, 3, 256, 240) * 2 - 1
+    distance(x, x)
+    (metric,) = [module for module in distance.modules() if isinstance(module, Metric)]  # type: ignore[union-attr]
+    torch.testing.assert_close(metric.given[0], (x + 1) / 2)

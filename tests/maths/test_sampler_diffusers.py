@@ -136,6 +136,21 @@ def test_dpm_solver_vp():
     same(ours("dpmpp_2m", process, 20), states)
 
 
+@pytest.mark.parametrize("num_steps", [2, 4, 20, 50])
+def test_pndm(num_steps):
+    from diffusers import PNDMScheduler
+
+    process = DiscreteVPProcess.scaled_linear()
+    table = LINEAR | {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    scheduler = PNDMScheduler(**table, skip_prk_steps=True, set_alpha_to_one=True, timestep_spacing="trailing")
+    scheduler.set_timesteps(num_steps)
+    x, states = Z, [Z]
+    for t in scheduler.timesteps:
+        x = scheduler.step(vp_model(process, x, t), t, x).prev_sample
+        states.append(x)
+    same(ours("pndm", process, num_steps), states)
+
+
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 20])
 def test_unipc(num_steps):
     from diffusers import UniPCMultistepScheduler

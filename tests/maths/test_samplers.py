@@ -19,6 +19,7 @@ STOCHASTIC = {
     "ddim": {"eta": 1.0},
     "consistency": {},
 }
+COUNTS = {"heun": lambda n: 2 * n - 1, "pndm": lambda n: n + (n > 1)}
 
 
 class Counting:
@@ -36,10 +37,10 @@ class Counting:
 
 
 def fitting(name: str, num_steps: int, process):
-    """The sampler, where it serves the process; UniPC refuses those without signal at the terminal time."""
+    """The sampler, where it serves the process; some refuse those without signal at the terminal time."""
     sampler = build_sampler(name, num_steps)
-    if name == "unipc" and float(process.alpha(process.time(torch.ones(1)))) == 0:
-        with pytest.raises(UserError, match="found unipc for a process without signal at the terminal time"):
+    if name in ("unipc", "pndm") and float(process.alpha(process.time(torch.ones(1)))) == 0:
+        with pytest.raises(UserError, match=f"found {name} for a process without signal at the terminal time"):
             sampler(Counting(process), process, torch.zeros(1, 2))
         pytest.skip("refused, as it should be")
     return sampler
@@ -50,7 +51,7 @@ def fitting(name: str, num_steps: int, process):
 def test_nfe_is_what_is_spent(process, name, n):
     sampler, denoiser = fitting(name, n, process), Counting(process)
     result = sampler(denoiser, process, seeded_normal(torch.arange(3), (2,)), seeds=torch.arange(3))
-    assert result.nfe == sampler.nfe() == len(denoiser.times) == (2 * n - 1 if name == "heun" else n)
+    assert result.nfe == sampler.nfe() == len(denoiser.times) == COUNTS.get(name, lambda n: n)(n)
     assert sampler.nfe(evaluations_per_call=2) == 2 * result.nfe
     assert result.x.isfinite().all() and result.x.dtype == torch.float32
     assert denoiser.times[0] == pytest.approx(float(process.time(torch.ones(1))))

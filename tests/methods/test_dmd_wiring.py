@@ -1,16 +1,24 @@
 """What the method computes, by hand: every process, weighting, class and the guided real score, not the loss alone."""
 
+import dataclasses
+from pathlib import Path
+
 import pytest
 import torch
 from fixed_random import FixedRandom
+from small import small_teacher
 from torch import Tensor, nn
 
+from unistep.api.budgets import PairRows
 from unistep.losses.regression import l2
 from unistep.methods import DMD, Batch, DMDConfig, Fit
+from unistep.methods.base import Method
+from unistep.methods.ingredients import Ingredients
 from unistep.process import ContinuousVPProcess, EDMProcess, FlowProcess
 from unistep.process.base import NoiseProcess
 from unistep.teachers.analytic import GaussianMixture, teacher_from_mixture
 from unistep.teachers.teacher import Teacher
+from unistep.training import Streams, TrainingConfig, train
 
 MEANS = torch.tensor([[0.4, -1.0], [1.5, 0.2], [-1.0, 1.0]])
 PROCESSES = [EDMProcess(sigma_min=0.02, sigma_max=10.0), ContinuousVPProcess(), FlowProcess(shift=2.0)]
@@ -106,3 +114,72 @@ def test_a_fitted_network_learns_the_teachers_answer_not_the_sample() -> None:
     assert exact.loss(phase, Batch(size=ROWS, real=x), FixedRandom()).total() == 0
     other = Fit(teacher, other_score(process))
     assert other.loss(phase, Batch(size=ROWS, real=x), FixedRandom()).total() > 0
+
+
+def test_outputs_for_the_pairs_noise_join_both_scores_batches() -> None:
+    """Algorithm 1 for LAION: x := concat(x, x_ref), in one pass of G, conditions and all."""
+    torch.manual_seed(0)
+    process, pairs = PROCESSES[1], 7
+    teacher, fake, G = three_classes(process), other_score(process), ByClass()
+    config = DMDConfig(lambda_reg=0.25, regression="l2", match_pairs=True, fake_score_updates_per_step=2)
+    method = DMD(teacher, G, fake, config, l2, guidance=2.0)
+    z_ref, y, classes = torch.randn(pairs, 2), torch.randn(pairs, 2), torch.arange(pairs) % 3
+    batch = Batch(size=ROWS, cond=COND, pair_z=z_ref, pair_x=y, pair_cond=classes)
+    first, second, third = method.phases(0)
+    calls: list[int] = []
+    G.register_forward_hook(lambda module, args, output: calls.append(len(output)))
+    output = method.loss(first, batch, FixedRandom(7))
+    assert calls == [ROWS + pairs]
+    found = torch.autograd.grad(output.total(), [G.a, G.b])
+
+    rng = FixedRandom(7)
+    cond = torch.cat([COND, classes])
+    x = G(torch.cat([rng.normal(ROWS, 2), z_ref]), cond)
+    t = process.time(rng.integers(ROWS + pairs, 20, 980) / 999)
+    alpha, sigma = process.alpha(t)[:, None], process.sigma(t)[:, None]
+    x_t = (alpha * x + sigma * rng.normal(ROWS + pairs, 2)).detach()
+    null = teacher(x_t, t, torch.full((ROWS + pairs,), -1))
+    mu_base = null + 2.0 * (teacher(x_t, t, cond) - null)
+    gradient = (fake(x_t, t, cond) - mu_base) / (x - mu_base).abs().mean(1, keepdim=True).detach()
+    expected = (gradient * x).mean() + 0.25 * (x[ROWS:] - y).square().mean()
+    torch.testing.assert_close(found, torch.autograd.grad(expected, [G.a, G.b]), rtol=1e-4, atol=1e-6)
+
+    assert output.samples is not None and torch.equal(output.samples, x.detach())
+    assert isinstance(output.cond, Tensor) and torch.equal(output.cond, cond)
+    for phase, given in (
+        (second, dataclasses.replace(batch, samples=output.samples, cond=output.cond)),
+        (third, batch),
+    ):
+        assert phase.name in method.pair_phases
+        assert len(method.loss(phase, given, FixedRandom(8)).terms["denoise"]) == ROWS + pairs
+
+
+@pytest.mark.parametrize("settings", [{"lambda_dm": 0}, {"lambda_reg": 0}])
+def test_what_is_not_there_is_not_matched(settings: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="match_pairs: found true with lambda_dm"):
+        DMDConfig(match_pairs=True, **settings)  # type: ignore[arg-type]
+
+
+def test_the_loop_hands_the_joint_condition_to_the_fake_score(tmp_path: Path) -> None:
+    """Two ways to split the step into micro-batches see the same rows, so that the weights agree."""
+    ends = [trained(tmp_path / str(n), accumulate=n) for n in (1, 2)]
+    for name in ("generator", "fake_score"):
+        for one, two in zip(*(method.networks[name].parameters() for method in ends), strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+def trained(folder: Path, accumulate: int) -> Method:
+    teacher = small_teacher(classes=3)
+    made = Ingredients(teacher=teacher, copy=teacher.trainable_copy, prepare=lambda network: network, steps=3,
+                       regression=l2, guidance=1.5)  # fmt: skip
+    method = DMDConfig(regression="l2", match_pairs=True, fake_score_updates_per_step=2).build(made)
+    config = TrainingConfig.model_validate(
+        {"steps": 3, "batch": 8, "pair_batch": 4, "accumulate": accumulate, "device": "cpu", "precision": "fp32",
+         "log_every": 1, "checkpoint": {"every_minutes": None}}
+    )  # fmt: skip
+    draws = torch.Generator().manual_seed(2)
+    pairs = PairRows(*(torch.randn(12, 2, generator=draws) for _ in range(2)), torch.arange(12) % 3)
+    streams = Streams(seed=0, batch=8, pair_batch=4, conditioner=teacher.conditioner, pairs=pairs,
+                      pair_phases=method.pair_phases)  # fmt: skip
+    train(method, streams, config, folder)
+    return method

@@ -14,7 +14,7 @@ def randomised(network: nn.Module, seed: int = 0) -> Any:
     rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in network.parameters():
-            p.copy_(0.2 * torch.randn(p.shape, generator=rng) / max(1.0, p.shape[-1] ** 0.5) + (p.ndim == 1))
+            p.copy_(0.2 * torch.randn(p.shape, generator=rng) / max([1, *p.shape[-1:]]) ** 0.5 + (p.ndim == 1))
     return network.eval()
 
 
@@ -295,3 +295,22 @@ def qwen_image() -> Any:
         scheduler, randomised(diffusers.AutoencoderKLQwenImage(**TEMPORAL)),
         randomised(transformers.Qwen2_5_VLForConditionalGeneration(config)), qwen_tokenizer(), randomised(network),
     )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------- judges of alignment
+
+
+def save_clip_model(folder: Any) -> Any:
+    """A CLIP for alignment, with its tokenizer and image processor, in a folder; and the model."""
+    text = clip_config().to_dict() | {"projection_dim": 16}
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+              "image_size": 32, "patch_size": 8}  # fmt: skip
+    model = randomised(
+        transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)), 11
+    )
+    model.save_pretrained(folder)
+    clip_tokenizer().save_pretrained(folder)
+    square = {"height": 32, "width": 32}
+    kind = getattr(transformers, "CLIPImageProcessorPil", transformers.CLIPImageProcessor)
+    kind(size={"shortest_edge": 32}, crop_size=square).save_pretrained(folder)
+    return model

@@ -12,6 +12,7 @@ from unistep.api.compared import Finished, entry_row, reference_rows, solver_row
 from unistep.api.distilling import distill
 from unistep.api.draws import Draws, Model, generated, solved_teacher, teacher_draws
 from unistep.api.evaluating import NO_JUDGE, TEACHER
+from unistep.api.judged_teacher import judged_teacher
 from unistep.api.judges import AnyJudge, PointReference, find_judge, point_reference
 from unistep.api.runs import load_run_recipe, open_run, record_start, settings
 from unistep.api.shared import Shared
@@ -214,7 +215,7 @@ class Work:
             UserError: if there is neither, because a comparison that measures nothing is none.
         """
         place = self.shared.teacher_folder(recipe)
-        judge = find_judge(recipe, teacher, place, self.device, self.say)
+        judge = find_judge(recipe, judged_teacher(recipe, teacher, self.device), place, self.device, self.say)
         reference = None if judge is not None else point_reference(teacher, recipe.evaluation.samples)
         if judge is None and reference is None:
             raise UserError(NO_JUDGE)

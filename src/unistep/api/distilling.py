@@ -1,39 +1,41 @@
 """`distill`: teacher in, one-step generator out, stage by stage; every stage looks for what is done and goes on."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
 
 from unistep.api.adapting import as_recipe_says
+from unistep.api.distance import distance_of
 from unistep.api.draws import generated, solved_teacher, teacher_draws
 from unistep.api.evaluating import evaluate_run, require_judging
 from unistep.api.hooks import looking_hooks
 from unistep.api.images import real_images
 from unistep.api.judges import find_quick_judge, judged_features
-from unistep.api.lpips import lpips_of_files
 from unistep.api.pairing import pairs_of_run
 from unistep.api.runs import open_run, record, record_start
 from unistep.api.talk import Talk, with_flags
 from unistep.api.teachers import Starting, starting_point
 from unistep.api.weights import Measure, choose_weights, initial_weights
 from unistep.errors import UserError
-from unistep.evaluation.features import load_perceptual
-from unistep.losses.regression import build_regression, require_images
-from unistep.methods.config import Distance
 from unistep.methods.ingredients import Ingredients
 from unistep.networks import Generator
 from unistep.recipes.load import Recipe, recipe_of
 from unistep.recipes.schema import DistillRecipe, GeneratorConfig
+from unistep.recipes.stages import Stage, stages_of
 from unistep.teachers.teacher import Teacher
-from unistep.training.batches import Streams
-from unistep.training.distributed import on_main, process_group, resolve_device, unwrap
+from unistep.training.batches import Streams, share
+from unistep.training.checkpoint import Checkpoints
+from unistep.training.distributed import on_main, process_group, resolve_device, unwrap, world_size
+from unistep.training.ema import EMA
+from unistep.training.hooks import Hooks
 from unistep.training.loop import train
 from unistep.training.optim import check_names
 from unistep.training.prepare import prepare_network
-from unistep.training.random import derived_seed
+from unistep.training.random import Part, derived_seed
 
 
 def distill(
@@ -92,37 +94,97 @@ def seeds(recipe: DistillRecipe) -> dict[str, int]:
 def train_generator(
     recipe: DistillRecipe, start: Starting, folder: Path, device: torch.device, say: Talk, quiet: bool
 ) -> None:
-    """Pairs if needed, the loop, the export to `generator/`."""
-    teacher, config = start.teacher, recipe.training
-    require_judging(recipe, teacher, folder, device, say)
-    above, _ = solved_teacher(teacher, recipe.evaluation.solver, recipe.teacher.guidance, device)
-    method = recipe.method.build(ingredients(recipe, start, device, folder))
-    check_names(config.optim, method.networks)
-    images = real_images(recipe.data, teacher) if recipe.data is not None and recipe.method.needs_data else None
-    pairs = pairs_of_run(recipe, teacher, folder, device, say, quiet) if recipe.method.needs_pairs else None
-    streams = Streams(
-        seed=config.seed, batch=config.batch, pair_batch=config.pair_batch, device=device,
-        conditioner=teacher.conditioner, pairs=pairs, pair_phases=method.pair_phases, images=images,
-        image_phases=method.image_phases,
-    )  # fmt: skip
-    quick = find_quick_judge(recipe, teacher, folder, device, say) if config.evaluate_every else None
-    seen_by = judged_features(recipe, teacher, folder, device, say)
-    hooks = looking_hooks(
-        lambda network: teacher_draws(teacher, generated(network), device), quick, say, above, seen_by
-    )
-    generator = cast(Generator, unwrap(method.networks[method.averaged]))
-    description = start.description(generator)
-    result = train(method, streams, config, folder, hooks, bound_to(recipe, teacher), description)
-    if result.stopped == "signal":
-        raise KeyboardInterrupt
+    """The stages of the training, the export to `generator/`."""
+    require_judging(recipe, start.teacher, folder, device, say)
+    stages = stages_of(recipe)
+    require_stages(stages, start.teacher, device)
+    trainer = StageTrainer(recipe, start, folder, device, say, quiet)
+    *earlier, last = stages_left(stages, folder)
+    for stage in earlier:
+        trainer(stage)
+    generator, ema = trainer(last)
     chosen = choose_weights(
-        recipe.generator.weights, generator, result.ema, measure(recipe, teacher, folder, device, say)
+        recipe.generator.weights, generator, ema, measure(recipe, start.teacher, folder, device, say)
     )
     on_main(lambda: start.save_generator(folder / "generator", chosen.state, generator))
     on_main(lambda: record(folder, weights={"exported": chosen.name, **chosen.scores}))
     if chosen.scores:
         both = ", ".join(f"{name} {score:.4g}" for name, score in sorted(chosen.scores.items()))
         say(f"exported the {chosen.name} weights; distances: {both}")
+
+
+@dataclass(frozen=True)
+class StageTrainer:
+    """Runs stages of a distillation in its folder, each from the state in which the one before ended."""
+
+    recipe: DistillRecipe
+    start: Starting
+    folder: Path
+    device: torch.device
+    say: Talk
+    quiet: bool
+
+    def __call__(self, stage: Stage) -> tuple[Generator, EMA | None]:
+        """The method built with the stage's settings, pairs as many as it needs, the loop to its end.
+
+        Returns:
+            The generator with its last weights, and their average.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C, with everything saved.
+        """
+        recipe, teacher, config = stage.recipe, self.start.teacher, stage.recipe.training
+        method = recipe.method.build(ingredients(recipe, self.start, self.device, self.folder))
+        check_names(config.optim, method.networks)
+        if self.recipe.stages:
+            self.say(f"a stage until step {stage.until} of {config.steps}")
+        images = real_images(recipe.data, teacher) if recipe.data is not None and recipe.method.needs_data else None
+        needed = recipe.method.needs_pairs
+        pairs = pairs_of_run(recipe, teacher, self.folder, self.device, self.say, self.quiet) if needed else None
+        streams = Streams(
+            seed=config.seed, batch=config.batch, pair_batch=config.pair_batch, device=self.device,
+            conditioner=teacher.conditioner, pairs=pairs, pair_phases=method.pair_phases, images=images,
+            image_phases=method.image_phases,
+        )  # fmt: skip
+        generator = cast(Generator, unwrap(method.networks[method.averaged]))
+        description, bound = self.start.description(generator), bound_to(self.recipe, teacher)
+        result = train(method, streams, config, self.folder, self.hooks, bound, description, stage.until)
+        if result.stopped == "signal":
+            raise KeyboardInterrupt
+        return generator, result.ema
+
+    @cached_property
+    def hooks(self) -> Hooks:
+        """What looks at the run, made once for all stages, when the first method is there."""
+        recipe, teacher, device = self.recipe, self.start.teacher, self.device
+        seen = (recipe, teacher, self.folder, device, self.say)
+        above, _ = solved_teacher(teacher, recipe.evaluation.solver, recipe.teacher.guidance, device)
+        quick = find_quick_judge(*seen) if recipe.training.evaluate_every else None
+        return looking_hooks(
+            lambda network: teacher_draws(teacher, generated(network), device), quick, self.say, above,
+            judged_features(*seen),
+        )  # fmt: skip
+
+
+def stages_left(stages: list[Stage], folder: Path) -> list[Stage]:
+    """The stages that a run's newest checkpoint has not seen the end of, and always the last one."""
+    steps = on_main(lambda: Checkpoints(folder / "checkpoints").steps())
+    done = max(steps, default=0)
+    return [*(stage for stage in stages[:-1] if stage.until > done), stages[-1]]
+
+
+def require_stages(stages: list[Stage], teacher: Teacher, device: torch.device) -> None:
+    """Finds what would stop a later stage, before hours of the first: missing weights, batches that cannot be shared.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    for stage in stages[1:]:
+        distance_of(stage.recipe.method.distance, teacher, device)
+        config = stage.recipe.training
+        part = Part(0, world_size() * config.accumulate)
+        share("training.batch", config.batch, part)
+        share("training.pair_batch", config.pair_batch or config.batch, part)
 
 
 def ingredients(
@@ -142,7 +204,7 @@ def ingredients(
         guidance=recipe.teacher.guidance,
         init=initial_weights(recipe.generator.init, start, held_at, folder),
         t_init=held_at,
-        regression=regression(recipe.method.distance, start.teacher.shape, device, folder),
+        regression=distance_of(recipe.method.distance, start.teacher, device, folder),
         seed=derived_seed(recipe.training.seed, "initial weights"),
     )
 
@@ -177,28 +239,3 @@ def initial_time(config: GeneratorConfig, teacher: Teacher) -> float | None:
             "expected an EDM process; use generator.u_init, a place on the training grid"
         )
     return config.sigma_init
-
-
-def regression(
-    wanted: Distance | None, shape: tuple[int, ...], device: torch.device, folder: Path | None = None
-) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """The distance that a method's settings name, for samples [b, *shape], ready to use; None where none is needed.
-
-    Raises:
-        UserError: for a distance of images, or a perceptual network, that looks at samples of another shape, or for
-            missing weights.
-    """
-    if wanted is None:
-        return None
-    require_images(wanted.name, shape)
-    features, lpips = None, lpips_of_files(wanted.lpips_weights, folder) if wanted.lpips_weights else None
-    if wanted.perceptual_network is not None:
-        features = load_perceptual(wanted.perceptual_network).to(device)
-        sees = (features.config["channels"], features.config["size"], features.config["size"])
-        if sees != shape:
-            raise UserError(
-                f"method.perceptual_network: found one for samples of shape {list(sees)}, expected the teacher's "
-                f"{list(shape)}; choose l2, or multiscale for images"
-            )
-    distance = build_regression(wanted.name, features, wanted.pixel_weight, lpips)
-    return distance.to(device) if isinstance(distance, nn.Module) else distance

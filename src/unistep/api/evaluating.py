@@ -7,6 +7,7 @@ import torch
 
 from unistep.api.checkpoints import export_checkpoint
 from unistep.api.draws import Draws, generated, solved_teacher, teacher_draws
+from unistep.api.judged_teacher import alignment_of, judged_teacher
 from unistep.api.judges import AnyJudge, find_judge, point_reference
 from unistep.api.runs import load_run_recipe, read_record
 from unistep.api.talk import Talk, with_flags
@@ -14,6 +15,7 @@ from unistep.api.teachers import find_teacher
 from unistep.assets import embedded_folder
 from unistep.errors import UserError
 from unistep.evaluation import Candidate, Evaluation, Identity, evaluate_models, evaluate_points
+from unistep.evaluation.alignment import Alignment
 from unistep.evaluation.cache import holds
 from unistep.evaluation.evaluate import slug
 from unistep.evaluation.judging import require_enough_samples
@@ -21,7 +23,7 @@ from unistep.evaluation.points import FEWEST
 from unistep.evaluation.result import Role
 from unistep.networks import Generator
 from unistep.recipes.load import recipe_of
-from unistep.recipes.schema import DistillRecipe
+from unistep.recipes.schema import DistillRecipe, EvaluationConfig
 from unistep.reports import print_table, write_report, write_samples
 from unistep.teachers.checkpoint import load_generator, read_checkpoint
 from unistep.teachers.teacher import Teacher
@@ -100,13 +102,15 @@ def evaluate_run(
 
     Images without a judge are shown in the report, not measured: then there is no result.
     """
+    teacher = judged_teacher(recipe, teacher, device)
     judge = find_judge(recipe, teacher, folder, device, say, recompute)
 
     def judged() -> Evaluation | None:
         generator, _, _ = load_generator(folder, teacher)
-        rows = candidates(recipe, teacher, generator.to(device), judge, folder, device)
+        alignment = alignment_of(recipe.evaluation, teacher, device)
+        rows = candidates(recipe, teacher, generator.to(device), judge, folder, device, alignment)
         if judge is not None:
-            result = judge_images(recipe, teacher, rows, judge, folder, say, recompute)
+            result = judge_images(recipe, teacher, rows, judge, folder, say, recompute, alignment)
         elif point_reference(teacher, 1) is not None:
             result = judge_points(recipe, teacher, rows, folder, say)
         else:
@@ -131,6 +135,7 @@ def candidates(
     judge: AnyJudge | None,
     folder: Path,
     device: torch.device,
+    alignment: Alignment | None = None,
 ) -> list[Candidate]:
     """Teacher under its full solver, teacher cut to one step, the generators beside, and the generator."""
     evaluation = recipe.evaluation
@@ -138,7 +143,8 @@ def candidates(
     def row(name: str, role: Role, draws: Draws, nfe: int, model: str, how: Mapping[str, object]) -> Candidate:
         identity = cached = None
         if judge is not None and role != "student":
-            identity = Identity(teacher=model, judge=judge.sha256, first_seed=evaluation.first_seed, sampler=how)
+            made = {**how, **special(evaluation, teacher, alignment)}
+            identity = Identity(teacher=model, judge=judge.sha256, first_seed=evaluation.first_seed, sampler=made)
             cached = stored_features(teacher, name, folder, identity, evaluation.samples)
         return Candidate(
             name=name, sample=draws, nfe=nfe, role=role, latency=draws.batch if evaluation.timed else None,
@@ -160,6 +166,14 @@ def candidates(
         rows.append(row(name, "other", drawn(other.to(device)), other.steps.count, sha256, step))
     name = STUDENT if generator.steps.count == 1 else f"generator of {generator.steps.count} steps"
     return [*rows, row(name, "student", drawn(generator), generator.steps.count, "", step)]
+
+
+def special(evaluation: EvaluationConfig, judged: Teacher, alignment: Alignment | None) -> dict[str, object]:
+    """What features depend on beyond the usual: prompts of the evaluation's own, a size, who compares with prompts."""
+    conditioner = judged.conditioner if evaluation.prompts is not None else None
+    prompts = None if conditioner is None else conditioner.config()["sha256"]
+    found = {"prompts": prompts, "resize": evaluation.resize, "alignment": alignment and alignment.sha256}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def generator_folder(spec: str) -> Path:
@@ -192,6 +206,7 @@ def judge_images(
     folder: Path,
     say: Talk,
     recompute: bool,
+    alignment: Alignment | None,
 ) -> Evaluation:
     """Every metric in the judge's features."""
     evaluation, told = recipe.evaluation, set[str]()
@@ -205,7 +220,7 @@ def judge_images(
     return evaluate_models(
         rows, judge, num_samples=evaluation.samples, first_seed=evaluation.first_seed, batch=evaluation.batch,
         recompute=recompute, keep_features=folder / "features", with_floor="test" in judge.references,
-        teacher=teacher.sha256, on_progress=progress,
+        alignment=alignment, teacher=teacher.sha256, on_progress=progress,
     )  # fmt: skip
 
 
@@ -215,7 +230,9 @@ def require_judging(recipe: DistillRecipe, teacher: Teacher, folder: Path, devic
     Raises:
         UserError: naming the setting.
     """
-    evaluation, judge = recipe.evaluation, find_judge(recipe, teacher, folder, device, say)
+    evaluation, teacher = recipe.evaluation, judged_teacher(recipe, teacher, device)
+    judge = find_judge(recipe, teacher, folder, device, say)
+    alignment_of(evaluation, teacher, device)
     compared = recipe.generator.weights == "best" and recipe.training.ema is not None
     during = evaluation.samples_during_training if recipe.training.evaluate_every or compared else None
     if judge is not None:

@@ -6,6 +6,7 @@ from unistep.data import ImageDataset, load_images
 from unistep.errors import UserError
 from unistep.recipes.schema import ExactData, RealImages
 from unistep.teachers.analytic import GaussianMixture
+from unistep.teachers.diffusers.conditioner import TextConditioner
 from unistep.teachers.teacher import Teacher
 from unistep.training.batches import EncodedImages, Images, TensorImages
 
@@ -34,12 +35,18 @@ def exact_samples(config: ExactData, teacher: Teacher) -> TensorImages:
 
 
 def require_alike(found: ImageDataset, teacher: Teacher) -> None:
-    """Refuses images of another shape than the teacher's, or without the classes that it is conditioned on."""
+    """Refuses images of another shape than the teacher's, or without the classes or prompts that it reads."""
     made = teacher.codec.decode(torch.zeros(1, *teacher.shape)).shape[1:]
     if found.shape != tuple(made):
         raise UserError(f"data: found images of {list(found.shape)}, expected {list(made)}, as the teacher makes them")
     if teacher.conditioner is None:
         return
     classes = len(teacher.conditioner.names)
-    if found.labels is None or found.num_classes != classes:
+    if isinstance(teacher.conditioner, TextConditioner):
+        if found.labels is None or found.num_classes > classes:
+            raise UserError(
+                f"data: found labels of {found.num_classes} kinds, expected the number of each image's prompt, at most "
+                f"{classes - 1}"
+            )
+    elif found.labels is None or found.num_classes != classes:
         raise UserError(f"data: found {found.num_classes} classes, expected {classes}, those of the teacher")

@@ -1,7 +1,7 @@
 """Who judges a run: an embedded judge, a folder's, one trained on the images, or exact samples for points."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unistep.api.draws import Draws
 from unistep.api.hooks import Features, QuickJudge
+from unistep.api.judged_teacher import judged_teacher
 from unistep.api.real_images import key_of, splits_of, with_references
 from unistep.api.talk import Talk
 from unistep.data import ImageDataset, load_images
@@ -19,6 +20,7 @@ from unistep.evaluation.features import Judge, load_judge
 from unistep.evaluation.judging import figures, judge_samples, quick_metrics, usable
 from unistep.evaluation.points import Modes, point_figures
 from unistep.evaluation.reference import Split
+from unistep.evaluation.resized import resized
 from unistep.evaluation.train_judge import train_judge
 from unistep.recipes.schema import DistillRecipe, EvaluationConfig
 from unistep.teachers.analytic import GaussianMixture
@@ -61,7 +63,7 @@ def find_judge(
 
     Args:
         recipe: its evaluation names the judge, and real images for one that has none.
-        teacher: whose images are judged.
+        teacher: whose images are judged, as the evaluation sees them (see `judged_teacher`).
         folder: of the run; the features of real images are kept there.
         device: where to look at images.
         say: told what takes time.
@@ -165,9 +167,11 @@ def find_quick_judge(
     recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device, say: Talk
 ) -> QuickJudge | None:
     """The judge of evaluations during a distillation; None where nothing can judge."""
-    judge = find_judge(recipe, teacher, folder, device, say)
+    seen = judged_teacher(recipe, teacher, device)
+    judge = find_judge(recipe, seen, folder, device, say)
     if judge is not None:
-        return quick_image_judge(judge, recipe.evaluation)
+        quick = quick_image_judge(judge, recipe.evaluation)
+        return lambda draws: quick(replace(draws, codec=seen.codec, conditioner=seen.conditioner))
     reference = point_reference(teacher, recipe.evaluation.samples_during_training)
     return None if reference is None else quick_point_judge(reference, recipe.evaluation)
 
@@ -179,8 +183,11 @@ def judged_features(
 
     None for any other: the large networks of photographs would take longer, for every line of the log, than a step.
     """
-    judge = find_judge(recipe, teacher, folder, device, say)
-    return (lambda images: judge.features(images)[0]) if isinstance(judge, Judge) else None
+    judge = find_judge(recipe, judged_teacher(recipe, teacher, device), folder, device, say)
+    size = recipe.evaluation.resize
+    if not isinstance(judge, Judge):
+        return None
+    return lambda images: judge.features(images if size is None else resized(images, size))[0]
 
 
 def quick_image_judge(judge: AnyJudge, evaluation: EvaluationConfig) -> QuickJudge:

@@ -11,6 +11,7 @@ import torch
 
 from unistep.api.draws import Draws, solved_teacher
 from unistep.api.evaluating import NO_JUDGE
+from unistep.api.judged_teacher import alignment_of, judged_teacher
 from unistep.api.judges import AnyJudge, point_reference
 from unistep.api.talk import Talk
 from unistep.errors import UserError
@@ -23,7 +24,7 @@ from unistep.samplers import build_sampler
 from unistep.teachers.teacher import Teacher
 
 TITLES = {
-    "euler": "Euler", "heun": "Heun", "ddim": "DDIM", "dpmpp_2m": "DPM-Solver++", "unipc": "UniPC",
+    "euler": "Euler", "heun": "Heun", "ddim": "DDIM", "dpmpp_2m": "DPM-Solver++", "pndm": "PNDM", "unipc": "UniPC",
     "consistency": "multistep consistency",
 }  # fmt: skip
 
@@ -93,6 +94,7 @@ def judge_solver(
     file = result_file(row, recipe, teacher, folder)
     if not file.is_file():
         say(f"judging {recipe.evaluation.samples:,} samples: {row.name}")
+        teacher = judged_teacher(recipe, teacher, device)
         draws, nfe = solved_teacher(teacher, row.solver, recipe.teacher.guidance, device)
         file.parent.mkdir(parents=True, exist_ok=True)
         finite(judged(row.name, draws, nfe, recipe.evaluation, teacher, judge)).save(file)
@@ -112,7 +114,7 @@ def judged(
     if judge is not None:
         return evaluate_models(
             [candidate], judge, num_samples=config.samples, first_seed=config.first_seed, batch=config.batch,
-            with_floor=False, teacher=teacher.sha256,
+            with_floor=False, alignment=alignment_of(config, teacher, draws.device), teacher=teacher.sha256,
         )  # fmt: skip
     reference = point_reference(teacher, config.samples)
     if reference is None:

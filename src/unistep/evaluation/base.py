@@ -95,27 +95,35 @@ class Observed:
         labels: int64 [n], the class asked for; -1 = none.
         predicted: int64 [n], the class that the judge sees; -1 = it tells none apart.
         images: uint8 [n, c, h, w], or None where features come from a file.
+        alignment: float32 [n], how well each fits its prompt, or None where nobody asked.
     """
 
     features: Tensor
     labels: Tensor
     predicted: Tensor
     images: Tensor | None = None
+    alignment: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.features)
 
     def head(self, count: int) -> "Observed":
         """The first `count` samples, without their images."""
-        return Observed(features=self.features[:count], labels=self.labels[:count], predicted=self.predicted[:count])
+        fitting = None if self.alignment is None else self.alignment[:count]
+        return Observed(
+            features=self.features[:count], labels=self.labels[:count], predicted=self.predicted[:count],
+            alignment=fitting,
+        )  # fmt: skip
 
     @classmethod
     def join(cls, parts: "list[Observed]") -> "Observed":
         """Several in their order, without their images."""
+        fitting = [p.alignment for p in parts if p.alignment is not None]
         return cls(
             features=torch.cat([p.features for p in parts]),
             labels=torch.cat([p.labels for p in parts]),
             predicted=torch.cat([p.predicted for p in parts]),
+            alignment=torch.cat(fitting) if fitting else None,
         )
 
 

@@ -16,6 +16,7 @@ from unistep.errors import UserError
 from unistep.evaluation.base import Observed
 
 FORMAT = "unistep-features/1"
+ALIGNMENT = "alignment"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,7 @@ def save_features(path: Path, seen: Observed, identity: Identity) -> None:
         "features": seen.features.half().contiguous(),
         "labels": seen.labels.to(torch.int32),
         "predicted": seen.predicted.to(torch.int32),
+        **({} if seen.alignment is None else {ALIGNMENT: seen.alignment.float().contiguous()}),
     }
     description = {"format": FORMAT, "count": len(seen), "content": content_hash(tensors), **asdict(identity)}
     try:
@@ -72,6 +74,7 @@ def load_features(path: Path, identity: Identity, count: int) -> Observed:
         features=tensors["features"].float(),
         labels=tensors["labels"].long(),
         predicted=tensors["predicted"].long(),
+        alignment=tensors.get(ALIGNMENT),
     ).head(count)
 
 
@@ -92,7 +95,8 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Tensors and description of a feature file."""
     try:
         with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in ("features", "labels", "predicted")}
+            also = [name for name in file.keys() if name == ALIGNMENT]
+            tensors = {name: file.get_tensor(name) for name in ("features", "labels", "predicted", *also)}
             return tensors, json.loads((file.metadata() or {}).get("description", "{}"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: found no features there; recompute them (--recompute)") from error

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unistep.errors import UserError
+from unistep.evaluation.alignment import Alignment, MeanAlignment
 from unistep.evaluation.base import ImageJudge, Metric, Observed, Reference, TooFewSamplesError
 from unistep.evaluation.cache import Identity, load_features, save_features
 from unistep.evaluation.judging import Sample, all_metrics, feed, figures, judge_samples, left_out, usable
@@ -59,6 +60,7 @@ def evaluate_models(
     recompute: bool = False,
     keep_features: Path | None = None,
     with_floor: bool = True,
+    alignment: Alignment | None = None,
     teacher: str = "",
     on_progress: Report = lambda name, done, wanted: None,
 ) -> Evaluation:
@@ -75,6 +77,7 @@ def evaluate_models(
         recompute: sample anew even where a candidate has a feature file.
         keep_features: folder for a feature file of each sampled row that has an identity.
         with_floor: judge held-out real images too; the judge must have some.
+        alignment: holds samples against their prompts; None = nothing does.
         teacher: sha256 of the teacher, for the record.
         on_progress: called as samples are made.
 
@@ -86,9 +89,9 @@ def evaluate_models(
     settings: dict[str, dict] = {}
     done = [floor(judge, usable(metrics(reference), reference), num_samples)] if with_floor else []
     for candidate in rows:
-        fresh = usable(metrics(reference), reference)
+        fresh = [*usable(metrics(reference), reference), *([MeanAlignment()] if alignment is not None else [])]
         seen, cached = observe_candidate(
-            candidate, judge, fresh, num_samples, first_seed, batch, recompute, on_progress
+            candidate, judge, fresh, num_samples, first_seed, batch, recompute, on_progress, alignment
         )
         if keep_features is not None and candidate.identity is not None and not cached:
             save_features(keep_features / f"{slug(candidate.name)}.safetensors", seen, candidate.identity)
@@ -102,6 +105,8 @@ def evaluate_models(
         judge=judge.sha256,
         judge_title=judge.title,
         distance=judge.distance,
+        alignment="" if alignment is None else alignment.sha256,
+        alignment_title="" if alignment is None else alignment.title,
         teacher=teacher,
         notes=left_out(metrics(reference), reference),
         settings=settings,
@@ -127,6 +132,7 @@ def observe_candidate(
     batch: int,
     recompute: bool,
     on_progress: Report,
+    alignment: Alignment | None = None,
 ) -> tuple[Observed, bool]:
     """What the judge sees of a candidate, fed to the metrics; and whether it came from a file."""
     if candidate.cached is not None and not recompute:
@@ -146,6 +152,7 @@ def observe_candidate(
         first_seed=first_seed,
         batch=batch,
         on_progress=lambda done, wanted: on_progress(candidate.name, done, wanted),
+        alignment=alignment,
     )
     return seen, False
 

@@ -1,12 +1,14 @@
 """One pass over the samples feeds all metrics: each image is made once, seen by the judge once, then forgotten."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from unistep.errors import UserError
 from unistep.evaluation.agreement import ClassAgreement
+from unistep.evaluation.alignment import Alignment
 from unistep.evaluation.base import ImageJudge, Metric, Observed, Reference
 from unistep.evaluation.diversity import Diversity
 from unistep.evaluation.frechet import FrechetDistance
@@ -97,6 +99,7 @@ def judge_samples(
     first_seed: int = 0,
     batch: int = 100,
     on_progress: Progress = lambda done, wanted: None,
+    alignment: Alignment | None = None,
 ) -> Observed:
     """Makes samples of the seeds first_seed, first_seed + 1, ... and feeds every metric with them.
 
@@ -108,6 +111,7 @@ def judge_samples(
         first_seed: the first seed.
         batch: seeds handed to `sample` at once.
         on_progress: called after each batch.
+        alignment: holds them against their prompts; None = nothing does.
 
     Returns:
         What the judge saw, without the images.
@@ -118,6 +122,8 @@ def judge_samples(
         if len(images) != len(seeds):
             raise UserError(f"evaluation: found {len(images)} samples of {len(seeds)} seeds, expected one each")
         seen = observe(images, labels, judge)
+        if alignment is not None:
+            seen = replace(seen, alignment=alignment(images, seeds))
         feed(metrics, seen)
         kept.append(seen.head(len(seen)))
         on_progress(sum(map(len, kept)), num_samples)

@@ -52,6 +52,8 @@ class Evaluation:
         judge: sha256 of the judge; empty for points.
         judge_title: its readable name.
         distance: what the Frechet distance in the judge's features is called, `FID` or `FD`.
+        alignment: sha256 of what holds samples against their prompts; empty where nothing does.
+        alignment_title: its readable name.
         teacher: sha256 of the teacher; empty if not known.
         notes: sentences to be read with the figures, on metrics that were left out for example.
         settings: metric -> what its figures depend on (seeds, neighbours, subset sizes).
@@ -65,6 +67,8 @@ class Evaluation:
     judge: str = ""
     judge_title: str = ""
     distance: str = "FD"
+    alignment: str = ""
+    alignment_title: str = ""
     teacher: str = ""
     notes: tuple[str, ...] = ()
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -8,12 +8,12 @@ from unistep.errors import UserError
 
 WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512)  # of VGG16; 0 = pooling
 SEEN = (3, 8, 15, 22, 29)  # relu1_2, relu2_2, relu3_3, relu4_3, relu5_3
-SIZE = 224  # of the images in the regression
+SIZE = 224  # to which smaller images are brought
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's: LPIPS's shift and scale, for images in [0, 1]
 
 
 class LPIPS(nn.Module):
-    """The distance of Eq. 9: a perceptual metric of images upsampled bilinearly to 224."""
+    """The distance of Eq. 9: a perceptual metric, of images upsampled bilinearly to 224 where they are smaller."""
 
     def __init__(self, metric: nn.Module) -> None:
         super().__init__()
@@ -24,9 +24,10 @@ class LPIPS(nn.Module):
         return self.metric(*(self.prepare(image) for image in (x, y))).flatten()
 
     def prepare(self, x: Tensor) -> Tensor:
-        """[-1, 1] to three channels in [0, 1] at 224 x 224."""
-        x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
-        x = F.interpolate(x.float(), size=(SIZE, SIZE), mode="bilinear", align_corners=False)
+        """[-1, 1] to three channels in [0, 1], at 224 x 224 or as large as they are."""
+        x = x.float().expand(-1, 3, -1, -1)
+        if min(x.shape[-2:]) < SIZE:
+            x = F.interpolate(x, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
         return ((x + 1) / 2).clamp(0, 1)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -11,6 +12,8 @@ from unistep.losses.lpips import LPIPS, piq_metric
 
 RegressionName = Literal["l2", "pseudo_huber", "multiscale", "perceptual", "lpips"]
 OF_IMAGES = ("multiscale", "perceptual", "lpips")
+Pairwise = Callable[[Tensor, Tensor], Tensor]
+"""(x, y) [b, *dims] twice -> [b]."""
 
 
 class Features(Protocol):
@@ -72,6 +75,17 @@ class Perceptual(nn.Module):
         return perceptual(self.features, x, y, self.pixel_weight)
 
 
+def of_decoded(distance: Pairwise, decode: Callable[[Tensor], Tensor]) -> Pairwise:
+    """A distance of images as one of latents: (x, y) -> distance(decode(x), decode(y)), with gradients to x alone."""
+
+    def decoded(x: Tensor, y: Tensor) -> Tensor:
+        with torch.no_grad():
+            target = decode(y)
+        return distance(decode(x), target)
+
+    return decoded
+
+
 def require_images(name: RegressionName, dims: Sequence[int]) -> None:
     """Refuses samples [b, *dims] that a distance of images cannot compare.
 
@@ -90,7 +104,7 @@ def build_regression(
     features: Features | None = None,
     pixel_weight: float = 1.0,
     lpips: nn.Module | None = None,
-) -> Callable[[Tensor, Tensor], Tensor]:
+) -> Pairwise:
     """The regression loss (x, y) -> [b] of that name.
 
     Args:

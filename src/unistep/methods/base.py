@@ -37,7 +37,7 @@ class Batch:
         cond: condition of the unpaired stream, [size].
         real, real_cond: real images in model space, for methods that need data.
         pair_z, pair_x, pair_cond: a slice of the stream of noise-image pairs.
-        samples: outputs of the generator made by an earlier phase of the same step, detached.
+        samples: outputs of the generator made by an earlier phase of the same step, detached; `cond` is theirs then.
     """
 
     size: int
@@ -58,12 +58,14 @@ class LossOutput:
         terms: name -> [n] losses, one per sample; streams may differ in length.
         weights: name -> weight; a term without a weight is logged but not trained on.
         samples: generator outputs of this phase, detached, for later phases of the step.
+        cond: condition of the samples, where they are more than the batch's unpaired stream; None = the batch's.
         logs: name -> scalar to log (no gradient).
     """
 
     terms: Mapping[str, Tensor]
     weights: Mapping[str, float]
     samples: Tensor | None = None
+    cond: Cond = None
     logs: Mapping[str, Tensor] = field(default_factory=dict)
 
     def total(self) -> Tensor:

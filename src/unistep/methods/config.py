@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -26,6 +26,7 @@ class Distance:
     perceptual_network: str | None
     pixel_weight: float
     lpips_weights: tuple[str, ...] = ()
+    decoder: str | None = None
 
 
 class MethodConfig(BaseModel, ABC):
@@ -35,6 +36,7 @@ class MethodConfig(BaseModel, ABC):
 
     from_terminal: ClassVar[bool] = False  # whether the generator must start at the terminal time
     milestones: ClassVar[tuple[str, ...]] = ()  # settings that are steps of the training and move with its length
+    staged: ClassVar[tuple[str, ...]] = ()  # settings that may change between stages: networks and state stay the same
 
     @property
     def needs_pairs(self) -> bool:
@@ -68,13 +70,17 @@ class ComparesImages(MethodConfig):
     """Settings of a method whose loss is a distance between images.
 
     `lpips_weights` names the files of VGG16 (torchvision's `vgg16-397923af.pth`) and of LPIPS (its authors' `vgg.pth`),
-    or one file with the tensors of both; without it the piq library brings them (extra `lpips`).
+    or one file with the tensors of both; without it the piq library brings them (extra `lpips`). `decoder` says what
+    makes images of latents, for the distance to look at: `vae`, the teacher's own, or `tiny:FOLDER_OR_HUB_ID`, an
+    AutoencoderTiny; without it latents are compared as they are.
     """
 
+    staged = ("regression", "lpips_weights", "perceptual_network", "pixel_weight", "decoder")
     regression: RegressionName = "lpips"
     lpips_weights: tuple[str, ...] = ()
     perceptual_network: str | None = None
     pixel_weight: float = Field(default=1.0, ge=0)
+    decoder: Annotated[str, Field(pattern=r"^(vae|tiny:.+)$")] | None = None
 
     @model_validator(mode="after")
     def check_lpips(self) -> "ComparesImages":
@@ -85,7 +91,7 @@ class ComparesImages(MethodConfig):
 
     @property
     def distance(self) -> Distance | None:
-        return Distance(self.regression, self.perceptual_network, self.pixel_weight, self.lpips_weights)
+        return Distance(self.regression, self.perceptual_network, self.pixel_weight, self.lpips_weights, self.decoder)
 
 
 class LearnsFromImages(MethodConfig):

@@ -18,6 +18,7 @@ from unistep.methods.config import ComparesImages, Distance
 from unistep.methods.ingredients import Ingredients, guided
 from unistep.methods.matching import compare_scores, levels, noise_uniformly, require_range
 from unistep.teachers.teacher import Teacher
+from unistep.types import Cond, joined
 
 # ---------------------------------------------------------------------------------------------------- configuration
 
@@ -27,11 +28,16 @@ class DMDConfig(ComparesImages):
 
     `lambda_dm: 0` is the ablation without distribution matching, `lambda_reg: 0` the one without regression. With
     `dm_from_step` the generator first learns from pairs alone; the fake score starts `fake_score_from_step` to meet
-    the generator it will judge.
+    the generator it will judge. With `match_pairs` the outputs for the pairs' noise join the batch of distribution
+    matching and of the fake score, as the paper does for LAION.
     """
 
     name: Literal["dmd"] = "dmd"
     milestones = ("dm_from_step", "fake_score_from_step")
+    staged = (
+        *ComparesImages.staged, "lambda_dm", "lambda_reg", "weighting", "min_fraction", "max_fraction",
+        "fake_score_updates_per_step", "match_pairs",
+    )  # fmt: skip
     lambda_dm: float = Field(default=1.0, ge=0)
     lambda_reg: float = Field(default=0.25, ge=0)
     weighting: Weighting = "eq8"
@@ -40,6 +46,7 @@ class DMDConfig(ComparesImages):
     fake_score_updates_per_step: int = Field(default=1, ge=0)
     dm_from_step: int = Field(default=0, ge=0)
     fake_score_from_step: int = Field(default=0, ge=0)
+    match_pairs: bool = False
 
     @model_validator(mode="after")
     def check(self) -> "DMDConfig":
@@ -49,6 +56,11 @@ class DMDConfig(ComparesImages):
         require_range(self)
         if self.lambda_reg == 0 and self.dm_from_step > 0:
             raise ValueError("dm_from_step: found a positive step but lambda_reg is 0, expected pairs before it")
+        if self.match_pairs and 0 in (self.lambda_dm, self.lambda_reg):
+            raise ValueError(
+                f"match_pairs: found true with lambda_dm {self.lambda_dm:g} and lambda_reg {self.lambda_reg:g}, "
+                "expected both positive: without them there is nothing to match, or there are no pairs"
+            )
         if self.fake_score_from_step > self.dm_from_step:
             raise ValueError(
                 f"fake_score_from_step: found {self.fake_score_from_step}, expected at most dm_from_step "
@@ -113,6 +125,9 @@ class DMD(Method):
         self.teacher, self.config, self.regression = teacher, config, regression
         self.generator, self.fake_score = generator, fake_score
         self.networks = {"generator": generator, "fake_score": fake_score}
+        if config.match_pairs:  # fake scores that make samples of their own make those of pairs, too
+            updates = range(config.fake_score_updates_per_step)
+            self.pair_phases = (*self.pair_phases, *map(fake_score_phase, updates))
 
     def phases(self, step: int) -> tuple[Phase, ...]:
         """Generator first, then the fake score on the same samples, as in Algorithm 1."""
@@ -122,7 +137,7 @@ class DMD(Method):
             return (generator,)
         return generator, *(
             Phase(
-                name=f"fake_score.{i}" if i else "fake_score",
+                name=fake_score_phase(i),
                 trains=("fake_score",),
                 reuses_samples=matching and i == 0,
             )
@@ -150,34 +165,50 @@ class DMD(Method):
     def generator_loss(self, batch: Batch, rng: Random) -> LossOutput:
         """L_KL + lambda_reg L_reg (Algorithm 1, lines 5-9)."""
         process = self.teacher.process
-        x = self.generator(rng.normal(batch.size, *self.teacher.shape), batch.cond)
+        x, cond = self.samples(batch, rng)
         t, x_t = noise_uniformly(process, x.detach(), rng, *levels(process, self.config))
         with torch.no_grad():
-            mu_base, mu_fake = self.mu_base(x_t, t, batch.cond), self.fake_score(x_t, t, batch.cond)
+            mu_base, mu_fake = self.mu_base(x_t, t, cond), self.fake_score(x_t, t, cond)
         alpha, sigma = process.alpha(t), process.sigma(t)
         gradient = distribution_matching_gradient(x, mu_base, mu_fake, alpha, sigma, self.config.weighting)
         terms, weights = {"dm": distribution_matching_loss(x, gradient)}, {"dm": self.config.lambda_dm}
         if self.config.needs_pairs:
-            terms["reg"], weights["reg"] = self.regress(batch), self.config.lambda_reg
+            x_ref = x[batch.size :] if self.config.match_pairs else None
+            terms["reg"], weights["reg"] = self.regress(batch, x_ref), self.config.lambda_reg
         samples = x.detach()
         logs = compare_scores(self.teacher.weighting, mu_base, mu_fake, samples, t)
-        return LossOutput(terms=terms, weights=weights, samples=samples, logs=logs)
+        return LossOutput(terms=terms, weights=weights, samples=samples, cond=cond, logs=logs)
 
     def fake_score_loss(self, batch: Batch, rng: Random) -> LossOutput:
         """Eq. 6 on detached samples, with its own noise over the whole range of t (Algorithm 1, lines 11-14)."""
-        x = batch.samples
+        x, cond = batch.samples, batch.cond
         if x is None:
             with torch.no_grad():
-                x = self.generator(rng.normal(batch.size, *self.teacher.shape), batch.cond)
+                x, cond = self.samples(batch, rng)
         t, x_t = noise_uniformly(self.teacher.process, x, rng)
-        mu_fake = self.fake_score(x_t, t, batch.cond)
+        mu_fake = self.fake_score(x_t, t, cond)
         loss = denoising_loss(mu_fake, x, self.teacher.weighting(t))
         return LossOutput(terms={"denoise": loss}, weights={"denoise": 1.0})
 
     # ------------------------------------------------------------------------------------------------------- pieces
 
-    def regress(self, batch: Batch) -> Tensor:
-        """Distance of G(z_ref) to the teacher's y_ref (Eq. 9), [pair rows]."""
+    def samples(self, batch: Batch, rng: Random) -> tuple[Tensor, Cond]:
+        """x = G(z) and its condition; with `match_pairs` x_ref = G(z_ref) after it, in one pass (Algorithm 1)."""
+        z, cond = rng.normal(batch.size, *self.teacher.shape), batch.cond
+        if self.config.match_pairs:
+            if batch.pair_z is None:
+                raise ValueError("DMD: match_pairs needs a stream of pairs")
+            z, cond = torch.cat([z, batch.pair_z]), joined(batch.cond, batch.pair_cond)
+        return self.generator(z, cond), cond
+
+    def regress(self, batch: Batch, x_ref: Tensor | None = None) -> Tensor:
+        """Distance of x_ref = G(z_ref), made here unless it is there, to the teacher's y_ref (Eq. 9), [pair rows]."""
         if self.regression is None or batch.pair_z is None or batch.pair_x is None:
             raise ValueError("DMD: lambda_reg > 0 needs a regression loss and a stream of pairs")
-        return self.regression(self.generator(batch.pair_z, batch.pair_cond), batch.pair_x)
+        x = self.generator(batch.pair_z, batch.pair_cond) if x_ref is None else x_ref
+        return self.regression(x, batch.pair_x)
+
+
+def fake_score_phase(update: int) -> str:
+    """Name of the fake score's n-th update in a step, from 0."""
+    return f"fake_score.{update}" if update else "fake_score"

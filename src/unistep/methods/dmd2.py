@@ -32,6 +32,9 @@ class MatchingConfig(ManySteps):
     real images are needed.
     """
 
+    staged = (
+        "weighting", "min_fraction", "max_fraction", "fake_score_updates_per_step", "lambda_gan", "lambda_telling"
+    )  # fmt: skip
     weighting: Weighting = "eq8"
     min_fraction: float = Field(default=0.02, ge=0, le=1)
     max_fraction: float = Field(default=0.98, ge=0, le=1)

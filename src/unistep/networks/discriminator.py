@@ -28,7 +28,7 @@ class Judged(nn.Module):
         super().__init__()
         self.denoiser = denoiser
         self.features: Tensor | None = None
-        bottleneck(denoiser).register_forward_pre_hook(self.keep)
+        bottleneck(denoiser).register_forward_pre_hook(self.keep, with_kwargs=True)
         device = next(denoiser.parameters()).device
         x_t, t, cond = x_t.to(device), t.to(device), to_device(cond, device)
         denoiser(x_t, t, cond)
@@ -48,9 +48,9 @@ class Judged(nn.Module):
         features = self.taken()
         return (mu, self.head(features.float()).flatten(1).sum(1)) if judged else mu
 
-    def keep(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """The hook."""
-        self.features = inputs[0]
+    def keep(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """The hook; diffusers gives features by name."""
+        self.features = inputs[0] if inputs else named["hidden_states"]
 
     def taken(self) -> Tensor:
         """What the hook kept, [b, ...]; nothing stays behind."""

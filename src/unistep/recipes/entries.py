@@ -12,6 +12,7 @@ from unistep.recipes.extend import extended
 from unistep.recipes.load import recipe_from_values
 from unistep.recipes.parse import parse_recipe_text
 from unistep.recipes.schema import DistillRecipe
+from unistep.recipes.smoke import in_form, is_smoke, without_form
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ def require_distill(values: dict[str, Any], source: str) -> DistillRecipe:
     recipe = recipe_from_values(values, source)
     if not isinstance(recipe, DistillRecipe):
         raise UserError(f"{source}: found a recipe of kind {recipe.kind}, expected one of kind distill")
+    if recipe.stages:
+        raise UserError(f"{source}: stages: found {len(recipe.stages)}, expected none: lengths follow from the budget")
     return recipe
 
 
@@ -81,9 +84,9 @@ def base_guidance(comparison: CompareRecipe) -> float:
 
 
 def recipe_values(name: str) -> dict[str, Any]:
-    """A recipe's plain values with those it extends, not yet checked."""
-    text, source = read_recipe(name)
-    return extended(parse_recipe_text(text, source), source)
+    """A recipe's plain values with those it extends, in its usual or its smoke form, not yet checked."""
+    text, source = read_recipe(without_form(name))
+    return in_form(extended(parse_recipe_text(text, source), source), source, is_smoke(name))
 
 
 def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

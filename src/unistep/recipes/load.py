@@ -17,6 +17,7 @@ from unistep.recipes.messages import explain
 from unistep.recipes.parse import apply_override, parse_recipe_text, require_plain
 from unistep.recipes.schema import DistillRecipe, TeachRecipe
 from unistep.recipes.smoke import in_form, is_smoke, without_form
+from unistep.recipes.stages import stages_of
 
 Recipe = DistillRecipe | TeachRecipe | CompareRecipe
 
@@ -55,9 +56,12 @@ def recipe_from_values(values: dict[str, Any], source: str) -> Recipe:
     values = {"name": Path(source).stem, **values}
     try:
         # JSON mode is strict about types and still reads lists as tuples, which frozen models hold.
-        return KINDS[kind].model_validate_json(json.dumps(values), strict=True)
+        recipe = KINDS[kind].model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         raise UserError(explain(error, KINDS[kind], source)) from error
+    if isinstance(recipe, DistillRecipe):
+        stages_of(recipe)
+    return recipe
 
 
 AnyRecipe = TypeVar("AnyRecipe", DistillRecipe, TeachRecipe, CompareRecipe)

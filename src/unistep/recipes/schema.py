@@ -12,7 +12,7 @@ from unistep.networks.lora import LoRAConfig
 from unistep.training.config import TrainingConfig
 
 ExportedWeights = Literal["best", "ema", "raw"]
-SolverName = Literal["euler", "heun", "ddim", "dpmpp_2m", "unipc", "consistency"]
+SolverName = Literal["euler", "heun", "ddim", "dpmpp_2m", "pndm", "unipc", "consistency"]
 
 
 class Section(BaseModel):
@@ -121,6 +121,10 @@ class EvaluationConfig(Section):
     computed. Without a judge (points) distances to exact samples are measured. `solver` is the teacher's. `beside`
     names other generators for the table, by row name: a finished run's folder or `embedded:NAME/FOLDER`. `timed` asks
     for latency and throughput too.
+
+    For models of text: `prompts` names those that samples are judged under, sample i under prompt i, instead of the
+    teacher's own; `resize` brings images to that size before they are judged; `alignment`, `clip:FOLDER_OR_HUB_ID`,
+    adds the CLIP score.
     """
 
     judge: str | None = None
@@ -134,6 +138,17 @@ class EvaluationConfig(Section):
     beside: dict[str, str] = {}
     timed: bool = True
     judge_steps: int = Field(default=1_500, ge=1)
+    prompts: str | None = None
+    resize: int | None = Field(default=None, ge=8)
+    alignment: Annotated[str, Field(pattern=r"^clip:.+")] | None = None
+
+    @model_validator(mode="after")
+    def check_text(self) -> "EvaluationConfig":
+        """What belongs to a judge is not left without one."""
+        for name in ("resize", "alignment"):
+            if getattr(self, name) is not None and self.judge is None:
+                raise ValueError(f"{name}: found {getattr(self, name)}, expected null: nothing judges")
+        return self
 
     @model_validator(mode="after")
     def check(self) -> "EvaluationConfig":
@@ -156,8 +171,15 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 """Of a recipe, and of its run's folder below `runs`."""
 
 
+class StageConfig(Section):
+    """A part of a training, up to `until_step`: `set` is laid over the recipe, see `recipes.stages`."""
+
+    until_step: int = Field(ge=1)
+    set: dict[str, Any] = {}
+
+
 class DistillRecipe(Section):
-    """A recipe of `unistep distill`."""
+    """A recipe of `unistep distill`; `stages` change some of its settings as the training goes on."""
 
     name: Name
     kind: Literal["distill"]
@@ -170,7 +192,19 @@ class DistillRecipe(Section):
     pairs: PairsConfig | None = None
     method: AnyMethod
     training: TrainingConfig
+    stages: tuple[StageConfig, ...] = ()
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+
+    @model_validator(mode="after")
+    def check_stages(self) -> "DistillRecipe":
+        """Stages follow each other up to the last step."""
+        ends = [stage.until_step for stage in self.stages]
+        if ends and (ends != sorted({*ends}) or ends[-1] != self.training.steps):
+            raise ValueError(
+                f"stages: found until_step {', '.join(map(str, ends))}, expected growing numbers up to training.steps "
+                f"{self.training.steps}"
+            )
+        return self
 
     @model_validator(mode="after")
     def check(self) -> "DistillRecipe":
@@ -239,6 +273,9 @@ class TeachRecipe(Section):
     @model_validator(mode="after")
     def check(self) -> "TeachRecipe":
         """`teach` is EDM's training, of denoisers at alpha = 1 and t = sigma, on one set of images."""
+        for name in ("prompts", "resize", "alignment"):
+            if getattr(self.evaluation, name) is not None:
+                raise ValueError(f"evaluation.{name}: found a value, expected null: only distillations are judged so")
         if self.evaluation.judge == "train" and self.evaluation.real is not None:
             raise ValueError("evaluation.real: found a value, expected nothing: the judge is trained on those of data")
         kind = self.process.get("type")

@@ -83,6 +83,7 @@ IMAGES = (
     figure("density", "density", "how many real neighbourhoods hold a sample, over k", "higher", share),
     figure("coverage", "coverage", "share of real neighbourhoods that hold a sample", "higher", share),
     figure("agreement", "class", "share of samples that the judge takes for the class asked for", "higher", percent),
+    figure("alignment", "CLIP", "mean cosine of image and prompt, to the eyes of the CLIP below", "higher", share),
     figure("diversity", "diversity", "distance between samples of a class, over that of real images", "", share),
 )  # fmt: skip
 

@@ -67,6 +67,7 @@ FIGURES = (
     figure("recall", "recall", "share of real images that lie among samples", "higher", share),
     figure("coverage", "coverage", "share of real neighbourhoods that hold a sample", "higher", share),
     figure("agreement", "class", "share of samples that the judge takes for the class asked for", "higher", percent),
+    figure("alignment", "CLIP", "mean cosine of image and prompt, to the eyes of a CLIP", "higher", share),
     figure("energy", "energy", "energy distance, squared form", "lower"),
     figure("sliced_wasserstein", "sliced W1", "sliced Wasserstein distance", "lower"),
     figure("modes", "modes", "modes that hold a quarter of their share or more", "higher", short),

@@ -88,7 +88,9 @@ def made_with(evaluation: Evaluation) -> dict[str, Any]:
     """What the figures depend on: versions, judge and reference, with their hashes."""
     judge = {"title": evaluation.judge_title or None, "sha256": evaluation.judge or None}
     reference = {"title": evaluation.reference, "sha256": evaluation.reference_sha256 or None}
-    return {**evaluation.versions, "judge": judge, "reference": reference}
+    alignment = {"title": evaluation.alignment_title, "sha256": evaluation.alignment}
+    named = {"alignment": alignment} if evaluation.alignment else {}
+    return {**evaluation.versions, "judge": judge, "reference": reference, **named}
 
 
 def tiles(evaluation: Evaluation | None) -> list[Tile]:

@@ -54,6 +54,8 @@ def note(evaluation: Evaluation) -> str:
     parts += [f"seeds from {', '.join(str(s) for s in starts)}"] if starts else []
     named = ": ".join(filter(None, ("judge", evaluation.judge_title)))
     parts += [named + short(evaluation.judge)] if evaluation.judge else []
+    if evaluation.alignment:
+        parts += [f"prompts held against images by {evaluation.alignment_title}{short(evaluation.alignment)}"]
     stored = [row.name for row in evaluation.rows if row.cached]
     parts += [f"stored features: {', '.join(stored)}"] if stored else []
     timings = [row.timing for row in evaluation.rows if row.timing is not None]

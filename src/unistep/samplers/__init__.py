@@ -10,6 +10,7 @@ from unistep.samplers.ddim import DDIM as DDIM
 from unistep.samplers.dpmpp import DPMpp2M as DPMpp2M
 from unistep.samplers.euler import Euler as Euler
 from unistep.samplers.heun import Heun as Heun
+from unistep.samplers.pndm import PNDM as PNDM
 from unistep.samplers.seeds import seeded_normal as seeded_normal
 from unistep.samplers.seeds import seeded_uniform as seeded_uniform
 from unistep.samplers.unipc import UniPC as UniPC

@@ -12,16 +12,19 @@ from unistep.samplers.ddim import DDIM
 from unistep.samplers.dpmpp import DPMpp2M
 from unistep.samplers.euler import Euler
 from unistep.samplers.heun import Heun
+from unistep.samplers.pndm import PNDM
 from unistep.samplers.unipc import UniPC
 
-SAMPLERS: Mapping[str, type[Sampler]] = {kind.name: kind for kind in (Euler, Heun, DDIM, DPMpp2M, UniPC, Consistency)}
+SAMPLERS: Mapping[str, type[Sampler]] = {
+    kind.name: kind for kind in (Euler, Heun, DDIM, DPMpp2M, PNDM, UniPC, Consistency)
+}
 
 
 def build_sampler(name: str, num_steps: int, **options: Any) -> Sampler:
     """A sampler by name; `build_sampler(**sampler.config())` is the sampler again.
 
     Args:
-        name: euler, heun, ddim, dpmpp_2m, unipc (extra `diffusers`) or consistency.
+        name: euler, heun, ddim, dpmpp_2m, pndm, unipc (extra `diffusers`) or consistency.
         num_steps: steps of the time grid, at least 1.
         options: heun: S_churn, S_min, S_max, S_noise; ddim: eta; unipc: order; consistency: times.
 

@@ -11,6 +11,7 @@ from unistep.errors import UserError
 from unistep.teachers.analytic import MIXTURES, mixture_teacher
 from unistep.teachers.checkpoint import teacher_from_folder
 from unistep.teachers.diffusers import Options, load_diffusers_teacher
+from unistep.teachers.diffusers.conditioner import TextConditioner
 from unistep.teachers.diffusers.load import opened
 from unistep.teachers.edm_checkpoint import load_edm_teacher
 from unistep.teachers.teacher import Teacher
@@ -62,6 +63,26 @@ def prepare_teacher(spec: str | Path, options: Mapping[str, Any] | None = None, 
     kind, _, name = str(spec).partition(":")
     if kind == "diffusers":
         opened(name, options_of(options), device)
+
+
+def load_prompts(spec: str, options: Mapping[str, Any], prompts: str, device: str = "cpu") -> TextConditioner:
+    """Other prompts for a teacher that reads text, encoded (and kept) as its own are.
+
+    Args:
+        spec: `diffusers:...`, as for `load_teacher`.
+        options: the teacher's; their prompts are not looked at.
+        prompts: see `teachers.diffusers.prompts.read_prompts`.
+        device: where to encode.
+
+    Raises:
+        UserError: for a teacher that reads no text, or prompts that are absent, empty or too long.
+    """
+    kind, _, name = spec.partition(":")
+    if kind == "diffusers":
+        _, conditioner = opened(name, dataclasses.replace(options_of(options), prompts=prompts), device)
+        if conditioner is not None:
+            return conditioner
+    raise UserError(f"prompts: found {prompts}, expected none: {spec} is no pipeline that reads text")
 
 
 def options_of(values: Mapping[str, Any] | None) -> Options:

@@ -59,6 +59,7 @@ def train(
     hooks: Hooks | None = None,
     recipe: Mapping[str, Any] | None = None,
     description: Mapping[str, Any] | None = None,
+    until: int | None = None,
 ) -> TrainResult:
     """Trains a method to the end, going on from the newest checkpoint in the run's folder if there is one.
 
@@ -74,12 +75,13 @@ def train(
         recipe: what must not change between two parts of a run, plain values; None = the loop's settings.
         description: what `teachers.checkpoint` writes beside the averaged network's weights, so that any checkpoint can
             be opened like a finished run; None = none can.
+        until: completed steps after which this call saves and returns, the end of a stage; None = all.
 
     Raises:
         UserError: settings that do not fit, a changed recipe, a damaged checkpoint, an unwritable folder.
         NonFiniteError: a value that is not finite, before it reached the weights.
     """
-    run = Run(method, batches, config, Path(run_dir), hooks or Hooks(), recipe, description)
+    run = Run(method, batches, config, Path(run_dir), hooks or Hooks(), recipe, description, until)
     devices = [run.device] if run.device.type == "cuda" else []
     with torch.random.fork_rng(devices), deterministic(config.deterministic), StopSignals() as signals:
         try:
@@ -101,7 +103,9 @@ class Run:
         hooks: Hooks,
         recipe: Mapping[str, Any] | None,
         description: Mapping[str, Any] | None,
+        until: int | None,
     ):
+        self.until = config.steps if until is None else until
         self.batches, self.config, self.run_dir, self.hooks = batches, config, run_dir, hooks
         self.device = resolve_device(config.device)
         self.recipe = binding(recipe if recipe is not None else config.model_dump())
@@ -117,11 +121,11 @@ class Run:
     # ------------------------------------------------------------------------------------------------------ the loop
 
     def to_the_end(self, signals: StopSignals) -> TrainResult:
-        """Steps until the last one or a signal."""
+        """Steps until the last one, the end of a stage or a signal."""
         if self.state.step == 0:
             self.preview()
         stop = False
-        while self.state.step < self.config.steps and not stop:
+        while self.state.step < self.until and not stop:
             self.timer.start()
             report = train_step(self.state, self.batches, self.config, self.device)
             self.timer.stop()
@@ -136,7 +140,8 @@ class Run:
             self.log(report)
         best = self.look()
         stop, by_clock = any_rank(signals.received is not None, is_main() and self.time_to_save())
-        if stop or by_clock or best or self.last or self.due(self.config.checkpoint.every_steps):
+        ended = self.state.step == self.until
+        if stop or by_clock or best or ended or self.due(self.config.checkpoint.every_steps):
             self.save()
         return stop
 

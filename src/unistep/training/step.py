@@ -130,7 +130,8 @@ def run_phase(run: PhaseRun, report: StepReport) -> list[Batch]:
         note_finite(finite, output)
         report.add(output)
         if output.samples is not None:
-            carrying.append(dataclasses.replace(batch, samples=output.samples.detach()))
+            cond = batch.cond if output.cond is None else output.cond
+            carrying.append(dataclasses.replace(batch, samples=output.samples.detach(), cond=cond))
     update(run, finite, report)
     return carrying or report.made
 

@@ -1,10 +1,13 @@
 """A pipeline's VAE as a codec: latents in the scale the denoiser knows <-> 8-bit images, videos as strips of frames."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from unistep.arguments import require_arguments
 from unistep.errors import UserError
@@ -25,11 +28,14 @@ class VAECodec:
         vae: an autoencoder of diffusers, frozen, in float32.
         source: what `load` takes, or None for a VAE that is only in memory.
         frames: frames of a decoded video, None for images.
+        tiling: whether `decode`, for previews and samples, goes tile by tile, which bounds the memory of large images
+            and lets the seams differ a little.
     """
 
     vae: nn.Module
     source: str | None = None
     frames: int | None = None
+    tiling: bool = False
 
     def __post_init__(self) -> None:
         self.vae.eval().requires_grad_(False)
@@ -46,16 +52,32 @@ class VAECodec:
     @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
         """Latents [b, *dims] -> uint8 [b, 3, h, w] (videos: [b, 3, h, frames w])."""
-        return PIXELS.decode(self.pixels(x))
+        with tile_by_tile(self.vae, self.tiling):
+            return PIXELS.decode(self.pixels(x))
 
     @torch.no_grad()
     def pixels(self, x: Tensor) -> Tensor:
         """The same before rounding: float32, about [-1, 1]."""
+        return self.images(x)
+
+    def images(self, x: Tensor) -> Tensor:
+        """The same with gradients to x, for losses that look at images.
+
+        Of each image only its latents are kept for the backward pass, which decodes it again.
+        """
         self.vae.to(x.device)
         latents = (x.unsqueeze(2) if self.is_temporal and self.frames is None else x).float()
         raw = latents / self.scale * self.constant("latents_std", latents, 1.0) + self.constant("latents_mean", latents)
-        pixels = torch.cat([self.vae.decode(row, return_dict=False)[0] for row in raw.split(1)])  # type: ignore[operator]
+        pixels = torch.cat([self.decode_raw(row) for row in raw.split(1)])
         return pixels.movedim(2, -2).flatten(-2) if self.is_temporal else pixels
+
+    def decode_raw(self, raw: Tensor) -> Tensor:
+        """One image or video of the VAE's own latents."""
+
+        def decoded(raw: Tensor) -> Tensor:
+            return self.vae.decode(raw, return_dict=False)[0]  # type: ignore[operator]
+
+        return checkpoint(decoded, raw, use_reentrant=False) if raw.requires_grad else decoded(raw)  # type: ignore[return-value]
 
     def encode_raw(self, pixels: Tensor) -> Tensor:
         """The VAE's own latents of one image or video."""
@@ -89,7 +111,19 @@ class VAECodec:
         return latents.new_tensor(list(values)).reshape(1, -1, *[1] * (latents.ndim - 2))
 
     def config(self) -> dict[str, Any]:
-        return {"type": "vae", "source": self.source, "frames": self.frames}
+        return {"type": "vae", "source": self.source, "frames": self.frames, "tiling": self.tiling}
+
+
+@contextmanager
+def tile_by_tile(vae: Any, on: bool) -> Iterator[None]:
+    """Within the `with` block the VAE decodes large latents in overlapping tiles, where `on`."""
+    if on:
+        vae.enable_tiling()
+    try:
+        yield
+    finally:
+        if on:
+            vae.disable_tiling()
 
 
 def load_codec(config: dict[str, Any]) -> VAECodec:
@@ -103,7 +137,7 @@ def load_codec(config: dict[str, Any]) -> VAECodec:
     return _vae_codec(**arguments)
 
 
-def _vae_codec(source: str | None, frames: int | None) -> VAECodec:
+def _vae_codec(source: str | None, frames: int | None, tiling: bool = False) -> VAECodec:
     if source is None:
         raise UserError("codec.source: found none: the VAE was in memory only; give the teacher that it belongs to")
-    return VAECodec(load_component(source, "vae"), source, frames)
+    return VAECodec(load_component(source, "vae"), source, frames, tiling)

@@ -21,12 +21,14 @@ class TextConditioner:
         names: the prompts.
         sha256: over text encoders, tokenizers and prompts.
         folder: where the embeddings are kept, None for nowhere.
+        first: the seed of prompt 0.
     """
 
     embeddings: Embeddings
     names: tuple[str, ...]
     sha256: str
     folder: str | None = None
+    first: int = 0
 
     @classmethod
     def open(cls, folder: str | None, sha256: str) -> "TextConditioner":
@@ -41,8 +43,8 @@ class TextConditioner:
         return cls(embeddings, prompts, key, folder)
 
     def labels(self, seeds: Tensor) -> Tensor:
-        """The prompt of each seed, seed mod n: each equally often over any run of consecutive seeds."""
-        return seeds.to(torch.int64) % len(self.names)
+        """The prompt of each seed, (seed - first) mod n: each equally often over any run of consecutive seeds."""
+        return (seeds.to(torch.int64) - self.first) % len(self.names)
 
     def from_seeds(self, seeds: Tensor) -> Cond:
         """Embeddings of each seed's prompt."""

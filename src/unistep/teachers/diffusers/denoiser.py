@@ -73,6 +73,12 @@ class DiffusersDenoiser(nn.Module):
         return dict(network.config)
 
     @property
+    def bottleneck(self) -> nn.Module | None:
+        """The module that a U-Net's deepest features enter, its decoder; a transformer has none."""
+        decoder = getattr(self.network, "up_blocks", None)
+        return None if decoder is None else decoder[0]
+
+    @property
     def dtype(self) -> torch.dtype:
         """The type the network is asked in; some of its weights may be kept in float32 beside it."""
         return self.network.dtype  # type: ignore[return-value]

@@ -44,6 +44,7 @@ class Options:
         guidance_embedding: the scale that a guidance-distilled network (FLUX.1-dev) is told; None = the pipeline's.
         null_class: whether the last class of a class-conditional UNet2DModel means "no class".
         cache: folder of text embeddings; None = see `embeddings.default_cache`.
+        vae_tiling: decode previews and samples tile by tile, for latents of large images; needs a VAE.
         compare: steps of the sample that is compared with the pipeline's own (see `require_agreement`), 0 = none.
     """
 
@@ -54,6 +55,7 @@ class Options:
     guidance_embedding: float | None = None
     null_class: bool = False
     cache: str | None = None
+    vae_tiling: bool = False
     compare: int = 2
 
     def __post_init__(self) -> None:
@@ -172,8 +174,7 @@ def assemble(
     classes, null_label = classes_of(network, options.null_class)
     denoiser = DiffusersDenoiser(network, schedule, constants_of(pipeline, network, shape, options), null_label)
     conditioner: Conditioner | None = text or class_conditioner(pipeline, classes)
-    vae = pipeline.components.get("vae")
-    codec = PixelCodec() if vae is None else VAECodec(vae, files.source if files else None, shape.frames)
+    codec = codec_of(pipeline.components.get("vae"), files, shape.frames, options.vae_tiling)
     reading = denoiser.config() | {"shape": list(shape.dims)}
     config = reading | {"codec": codec.config(), "conditioner": conditioner.config() if conditioner else None}
     teacher = Teacher(
@@ -190,6 +191,21 @@ def assemble(
     if options.compare:
         require_agreement(pipeline, teacher, options.compare)
     return teacher
+
+
+def codec_of(
+    vae: nn.Module | None, files: PipelineFolder | None, frames: int | None, tiling: bool
+) -> PixelCodec | VAECodec:
+    """Latents to images by the pipeline's VAE, or pixels as they are.
+
+    Raises:
+        UserError: for tiling where there is no VAE.
+    """
+    if vae is not None:
+        return VAECodec(vae, files.source if files else None, frames, tiling)
+    if tiling:
+        raise UserError("teacher.options.vae_tiling: found true, expected false: this pipeline has no VAE")
+    return PixelCodec()
 
 
 def file_identity(files: PipelineFolder, dtype: str, reading: dict[str, Any]) -> str:

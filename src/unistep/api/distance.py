@@ -1,0 +1,100 @@
+"""The distance that a method's settings name, ready to use: networks loaded, latents decoded if images are seen."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from unistep.api.lpips import lpips_of_files
+from unistep.api.runs import record
+from unistep.errors import UserError
+from unistep.evaluation.features import load_perceptual
+from unistep.evaluation.perceptual_network import PerceptualNetwork
+from unistep.losses.regression import OF_IMAGES, Pairwise, build_regression, of_decoded, require_images
+from unistep.methods.config import Distance
+from unistep.teachers.diffusers.codec import VAECodec
+from unistep.teachers.diffusers.tiny import load_tiny
+from unistep.teachers.module import identity
+from unistep.teachers.teacher import Teacher
+from unistep.training.distributed import on_main
+
+TINY = "tiny:"
+
+
+def distance_of(
+    wanted: Distance | None, teacher: Teacher, device: torch.device, folder: Path | None = None
+) -> Pairwise | None:
+    """The distance for samples [b, *teacher.shape] that a method's settings name; None where none is needed.
+
+    Args:
+        wanted: the settings.
+        teacher: whose samples are compared.
+        device: where.
+        folder: of the run that records which weights they were; None records nothing.
+
+    Raises:
+        UserError: for a distance of images, a decoder or a perceptual network that does not suit the samples, or for
+            missing weights.
+    """
+    if wanted is None:
+        return None
+    decoder = decoder_of(wanted, teacher, folder)
+    if decoder is None:
+        require_images(wanted.name, teacher.shape)
+    features = None
+    if wanted.perceptual_network is not None:
+        seen = teacher.shape if decoder is None else image_shape(teacher)
+        features = perceptual_network(wanted.perceptual_network, seen).to(device)
+    lpips = lpips_of_files(wanted.lpips_weights, folder) if wanted.lpips_weights else None
+    distance = build_regression(wanted.name, features, wanted.pixel_weight, lpips)
+    if isinstance(distance, nn.Module):
+        distance = distance.to(device)
+    return distance if decoder is None else of_decoded(distance, decoder.images)
+
+
+def decoder_of(wanted: Distance, teacher: Teacher, folder: Path | None) -> VAECodec | None:
+    """What makes images of the teacher's latents, None where samples are compared as they are.
+
+    Raises:
+        UserError: for a decoder where there are no latents, or a distance of images of latents without one.
+    """
+    codec = teacher.codec
+    if not isinstance(codec, VAECodec):
+        if wanted.decoder is not None:
+            raise UserError(f"method.decoder: found {wanted.decoder}, expected null: {teacher.source} has no latents")
+        return None
+    if wanted.decoder is None:
+        if wanted.name in OF_IMAGES:
+            raise UserError(
+                f"method.regression: found {wanted.name!r}, a distance of images, for latents of {teacher.source}; set "
+                "method.decoder to vae or tiny:PATH, or compare latents by l2 or pseudo_huber"
+            )
+        return None
+    if wanted.decoder == "vae":
+        return codec
+    tiny = load_tiny(wanted.decoder.removeprefix(TINY), teacher.shape[0])
+    if folder is not None:
+        facts = {"source": wanted.decoder, "sha256": identity(tiny.vae, tiny.settings)}
+        on_main(lambda: record(folder, decoder=facts))
+    return tiny
+
+
+def image_shape(teacher: Teacher) -> tuple[int, ...]:
+    """Dims of one decoded sample."""
+    return tuple(teacher.codec.decode(torch.zeros(1, *teacher.shape)).shape[1:])
+
+
+def perceptual_network(spec: str, seen: tuple[int, ...]) -> PerceptualNetwork:
+    """The frozen network, for samples [b, *seen].
+
+    Raises:
+        UserError: if it looks at others.
+    """
+    features = load_perceptual(spec)
+    sees = (features.config["channels"], features.config["size"], features.config["size"])
+    if sees != seen:
+        raise UserError(
+            f"method.perceptual_network: found one for samples of shape {list(sees)}, expected the teacher's "
+            f"{list(seen)}; choose l2, or multiscale for images"
+        )
+    return features

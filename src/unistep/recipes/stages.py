@@ -1,0 +1,63 @@
+"""The stages of a training: going on with other settings, of those alone that leave networks and state as they are."""
+
+import json
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from unistep.errors import UserError
+from unistep.recipes.messages import explain
+from unistep.recipes.schema import DistillRecipe, StageConfig
+from unistep.recipes.smoke import laid_over
+from unistep.training.resume import flatten
+
+STAGED = ("pairs.count", "training.accumulate", "training.batch", "training.optim", "training.pair_batch")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage.
+
+    Attributes:
+        until: completed steps at its end.
+        recipe: its settings, those of the whole recipe with the stage's over them; `training.steps` is the whole's, so
+            that learning rates span it.
+    """
+
+    until: int
+    recipe: DistillRecipe
+
+
+def stages_of(recipe: DistillRecipe) -> list[Stage]:
+    """The stages in order; a recipe that names none is one.
+
+    Raises:
+        UserError: for a setting that may not change, or that does not fit the others.
+    """
+    if not recipe.stages:
+        return [Stage(recipe.training.steps, recipe)]
+    found = [Stage(stage.until_step, settings_of(recipe, stage, i)) for i, stage in enumerate(recipe.stages)]
+    for i, stage in enumerate(found):
+        if stage.recipe.method.needs_data != found[0].recipe.method.needs_data:
+            raise UserError(
+                f"{recipe.name}: stages.{i}: found a method that begins or ends to learn from real images, expected "
+                "the same networks in every stage; keep lambda_gan positive, or 0"
+            )
+    return found
+
+
+def settings_of(recipe: DistillRecipe, stage: StageConfig, number: int) -> DistillRecipe:
+    """The whole recipe's settings under those of a stage."""
+    place = f"{recipe.name}: stages.{number}.set"
+    allowed = sorted((*STAGED, *(f"method.{name}" for name in recipe.method.staged)))
+    for key, value in flatten(stage.set).items():
+        if not any(f"{key}.".startswith(f"{name}.") for name in allowed):
+            raise UserError(
+                f"{place}.{key}: found {value!r}, expected one of {', '.join(allowed)}: nothing else leaves networks "
+                "and their state as they are"
+            )
+    values = laid_over(recipe.model_dump(mode="json", exclude={"stages"}), stage.set)
+    try:
+        return DistillRecipe.model_validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        raise UserError(explain(error, DistillRecipe, place)) from error

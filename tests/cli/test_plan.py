@@ -224,6 +224,7 @@ def test_mistakes_are_one_line(here: Path) -> None:
     )
     assert "training.optim.critic: no such network" in refuse("teach.yaml", "--set", "training.optim={critic: {}}")
     assert "found kind compare, expected teach or distill" in refuse("guidance")
+    assert "found 12 stages, expected one training" in refuse("sd15-guidance8")
     assert "found no file edm-cifar10-32x32-cond-vp.pkl" in refuse("cifar10-cond")
     assert "nowhere" in refuse("gaussians", "--set", "teacher.load=nowhere")
     assert "evaluation.judge: found train, which needs evaluation.real or teacher.teach" in refuse(

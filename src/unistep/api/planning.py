@@ -67,13 +67,7 @@ def plan(
     Raises:
         UserError: for mistakes in recipe, data or teacher.
     """
-    resolved = load_recipe(recipe, with_flags(overrides, None, device))
-    if isinstance(resolved, CompareRecipe):
-        raise UserError(
-            f"recipe {resolved.name}: found kind compare, expected teach or distill: a comparison spends its budget, "
-            f"{spent(resolved.budget)} for each of its {len(resolved.entries)} entries and {len(resolved.seeds)} "
-            f"seeds; for memory and disk plan its base, {resolved.base}"
-        )
+    resolved = of_one_training(load_recipe(recipe, with_flags(overrides, None, device)))
     where = resolve_device(resolved.training.device)
     load_libraries()
     meter = DeviceMemory(where)
@@ -81,6 +75,26 @@ def plan(
     folder = Path(out) if out is not None else Path("runs") / resolved.name
     limit = None if memory is None else round(memory * GIB)
     return planned(resolved, folder, stand, Talk(quiet), teacher, limit)
+
+
+def of_one_training(recipe: Recipe) -> Planned:
+    """The recipe itself; those of several trainings have a plan for each.
+
+    Raises:
+        UserError: saying what to plan instead.
+    """
+    if isinstance(recipe, CompareRecipe):
+        raise UserError(
+            f"recipe {recipe.name}: found kind compare, expected teach or distill: a comparison spends its budget, "
+            f"{spent(recipe.budget)} for each of its {len(recipe.entries)} entries and {len(recipe.seeds)} "
+            f"seeds; for memory and disk plan its base, {recipe.base}"
+        )
+    if isinstance(recipe, DistillRecipe) and recipe.stages:
+        raise UserError(
+            f"recipe {recipe.name}: found {len(recipe.stages)} stages, expected one training; plan the stage you ask "
+            "about by itself: --set stages=[] --set training.steps=... and what the stage sets"
+        )
+    return recipe
 
 
 def spent(budget: Budget) -> str:

@@ -97,21 +97,12 @@ def evaluate_models(
             save_features(keep_features / f"{slug(candidate.name)}.safetensors", seen, candidate.identity)
         done.append(row_of(candidate, figures(fresh), num_samples, first_seed, cached))
         settings = {metric.name: dict(metric.settings()) for metric in fresh}
+    held = {} if alignment is None else {"alignment": alignment.sha256, "alignment_title": alignment.title}
     return Evaluation(
-        kind="images",
-        rows=tuple(done),
-        reference=in_words(reference),
-        reference_sha256=reference.sha256,
-        judge=judge.sha256,
-        judge_title=judge.title,
-        distance=judge.distance,
-        alignment="" if alignment is None else alignment.sha256,
-        alignment_title="" if alignment is None else alignment.title,
-        teacher=teacher,
-        notes=left_out(metrics(reference), reference),
-        settings=settings,
-        versions=versions(),
-    )
+        kind="images", rows=tuple(done), reference=in_words(reference), reference_sha256=reference.sha256,
+        judge=judge.sha256, judge_title=judge.title, distance=judge.distance, teacher=teacher,
+        notes=left_out(metrics(reference), reference), settings=settings, versions=versions(), **held,
+    )  # fmt: skip
 
 
 def in_words(reference: Reference) -> str:

@@ -24,8 +24,8 @@ from unistep.process import process_from_config
 from unistep.recipes.load import Recipe, recipe_of
 from unistep.recipes.schema import TeachRecipe
 from unistep.teachers.checkpoint import load_denoiser
-from unistep.teachers.codecs import PixelCodec
 from unistep.teachers.checkpoint_config import random_denoiser
+from unistep.teachers.codecs import PixelCodec
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.teachers.teacher import Conditioner
 from unistep.training.batches import EncodedImages, Streams

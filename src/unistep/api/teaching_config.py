@@ -104,7 +104,8 @@ def diffusers_network(
     for key, value in wanted.items():
         if config.get(key) != value:
             raise UserError(
-                f"network.config.{key}: found {config.get(key)!r}, expected {value}, as images, patch and encoder have it"
+                f"network.config.{key}: found {config.get(key)!r}, expected {value}: the images, the patch or the "
+                "encoder say so"
             )
     reading = {"prediction": "F", "sign": 1.0, "sigma_data": recipe.sigma_data, "constants": {}, "null_label": None}
     return {"network": network, "reading": reading | ({"patch": patch} if patch > 1 else {})}

@@ -44,6 +44,11 @@ def write_diffusers(student: Student, draft: Path, contract: dict[str, Any]) -> 
         raise UserError(
             f"{student.name}: its network is none of diffusers' classes; export with --to onnx or --to safetensors"
         )
+    if denoiser.patch > 1:
+        raise UserError(
+            f"{student.name}: its network sees patches of {denoiser.patch} pixels, which no pipeline makes; export "
+            "with --to onnx or --to safetensors"
+        )
     scheduler = scheduler_of(student)
     write = write_latents if student.config["codec"]["type"] == "vae" else write_pixels
     kind = write(student, denoiser, scheduler, draft)

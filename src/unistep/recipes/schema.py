@@ -222,8 +222,8 @@ class TextConfig(Section):
 class TeachRecipe(Section):
     """A recipe of `unistep teach`.
 
-    `text` makes the teacher text-conditional: on the captions of `data`, which its encoder reads. `init` names a checkpoint folder whose weights the network starts from; `guidance` is that of the samples
-    it is judged by.
+    `text` makes the teacher text-conditional: on the captions of `data`, which its encoder reads. `init` names a
+    checkpoint folder whose weights the network starts from; `guidance` is that of the samples it is judged by.
     """
 
     name: Name
@@ -247,7 +247,9 @@ class TeachRecipe(Section):
             raise ValueError("evaluation.real: found a value, expected nothing: the judge is trained on those of data")
         if (self.text is None) != (self.data.caption is None):
             given, missing = ("text", "data.caption") if self.text is not None else ("data.caption", "text")
-            raise ValueError(f"{missing}: found nothing, expected a value: captions and an encoder ({given}) go together")
+            raise ValueError(
+                f"{missing}: found nothing, expected a value: captions and an encoder ({given}) go together"
+            )
         kind = self.process.get("type")
         if kind != "edm":
             raise ValueError(

@@ -45,8 +45,8 @@ class TextEncoding:
         folder = encoder_folder(self.encoder)
         if (found := encoder_digest(folder)) != self.sha256:
             raise UserError(
-                f"text.encoder: {folder}: found an encoder with sha256 {found[:12]}..., expected {self.sha256[:12]}..., "
-                "which the network was trained with"
+                f"text.encoder: {folder}: found an encoder with sha256 {found[:12]}, expected the one that was trained "
+                f"with, {self.sha256[:12]}"
             )
         return TokenEncoder(folder, self.tokens, device)
 
@@ -62,9 +62,7 @@ class Captions(TextConditioner):
     encoding: TextEncoding = field(kw_only=True)
 
     @classmethod
-    def encoded(
-        cls, encoding: TextEncoding, prompts: Sequence[str], device: torch.device | str = "cpu"
-    ) -> "Captions":
+    def encoded(cls, encoding: TextEncoding, prompts: Sequence[str], device: torch.device | str = "cpu") -> "Captions":
         """Embeddings from the cache, or computed into it; the encoder is let go afterwards.
 
         Raises:
@@ -95,7 +93,7 @@ class Captions(TextConditioner):
         }
 
 
-def captions_from_config(encoder: str, tokens: int, sha256: str, key: str, prompts: list[str]) -> Captions:
+def captions_from_config(encoder: str, tokens: int, sha256: str, key: str, prompts: tuple[str, ...]) -> Captions:
     """The way back from `Captions.config()`.
 
     Raises:
@@ -103,5 +101,7 @@ def captions_from_config(encoder: str, tokens: int, sha256: str, key: str, promp
     """
     captions = Captions.encoded(TextEncoding(encoder, tokens, sha256), prompts)
     if captions.sha256 != key:
-        raise UserError(f"conditioner.key: found {key}, expected {captions.sha256}, that of its prompts; restore the file")
+        raise UserError(
+            f"conditioner.key: found {key}, expected {captions.sha256}, that of its prompts; restore the file"
+        )
     return captions

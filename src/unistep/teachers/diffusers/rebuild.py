@@ -90,6 +90,4 @@ def denoiser_from_config(config: Mapping[str, Any]) -> DiffusersDenoiser:
     process = process_from_config(config["process"])
     schedule = Schedule(process, reading["prediction"], reading["sign"], reading["sigma_data"])
     network = build_network(config["network"])
-    return DiffusersDenoiser(
-        network, schedule, reading["constants"], reading["null_label"], reading.get("patch", 1)
-    )
+    return DiffusersDenoiser(network, schedule, reading["constants"], reading["null_label"], reading.get("patch", 1))

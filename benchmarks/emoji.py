@@ -1,11 +1,12 @@
 """The text-to-image run on emoji pictures: its data, and how teacher and student are judged beyond `evaluate`.
 
     python benchmarks/emoji.py split data/emoji64.parquet data/emoji
-    python benchmarks/emoji.py measure data/emoji runs/emoji --row teacher-3=runs/emoji-teacher@3 --row student-3=runs/g3
+    python benchmarks/emoji.py measure data/emoji runs/emoji --row teacher=runs/emoji-teacher@3 --row student=runs/g3
 
-A row is NAME=RUN for a one-step generator and NAME=RUN@W for a teacher under guidance w. Samples of every caption that was
-trained on are compared with the pictures that were trained on, samples of the captions held out are judged by retrieval.
-The judges are heads on EfficientNet-Lite0's features of real pictures, trained here; nobody trains against them.
+A row is NAME=RUN for a one-step generator and NAME=RUN@W for a teacher under guidance w. Samples of every caption that
+was trained on are compared with the pictures that were trained on; samples of the captions held out are judged by
+group and retrieval. The judges are heads on EfficientNet-Lite0's features of real pictures, trained here; nothing is
+trained against them.
 """
 
 import argparse

@@ -39,9 +39,10 @@ HELD_OUT, SEED = 0.1, 0
 CAPTION, SIZE = "{text}, {style} style", 32
 BLOCKS = 5  # disjoint parts of samples and reference: KID's mean and standard error
 FIRST_SEED, HELD_OUT_SEED, DIVERSITY_SEED = 1_000_000, 3_000_000, 4_000_000
-PER_HELD_OUT = 4  # samples of each caption that was held out
-WATCHED, PER_WATCHED = 12, 16  # captions, and seeds of each, for diversity
-SOLVER = SolverConfig(name="dpmpp_2m", num_steps=12)
+ONE = 2  # of the captions watched: shown in the picture of one caption
+PER_HELD_OUT = 2  # samples of each caption that was held out
+WATCHED, PER_WATCHED = 8, 12  # captions, and seeds of each, for diversity
+SOLVER = SolverConfig(name="dpmpp_2m", num_steps=10)
 CPU = torch.device("cpu")
 
 
@@ -191,8 +192,8 @@ def asked(draws: Draws, texts: tuple[str, ...], labels: Tensor, first_seed: int)
     return torch.cat([other.decoded(part, conditioner.from_labels(rows)) for part, rows in parts])
 
 
-def measure(data: Path, out: Path, specs: dict[str, str]) -> None:
-    """All rows: figures to out/figures.json, pictures beside it."""
+def measure(data: Path, out: Path, specs: dict[str, str], stride: int) -> None:
+    """All rows: figures to out/figures.json, pictures beside it; of the captions trained on every `stride`th is asked."""
     train, test = pictures(data, "train"), pictures(data, "test")
     judge = load_feature_judge("efficientnet-lite0")
 
@@ -225,10 +226,10 @@ def measure(data: Path, out: Path, specs: dict[str, str]) -> None:
         }  # fmt: skip
 
     results = {"real": figures("real", real, own, held, unseen_own)}
-    every, held_every = torch.arange(len(known)), torch.arange(len(unseen)).repeat(PER_HELD_OUT)
+    every, held_every = torch.arange(0, len(known), stride), torch.arange(len(unseen)).repeat(PER_HELD_OUT)
     watched = torch.linspace(0, len(known) - 1, WATCHED).long().repeat_interleave(PER_WATCHED)
     grids: dict[str, dict[str, Tensor]] = {"known": {}, "held-out": {}, "one-caption": {}}
-    shown, unseen_shown = torch.linspace(7, len(known) - 1, 12).long(), torch.arange(12)
+    shown, unseen_shown = every[torch.linspace(7, len(every) - 1, 12).long()], torch.arange(12)
     for name, draws in rows.items():
         made = kept(out / "samples" / f"{name}.pt", lambda d=draws: asked(d, known, every, FIRST_SEED))
         held_made = kept(
@@ -239,8 +240,8 @@ def measure(data: Path, out: Path, specs: dict[str, str]) -> None:
         results[name] = figures(
             name, features(name, made), every, features(f"{name}-held-out", held_made), held_every
         ) | {"diversity": sum(map(mean_pairwise_distance, spread)) / len(spread)}
-        grids["known"][name], grids["held-out"][name] = made[shown], held_made[unseen_shown]
-        grids["one-caption"][name] = many[PER_WATCHED * 8 : PER_WATCHED * 8 + 12]
+        grids["known"][name], grids["held-out"][name] = made[shown // stride], held_made[unseen_shown]
+        grids["one-caption"][name] = many[PER_WATCHED * ONE : PER_WATCHED * (ONE + 1)]
         print(name, json.dumps(results[name]), flush=True)
         atomic_write(out / "figures.json", (json.dumps(results, indent=1) + "\n").encode())
     first = {text: i for i, text in reversed(list(enumerate(train.captions)))}
@@ -252,7 +253,11 @@ def measure(data: Path, out: Path, specs: dict[str, str]) -> None:
     for name, grid in grids.items():
         below = {"real": real_rows[name]} | grid if name in real_rows else grid
         atomic_write(out / f"{name}.png", grid_png(below))
-    texts = {"known": [known[i] for i in shown.tolist()], "held-out": [unseen[i] for i in unseen_shown.tolist()]}
+    texts = {
+        "known": [known[i] for i in shown.tolist()],
+        "held-out": [unseen[i] for i in unseen_shown.tolist()],
+        "one-caption": [known[watched[PER_WATCHED * ONE]]],
+    }
     atomic_write(out / "captions.json", (json.dumps(texts, indent=1) + "\n").encode())
     print("real", json.dumps(results["real"]))
 
@@ -275,6 +280,7 @@ if __name__ == "__main__":
     measuring.add_argument("data", type=Path)
     measuring.add_argument("out", type=Path)
     measuring.add_argument("--row", action="append", required=True, metavar="NAME=RUN[@W]")
-    measuring.set_defaults(run=lambda a: measure(a.data, a.out, dict(row.split("=", 1) for row in a.row)))
+    measuring.add_argument("--stride", type=int, default=1)
+    measuring.set_defaults(run=lambda a: measure(a.data, a.out, dict(row.split("=", 1) for row in a.row), a.stride))
     arguments = parser.parse_args()
     arguments.run(arguments)

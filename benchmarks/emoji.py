@@ -164,12 +164,12 @@ def sentences_of(captions: Captions, texts: tuple[str, ...]) -> Tensor:
     return F.normalize(tokens.sum(1) / used, dim=1)
 
 
-def kid(x: Tensor, y: Tensor) -> tuple[float, float]:
-    """KID over disjoint blocks of both, its mean and standard error."""
+def kid(x: Tensor, y: Tensor) -> dict[str, float]:
+    """KID over disjoint blocks of both, its mean and standard error, times 1,000."""
     order = torch.Generator().manual_seed(SEED)
     mixed = [z.double()[torch.randperm(len(z), generator=order)].chunk(BLOCKS) for z in (x, y)]
-    values = torch.tensor([squared_mmd(a, b) for a, b in zip(*mixed, strict=True)])
-    return float(values.mean()), float(values.std() / BLOCKS**0.5)
+    values = torch.tensor([1000 * squared_mmd(a, b) for a, b in zip(*mixed, strict=True)])
+    return {"kid": float(values.mean()), "kid_error": float(values.std() / BLOCKS**0.5)}
 
 
 # -------------------------------------------------------------------------------------------------------------- rows
@@ -192,74 +192,96 @@ def asked(draws: Draws, texts: tuple[str, ...], labels: Tensor, first_seed: int)
     return torch.cat([other.decoded(part, conditioner.from_labels(rows)) for part, rows in parts])
 
 
+@dataclass(frozen=True)
+class Part:
+    """Real pictures and what their captions are.
+
+    Attributes:
+        data: pictures.
+        texts: the different captions, in the order of the pictures.
+        own: of each picture, which caption it has.
+        groups: of each caption.
+        gallery: sentence embeddings of the captions, [len(texts), d].
+    """
+
+    data: ImageDataset
+    texts: tuple[str, ...]
+    own: Tensor
+    groups: Tensor
+    gallery: Tensor
+
+    @classmethod
+    def of(cls, data: ImageDataset, captions: Captions) -> "Part":
+        """With embeddings by the encoder of a teacher's captions."""
+        assert data.labels is not None
+        texts = tuple(dict.fromkeys(data.captions))
+        place = {text: i for i, text in enumerate(texts)}
+        own = torch.tensor([place[text] for text in data.captions])
+        groups = torch.zeros(len(texts), dtype=torch.int64).scatter_(0, own, data.labels)
+        return cls(data, texts, own, groups, sentences_of(captions, texts))
+
+    def pictures(self, labels: Tensor) -> Tensor:
+        """One real picture of each of the captions."""
+        return self.data.images[[int((self.own == label).nonzero()[0]) for label in labels]]
+
+    def figures(self, judges: Judges, features: Tensor, labels: Tensor, name: str = "") -> dict[str, float]:
+        """How many of the pictures show their caption's group, and their caption."""
+        r1, r10 = judges.recall(features, labels, self.gallery)
+        right = (judges.groups(features) == self.groups[labels]).float().mean()
+        values = {"samples": len(features), "group": float(right), "r1": r1, "r10": r10}
+        return {f"{name}{key}": value for key, value in values.items()}
+
+
 def measure(data: Path, out: Path, specs: dict[str, str], stride: int) -> None:
-    """All rows: figures to out/figures.json, pictures beside it; of the captions trained on every `stride`th is asked."""
-    train, test = pictures(data, "train"), pictures(data, "test")
+    """All rows: figures to out/figures.json, pictures beside it; every `stride`th caption of those trained on."""
     judge = load_feature_judge("efficientnet-lite0")
 
     def features(name: str, images: Tensor) -> Tensor:
         return kept(out / "features" / f"{name}.pt", lambda: judge.features(images)[0])
 
-    real, held = features("real-train", train.images), features("real-test", test.images)
+    def samples(name: str, make: Callable[[], Tensor]) -> Tensor:
+        return kept(out / "samples" / f"{name}.pt", make)
+
     rows = {name: opened(spec) for name, spec in specs.items()}
     captions = next(iter(rows.values())).conditioner
-    assert isinstance(captions, Captions) and train.labels is not None and test.labels is not None
-    known, unseen = tuple(dict.fromkeys(train.captions)), tuple(dict.fromkeys(test.captions))
-    gallery, unseen_gallery = sentences_of(captions, known), sentences_of(captions, unseen)
-    place, unseen_place = ({text: i for i, text in enumerate(texts)} for texts in (known, unseen))
-    own = torch.tensor([place[text] for text in train.captions])
-    judges = train_judges(real, train.labels, gallery[own])
-    group_of = torch.zeros(len(known), dtype=torch.int64).scatter_(0, own, train.labels)
-    unseen_own = torch.tensor([unseen_place[text] for text in test.captions])
-    unseen_group = torch.zeros(len(unseen), dtype=torch.int64).scatter_(0, unseen_own, test.labels)
-
-    def figures(name: str, seen: Tensor, labels: Tensor, held_seen: Tensor, held_labels: Tensor) -> dict[str, float]:
-        value, error = kid(seen, real) if name != "real" else kid(*halves(real))
-        r1, r10 = judges.recall(seen, labels, gallery)
-        held_r1, held_r10 = judges.recall(held_seen, held_labels, unseen_gallery)
-        return {
-            "samples": len(seen), "kid_x1e3": 1e3 * value, "kid_error_x1e3": 1e3 * error,
-            "group": float((judges.groups(seen) == group_of[labels]).float().mean()), "r1": r1, "r10": r10,
-            "held_out_samples": len(held_seen),
-            "held_out_group": float((judges.groups(held_seen) == unseen_group[held_labels]).float().mean()),
-            "held_out_r1": held_r1, "held_out_r10": held_r10,
-        }  # fmt: skip
-
-    results = {"real": figures("real", real, own, held, unseen_own)}
-    every, held_every = torch.arange(0, len(known), stride), torch.arange(len(unseen)).repeat(PER_HELD_OUT)
-    watched = torch.linspace(0, len(known) - 1, WATCHED).long().repeat_interleave(PER_WATCHED)
-    grids: dict[str, dict[str, Tensor]] = {"known": {}, "held-out": {}, "one-caption": {}}
+    assert isinstance(captions, Captions)
+    known, unseen = (Part.of(pictures(data, part), captions) for part in ("train", "test"))
+    real, held = features("real-train", known.data.images), features("real-test", unseen.data.images)
+    judges = train_judges(real, known.groups[known.own], known.gallery[known.own])
+    every, twice = torch.arange(0, len(known.texts), stride), torch.arange(len(unseen.texts)).repeat(PER_HELD_OUT)
+    watched = torch.linspace(0, len(known.texts) - 1, WATCHED).long().repeat_interleave(PER_WATCHED)
     shown, unseen_shown = every[torch.linspace(7, len(every) - 1, 12).long()], torch.arange(12)
-    for name, draws in rows.items():
-        made = kept(out / "samples" / f"{name}.pt", lambda d=draws: asked(d, known, every, FIRST_SEED))
-        held_made = kept(
-            out / "samples" / f"{name}-held-out.pt", lambda d=draws: asked(d, unseen, held_every, HELD_OUT_SEED)
-        )
-        many = kept(out / "samples" / f"{name}-many.pt", lambda d=draws: asked(d, known, watched, DIVERSITY_SEED))
-        spread = features(f"{name}-many", many).split(PER_WATCHED)
-        results[name] = figures(
-            name, features(name, made), every, features(f"{name}-held-out", held_made), held_every
-        ) | {"diversity": sum(map(mean_pairwise_distance, spread)) / len(spread)}
-        grids["known"][name], grids["held-out"][name] = made[shown // stride], held_made[unseen_shown]
-        grids["one-caption"][name] = many[PER_WATCHED * ONE : PER_WATCHED * (ONE + 1)]
-        print(name, json.dumps(results[name]), flush=True)
-        atomic_write(out / "figures.json", (json.dumps(results, indent=1) + "\n").encode())
-    first = {text: i for i, text in reversed(list(enumerate(train.captions)))}
-    first_unseen = {text: i for i, text in reversed(list(enumerate(test.captions)))}
-    real_rows = {
-        "known": train.images[[first[known[i]] for i in shown.tolist()]],
-        "held-out": test.images[[first_unseen[unseen[i]] for i in unseen_shown.tolist()]],
+    results = {
+        "real": kid(*halves(real))
+        | known.figures(judges, real, known.own)
+        | unseen.figures(judges, held, unseen.own, "held_out_")
     }
-    for name, grid in grids.items():
-        below = {"real": real_rows[name]} | grid if name in real_rows else grid
-        atomic_write(out / f"{name}.png", grid_png(below))
+    grids = {"known": {"real": known.pictures(shown)}, "held-out": {"real": unseen.pictures(unseen_shown)}}
+    alike: dict[str, Tensor] = {}
+    for name, draws in rows.items():
+        made = samples(name, lambda d=draws: asked(d, known.texts, every, FIRST_SEED))
+        new = samples(f"{name}-held-out", lambda d=draws: asked(d, unseen.texts, twice, HELD_OUT_SEED))
+        many = samples(f"{name}-many", lambda d=draws: asked(d, known.texts, watched, DIVERSITY_SEED))
+        seen, seen_new = features(name, made), features(f"{name}-held-out", new)
+        spread = [mean_pairwise_distance(part) for part in features(f"{name}-many", many).split(PER_WATCHED)]
+        results[name] = (
+            kid(seen, real)
+            | known.figures(judges, seen, every)
+            | unseen.figures(judges, seen_new, twice, "held_out_")
+            | {"diversity": sum(spread) / len(spread)}
+        )
+        grids["known"][name], grids["held-out"][name] = made[shown // stride], new[unseen_shown]
+        alike[name] = many[PER_WATCHED * ONE : PER_WATCHED * (ONE + 1)]
+        atomic_write(out / "figures.json", (json.dumps(results, indent=1) + "\n").encode())
+    for name, grid in (*grids.items(), ("one-caption", alike)):
+        atomic_write(out / f"{name}.png", grid_png(grid))
     texts = {
-        "known": [known[i] for i in shown.tolist()],
-        "held-out": [unseen[i] for i in unseen_shown.tolist()],
-        "one-caption": [known[watched[PER_WATCHED * ONE]]],
+        "known": [known.texts[i] for i in shown.tolist()],
+        "held-out": [unseen.texts[i] for i in unseen_shown.tolist()],
+        "one-caption": known.texts[int(watched[PER_WATCHED * ONE])],
     }
     atomic_write(out / "captions.json", (json.dumps(texts, indent=1) + "\n").encode())
-    print("real", json.dumps(results["real"]))
+    print((out / "figures.json").read_text())
 
 
 def halves(features: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from unistep.api.pairing import pairs_of_run
 from unistep.api.runs import open_run, record, record_start
 from unistep.api.talk import Talk, with_flags
 from unistep.api.teachers import Starting, starting_point
-from unistep.api.weights import Measure, choose_weights
+from unistep.api.weights import Measure, choose_weights, initial_weights
 from unistep.errors import UserError
 from unistep.evaluation.features import load_perceptual
 from unistep.losses.regression import build_regression, require_images
@@ -130,15 +130,17 @@ def ingredients(
     """What the recipe's method is built from; the run in `folder` records which files its weights came from.
 
     Raises:
-        UserError: for a noise level or a distance that does not suit the teacher.
+        UserError: for a noise level, a generator to start from or a distance that does not suit the teacher.
     """
+    held_at = initial_time(recipe.generator, start.teacher)
     return Ingredients(
         teacher=start.teacher,
         copy=start.copy,
         prepare=lambda network: prepare_network(network, recipe.training, device),
         steps=recipe.training.steps,
         guidance=recipe.teacher.guidance,
-        t_init=initial_time(recipe.generator, start.teacher),
+        init=initial_weights(recipe.generator.init, start, held_at, folder),
+        t_init=held_at,
         regression=regression(recipe.method.distance, start.teacher.shape, device, folder),
         seed=derived_seed(recipe.training.seed, "initial weights"),
     )

@@ -1,17 +1,54 @@
-"""Which weights a run exports: the average, the last ones, or whichever measures better."""
+"""Which weights a generator starts from, and which a run exports: the average, the last ones, or the better of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from torch import Tensor, nn
 
+from unistep.api.evaluating import generator_folder
+from unistep.api.runs import record
+from unistep.api.teachers import Starting
+from unistep.errors import UserError
+from unistep.networks.state_dict import require_same_tensors
 from unistep.recipes.schema import ExportedWeights
+from unistep.teachers.checkpoint import load_generator
 from unistep.training.distributed import full_tensor, on_main, unwrap
 from unistep.training.ema import EMA
 from unistep.training.hooks import eval_mode
 
 Measure = Callable[[nn.Module], float]
 """A generator -> a distance, lower is better."""
+
+
+def initial_weights(
+    init: str | None, start: Starting, held_at: float | None, folder: Path | None
+) -> dict[str, Tensor] | None:
+    """The denoiser of the generator that `generator.init` names, None where it names none.
+
+    Args:
+        init: a run, a generator's folder, or `embedded:NAME/FOLDER`.
+        start: the network it must fit.
+        held_at: the noise level it must be held at, None = the terminal time.
+        folder: of the run that records its sha256; None records nothing.
+
+    Raises:
+        UserError: for a missing generator, another network, or one that is held at another noise level.
+    """
+    if init is None:
+        return None
+    generator, _, sha256 = load_generator(generator_folder(init), start.teacher)
+    if generator.t_init != held_at:
+        found, expected = ("the terminal time" if t is None else f"t = {t:g}" for t in (generator.t_init, held_at))
+        raise UserError(
+            f"generator.init: found a generator held at {found}, expected {expected} as in this recipe; give "
+            "generator.sigma_init or generator.u_init the value it was trained with"
+        )
+    state = generator.denoiser.state_dict()
+    require_same_tensors(start.copy(), state, f"generator.init {init}")
+    if folder is not None:
+        on_main(lambda: record(folder, generator_init={"source": init, "sha256": sha256}))
+    return state
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What a distillation is made of, whatever the method: a teacher and copies of a network."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,7 @@ class Ingredients:
         prepare: makes a network ready for training: device, memory format, ranks.
         steps: length of the training.
         guidance: scale of the teacher's guidance, 1 = off; the pairs must have been made with the same.
+        init: state of the denoiser that the generator starts from; None = the network's own.
         t_init: noise level that a one-step generator is held at; None = the terminal time.
         regression: the distance that the method's settings name, (x, y) -> [b]; None where they name none.
         seed: of weights that do not come from the network, such as a discriminator's head.
@@ -33,6 +34,7 @@ class Ingredients:
     prepare: Callable[[nn.Module], nn.Module]
     steps: int
     guidance: float = 1.0
+    init: Mapping[str, Tensor] | None = None
     t_init: float | None = None
     regression: Callable[[Tensor, Tensor], Tensor] | None = None
     seed: int = 0
@@ -47,7 +49,7 @@ class Ingredients:
         return guided(self.teacher, self.guidance)
 
     def generator(self, steps: Steps = ONE_STEP) -> nn.Module:
-        """G, started from the network, ready for training.
+        """G, started from the network or from `init`, ready for training.
 
         Raises:
             UserError: for a start below the level of the second step.
@@ -57,7 +59,10 @@ class Ingredients:
                 f"generator: found a start at t = {self.t_init:g}, expected one above {steps.later[0]:g}, the level of "
                 "the second step; start higher, or set method.places"
             )
-        return self.prepare(Generator(self.copy(), self.teacher.process, self.t_init, steps))
+        denoiser = self.copy()
+        if self.init is not None:
+            denoiser.load_state_dict(self.init)
+        return self.prepare(Generator(denoiser, self.teacher.process, self.t_init, steps))
 
     def denoiser(self) -> nn.Module:
         """mu(x_t, t, cond), started from the network, ready for training."""

@@ -65,12 +65,15 @@ class FitConfig(Section):
 
 
 class GeneratorConfig(Section):
-    """The noise level the generator is held at (by default the process's terminal time), and what is exported.
+    """Where the generator starts, the noise level it is held at (by default the terminal time), and what is exported.
 
+    `init` names a finished run's folder, or `embedded:NAME/FOLDER`, whose generator it starts from; by default the
+    teacher's network.
     `sigma_init` is in units of the data (processes with alpha = 1); `u_init` is a place on the training grid, 0..1.
     `weights`: the average, the last ones, or the better of the two on samples that the evaluation does not use.
     """
 
+    init: str | None = None
     sigma_init: float | None = Field(default=None, gt=0)
     u_init: float | None = Field(default=None, gt=0, le=1)
     weights: ExportedWeights = "best"

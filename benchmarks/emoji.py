@@ -27,6 +27,7 @@ from unistep.api.draws import Draws, solved_teacher
 from unistep.api.sampling import draws_from
 from unistep.atomic import atomic_write
 from unistep.data import DataConfig, ImageDataset, load_images
+from unistep.data.captions import columns_of, filled
 from unistep.evaluation.diversity import mean_pairwise_distance
 from unistep.evaluation.feature_judge import load_feature_judge
 from unistep.evaluation.kid import squared_mmd
@@ -50,9 +51,9 @@ CPU = torch.device("cpu")
 
 
 def split(source: Path, folder: Path) -> None:
-    """Writes train.parquet and test.parquet: a tenth of the fluent pictures whose noto twin is trained on is held out.
+    """Writes train.parquet, test.parquet and captions.txt.
 
-    Which ones follows from the names, sorted, and `SEED` alone.
+    A tenth of the fluent pictures whose noto twin is trained on is held out; which ones follows from the names, sorted, and `SEED` alone.
     """
     table = parquet.read_table(source)
     names, styles = table["text"].to_pylist(), table["style"].to_pylist()
@@ -65,7 +66,17 @@ def split(source: Path, folder: Path) -> None:
     for name, rows in (("train", pa.compute.invert(test)), ("test", test)):
         part = table.filter(rows)
         parquet.write_table(part, folder / f"{name}.parquet")
+        if name == "train":
+            write_captions(part, folder / "captions.txt")
         print(f"{folder / name}.parquet: {part.num_rows} pictures")
+
+
+def write_captions(table: pa.Table, file: Path) -> None:
+    """The different captions in a random order, so that the first of any number are of all groups and both styles."""
+    columns = {name: table[name].to_pylist() for name in columns_of(CAPTION)}
+    captions = sorted(set(filled(CAPTION, columns, range(table.num_rows))))
+    order = np.random.default_rng(SEED).permutation(len(captions))
+    file.write_text("".join(captions[i] + "\n" for i in order))
 
 
 def pictures(data: Path, part: str) -> ImageDataset:

@@ -53,7 +53,8 @@ CPU = torch.device("cpu")
 def split(source: Path, folder: Path) -> None:
     """Writes train.parquet, test.parquet and captions.txt.
 
-    A tenth of the fluent pictures whose noto twin is trained on is held out; which ones follows from the names, sorted, and `SEED` alone.
+    A tenth of the fluent pictures whose noto twin is trained on is held out; which ones follows from the names, sorted,
+    and `SEED` alone.
     """
     table = parquet.read_table(source)
     names, styles = table["text"].to_pylist(), table["style"].to_pylist()

@@ -37,6 +37,10 @@ from unistep.teachers.diffusers.captions import Captions
 from unistep.teachers.load import load_teacher
 
 HELD_OUT, SEED = 0.1, 0
+GROUPS = (  # one of them is in no picture held out
+    "Activities", "Animals & Nature", "Flags", "Food & Drink", "Objects", "People & Body", "Smileys & Emotion",
+    "Symbols", "Travel & Places",
+)  # fmt: skip
 CAPTION, SIZE = "{text}, {style} style", 32
 BLOCKS = 5  # disjoint parts of samples and reference: KID's mean and standard error
 FIRST_SEED, HELD_OUT_SEED, DIVERSITY_SEED = 1_000_000, 3_000_000, 4_000_000
@@ -82,9 +86,16 @@ def write_captions(table: pa.Table, file: Path) -> None:
 
 def pictures(data: Path, part: str) -> ImageDataset:
     """Pictures with caption and group."""
-    path = str(data / f"{part}.parquet")
     return load_images(
-        DataConfig(kind="parquet", path=path, caption=CAPTION, label_column="group", size=SIZE, channels=3)
+        DataConfig(
+            kind="parquet",
+            path=str(data / f"{part}.parquet"),
+            caption=CAPTION,
+            label_column="group",
+            names=GROUPS,
+            size=SIZE,
+            channels=3,
+        )  # fmt: skip
     )
 
 

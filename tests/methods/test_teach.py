@@ -7,12 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from unistep.api.teaching import initial_denoiser
+from unistep.errors import UserError
 from unistep.methods import Batch, Teach, TeachConfig
 from unistep.networks import MLP, EDMDenoiser, build_denoiser
 from unistep.process import EDMProcess
 from unistep.recipes.load import recipe_of
 from unistep.recipes.schema import TeachRecipe
 from unistep.teachers.checkpoint import save_denoiser
+from unistep.teachers.conditioners import LabelConditioner
 
 N, EPS = torch.tensor([-1.5, 0.0, 0.4, 2.0]), torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
 X, LABELS = torch.randn(4, 2, generator=torch.Generator().manual_seed(1)), torch.tensor([2, 0, 1, 1])
@@ -75,6 +77,24 @@ def test_a_share_of_the_labels_is_dropped(dropout: float, expected: list[int]) -
     assert denoiser.cond is not None
     assert denoiser.cond.tolist() == expected
     assert LABELS.tolist() == [2, 0, 1, 1]  # the batch's own are left alone
+
+
+class Captions(LabelConditioner):
+    """Label i as a row of i's, -1 as the empty prompt's."""
+
+    def from_labels(self, labels: Tensor) -> Tensor:
+        return {"text": labels[:, None].expand(-1, 3)}  # type: ignore[return-value]
+
+
+def test_what_the_network_is_given_is_made_of_the_labels_that_are_left() -> None:
+    _, denoiser = method()
+    design = EDMDenoiser(MLP(2, 8, 1), EDMProcess(), sigma_data=0.7)
+    loss(Teach(denoiser, design, TeachConfig(label_dropout=0.5), Captions(3)), LABELS, 0.05, 0.3, 0.5, 0.99)
+    assert isinstance(denoiser.cond, dict)
+    assert denoiser.cond["text"].tolist() == [[-1] * 3, [-1] * 3, [1] * 3, [1] * 3]
+    with pytest.raises(UserError, match=r"label: found 3, expected 0..2"):
+        labelled = Teach(denoiser, design, TeachConfig(label_dropout=0.0), LabelConditioner(3))
+        loss(labelled, torch.tensor([0, 3, 0, 0]), 0.5, 0.5, 0.5, 0.5)
 
 
 def test_a_tenth_is_dropped_unless_said_otherwise() -> None:

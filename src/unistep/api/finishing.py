@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from unistep.networks import build_denoiser
 from unistep.teachers.checkpoint import save_denoiser
+from unistep.teachers.checkpoint_config import random_denoiser
 from unistep.training.distributed import full_tensor, on_main
 from unistep.training.loop import TrainResult
 
@@ -19,7 +19,7 @@ def export_average(result: TrainResult, network: nn.Module, folder: Path, config
     """
     if result.stopped == "signal":
         raise KeyboardInterrupt
-    exported = build_denoiser(config)  # not a copy: sharded networks cannot be copied
+    exported = random_denoiser(config)  # not a copy: sharded networks cannot be copied
     last = network.state_dict() if result.ema is None else result.ema.state_dict()
     exported.load_state_dict({name: full_tensor(value) for name, value in last.items()})
     on_main(lambda: save_denoiser(folder, exported, config))

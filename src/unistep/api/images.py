@@ -1,13 +1,14 @@
 """The real images that a distillation learns from: files in the teacher's space, or exact samples of its mixture."""
 
 import torch
+from torch import Tensor
 
 from unistep.data import ImageDataset, load_images
 from unistep.errors import UserError
 from unistep.recipes.schema import ExactData, RealImages
 from unistep.teachers.analytic import GaussianMixture
 from unistep.teachers.diffusers.conditioner import TextConditioner
-from unistep.teachers.teacher import Teacher
+from unistep.teachers.teacher import Conditioner, Teacher
 from unistep.training.batches import EncodedImages, Images, TensorImages
 
 
@@ -21,8 +22,23 @@ def real_images(config: RealImages, teacher: Teacher) -> Images:
         return exact_samples(config, teacher)
     found = load_images(config)
     require_alike(found, teacher)
-    labels = None if teacher.conditioner is None else found.labels
+    labels = None if teacher.conditioner is None else labels_for(found, teacher.conditioner)
     return EncodedImages(found.images, labels, teacher.codec, teacher.conditioner)
+
+
+def labels_for(found: ImageDataset, conditioner: Conditioner) -> Tensor | None:
+    """The label of each image, int64 [n]; for a teacher that reads text the index of its caption among the prompts.
+
+    Raises:
+        UserError: for a caption that is none of the prompts.
+    """
+    if not found.captions:
+        return found.labels
+    place = {prompt: i for i, prompt in enumerate(conditioner.names)}
+    unknown = next((caption for caption in found.captions if caption not in place), None)
+    if unknown is not None:
+        raise UserError(f"data.caption: found {unknown!r}, expected one of the teacher's {len(place):,} prompts")
+    return torch.tensor([place[caption] for caption in found.captions])
 
 
 def exact_samples(config: ExactData, teacher: Teacher) -> TensorImages:
@@ -39,7 +55,7 @@ def require_alike(found: ImageDataset, teacher: Teacher) -> None:
     made = teacher.codec.decode(torch.zeros(1, *teacher.shape)).shape[1:]
     if found.shape != tuple(made):
         raise UserError(f"data: found images of {list(found.shape)}, expected {list(made)}, as the teacher makes them")
-    if teacher.conditioner is None:
+    if teacher.conditioner is None or found.captions:
         return
     classes = len(teacher.conditioner.names)
     if isinstance(teacher.conditioner, TextConditioner):

@@ -1,7 +1,8 @@
 """`sample`: a grid, and files if asked, from a one-step generator or a teacher."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from unistep.recipes.schema import SolverConfig
 from unistep.teachers.checkpoint import load_generator
 from unistep.teachers.codecs import codec_from_config
 from unistep.teachers.conditioners import conditioner_from_config
+from unistep.teachers.diffusers.captions import Captions
+from unistep.teachers.diffusers.prompts import read_prompts
 from unistep.teachers.load import load_teacher
 from unistep.teachers.teacher import Conditioner, Teacher
 from unistep.training.distributed import resolve_device
@@ -34,6 +37,7 @@ def sample(
     num: int = 64,
     first_seed: int = LOOKED_AT,
     labels: Iterable[str | int] | None = None,
+    prompts: str | Sequence[str] | None = None,
     files: bool = False,
     out: str | Path | None = None,
     teacher: Teacher | None = None,
@@ -48,6 +52,8 @@ def sample(
         num: how many.
         first_seed: the first seed; the default is none of the pairs' or the evaluation's.
         labels: classes by name or index (or prompts by their text or index), dealt out in turn; None = each seed's own.
+        prompts: for models that were taught on captions, other prompts than theirs, dealt out in turn: a file or
+            dataset (see `read_prompts`), or the prompts themselves.
         files: write one PNG per image too (points: samples.npy).
         out: folder; None = RUN/samples, or a folder of the checkpoint's inside.
         teacher: your own teacher, if the run was made with one.
@@ -63,6 +69,9 @@ def sample(
     """
     source = run if checkpoint is None else export_checkpoint(run, checkpoint)
     draws = draws_from(source, resolve_device(device), teacher)
+    if prompts is not None:
+        texts = read_prompts(prompts) if isinstance(prompts, str) else tuple(prompts)
+        draws, labels = prompted(draws, texts), labels or texts
     folder = Path(out) if out is not None else default_folder(source)
     seeds = torch.arange(first_seed, first_seed + num)
     wanted = labels_of(draws.conditioner, seeds, labels)
@@ -92,6 +101,17 @@ def draws_from(run: str | Path, device: torch.device, own: Teacher | None = None
     teacher = load_teacher(run)
     teacher.denoiser.to(device)
     return solved_teacher(teacher, SolverConfig(), 1.0, device)[0]
+
+
+def prompted(draws: Draws, prompts: Sequence[str]) -> Draws:
+    """The same model asked for other prompts.
+
+    Raises:
+        UserError: for a model without captions, or prompts that its encoder does not read.
+    """
+    if not isinstance(draws.conditioner, Captions):
+        raise UserError("prompts: found some, expected none: only models taught on captions read others than their own")
+    return replace(draws, conditioner=draws.conditioner.with_prompts(prompts, draws.device))
 
 
 def is_generator(folder: Path) -> bool:

@@ -1,11 +1,11 @@
-"""`teach`: images in, a class-conditional or unconditional EDM teacher out."""
+"""`teach`: images in, an EDM teacher out: unconditional, or conditioned on classes or captions."""
 
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unistep.api.draws import Draws, solved
 from unistep.api.finishing import export_average
@@ -14,18 +14,20 @@ from unistep.api.judges import judge_of, quick_image_judge, ready, trained_judge
 from unistep.api.real_images import splits_of
 from unistep.api.runs import open_run, record_start
 from unistep.api.talk import Talk, with_flags
+from unistep.api.teaching_config import conditioning, teacher_config
 from unistep.data import ImageDataset, load_images
-from unistep.errors import UserError
 from unistep.evaluation.judging import require_enough_samples
 from unistep.methods import Teach
-from unistep.networks import EDMDenoiser, build_denoiser
+from unistep.networks import EDMDenoiser
 from unistep.networks.state_dict import load_strictly
 from unistep.process import process_from_config
 from unistep.recipes.load import Recipe, recipe_of
 from unistep.recipes.schema import TeachRecipe
 from unistep.teachers.checkpoint import load_denoiser
+from unistep.teachers.checkpoint_config import random_denoiser
 from unistep.teachers.codecs import PixelCodec
-from unistep.teachers.conditioners import LabelConditioner, conditioner_from_config
+from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
+from unistep.teachers.teacher import Conditioner
 from unistep.training.batches import EncodedImages, Streams
 from unistep.training.config import TrainingConfig
 from unistep.training.distributed import on_main, process_group, resolve_device, unwrap
@@ -63,18 +65,19 @@ def teach(
     """
     resolved, say = recipe_of(TeachRecipe, recipe, with_flags(overrides, seed, device)), Talk(quiet)
     data = load_images(resolved.data)
-    config = teacher_config(resolved, data)
     where = resolve_device(resolved.training.device)
     with process_group(where):
+        conditioner, labels = conditioning(resolved, data, where)
+        config = teacher_config(resolved, data, conditioner)
         folder = on_main(lambda: open_run(resolved, Path(out) if out else None))
         on_main(lambda: record_start(folder, where))
-        method = build_teaching(resolved, config, where)
+        method = build_teaching(resolved, config, conditioner, where)
         result = train(
             method,
-            image_stream(resolved.training, data, config, where),
+            image_stream(resolved.training, data, labels, where),
             resolved.training,
             folder,
-            teaching_hooks(resolved, data, folder, where, say),
+            teaching_hooks(resolved, data, conditioner, folder, where, say),
             resolved.model_dump(mode="json", exclude={"about", "evaluation", "name"}),
             config,
         )
@@ -82,7 +85,9 @@ def teach(
     return folder
 
 
-def build_teaching(recipe: TeachRecipe, config: dict[str, Any], device: torch.device) -> Teach:
+def build_teaching(
+    recipe: TeachRecipe, config: dict[str, Any], conditioner: Conditioner | None, device: torch.device
+) -> Teach:
     """The method of a teach recipe, its network at the start.
 
     Raises:
@@ -91,63 +96,34 @@ def build_teaching(recipe: TeachRecipe, config: dict[str, Any], device: torch.de
     with torch.random.fork_rng():
         torch.manual_seed(derived_seed(recipe.training.seed, "initial weights"))
         design = initial_denoiser(recipe, config)
-    return Teach(prepare_network(design, recipe.training, device), design, recipe.loss)
+    return Teach(prepare_network(design, recipe.training, device), design, recipe.loss, conditioner)
 
 
-def image_stream(training: TrainingConfig, data: ImageDataset, config: dict[str, Any], device: torch.device) -> Streams:
-    """The images as the loop is given them."""
-    conditioner = conditioner_from_config(config["conditioner"])
-    images = EncodedImages(data.images, data.labels if conditioner else None, PixelCodec(), conditioner)
+def image_stream(training: TrainingConfig, data: ImageDataset, labels: Tensor | None, device: torch.device) -> Streams:
+    """The images as the loop is given them, with the labels that `conditioning` found."""
+    images = EncodedImages(data.images, labels, PixelCodec())
     return Streams(seed=training.seed, batch=training.batch, device=device, images=images)
 
 
-def initial_denoiser(recipe: TeachRecipe, config: dict[str, Any]) -> EDMDenoiser:
+def initial_denoiser(recipe: TeachRecipe, config: dict[str, Any]) -> EDMDenoiser | DiffusersDenoiser:
     """Random weights, or those of the checkpoint folder `recipe.init`.
 
     Raises:
         UserError: if that folder cannot be read or holds another network.
     """
-    design = build_denoiser(config)
+    design = random_denoiser(config)
     if recipe.init is not None:
         state = load_denoiser(Path(recipe.init))[0].state_dict()
         load_strictly(design, state, Path(recipe.init))
     return design
 
 
-def teacher_config(recipe: TeachRecipe, data: ImageDataset) -> dict[str, Any]:
-    """What `save_denoiser` stores beside the weights.
-
-    Raises:
-        UserError: if the network does not fit the images.
-    """
-    network, (channels, height, width) = recipe.network, data.shape
-    for key, found, wanted in (
-        ("img_resolution", network.get("img_resolution"), height),
-        ("img_channels", network.get("img_channels"), channels),
-        ("label_dim", network.get("label_dim", 0), data.num_classes),
-    ):
-        if found != wanted and not (key == "label_dim" and found == 0):
-            raise UserError(f"network.{key}: found {found!r}, expected {wanted}, as the images of data have it")
-    if height != width:
-        raise UserError(f"data.size: found images of {height} x {width}, expected square ones; set it, or pad them")
-    conditional = network.get("label_dim", 0) > 0
-    if recipe.guidance != 1 and not conditional:
-        raise UserError(f"guidance: found {recipe.guidance:g}, expected 1: network.label_dim is 0, without conditions")
-    return {
-        "network": network,
-        "process": recipe.process,
-        "sigma_data": recipe.sigma_data,
-        "shape": list(data.shape),
-        "conditioner": LabelConditioner(data.num_classes, data.names).config() if conditional else None,
-        "codec": PixelCodec().config(),
-    }
-
-
-def teaching_hooks(recipe: TeachRecipe, data: ImageDataset, folder: Path, device: torch.device, say: Talk) -> Hooks:
+def teaching_hooks(
+    recipe: TeachRecipe, data: ImageDataset, conditioner: Conditioner | None, folder: Path, device: torch.device,
+    say: Talk,
+) -> Hooks:  # fmt: skip
     """Previews and quality of the teacher in the making, under the recipe's solver; the judge is trained first."""
     evaluation, process = recipe.evaluation, process_from_config(recipe.process)
-    names = data.names if recipe.network.get("label_dim", 0) > 0 else ()
-    conditioner = LabelConditioner(len(names), names) if names else None
 
     def draws(network: nn.Module) -> Draws:
         model, _ = solved(network, process, conditioner, evaluation.solver, recipe.guidance)

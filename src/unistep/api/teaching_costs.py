@@ -7,7 +7,8 @@ import torch
 from unistep.api.judge_costs import SHOWN, JudgeCosts, judge_on, named_judge
 from unistep.api.real_images import splits_of
 from unistep.api.talk import Talk
-from unistep.api.teaching import build_teaching, image_stream, teacher_config
+from unistep.api.teaching import build_teaching, image_stream
+from unistep.api.teaching_config import conditioning, teacher_config
 from unistep.data import ImageDataset, load_images
 from unistep.methods.base import Method
 from unistep.planning.calls import CallCosts
@@ -57,16 +58,17 @@ def rehearse_teaching(recipe: TeachRecipe, stand: Stand, say: Talk) -> TeachCost
         UserError: for mistakes in recipe or data, as `teach` does.
     """
     data = load_images(recipe.data)
-    config = teacher_config(recipe, data)
+    conditioner, labels = conditioning(recipe, data, stand.device)
+    config = teacher_config(recipe, data, conditioner)
 
     def build(device: torch.device) -> Method:
         if device != META:
-            return build_teaching(recipe, config, device)
+            return build_teaching(recipe, config, conditioner, device)
         with META:  # weights that are to be replaced need not be there
-            return build_teaching(recipe.model_copy(update={"init": None}), config, META)
+            return build_teaching(recipe.model_copy(update={"init": None}), config, conditioner, META)
 
     costs, method = rehearse_training(
-        build, lambda training: image_stream(training, data, config, stand.device), recipe.training, stand,
+        build, lambda training: image_stream(training, data, labels, stand.device), recipe.training, stand,
         lambda: say(f"measuring recipe {recipe.name}"),
     )  # fmt: skip
     denoiser = unwrap(method.networks[method.averaged])

@@ -15,6 +15,9 @@ def sample(
     num: Annotated[int, typer.Option("--num", "-n", min=1, help="How many.")] = 64,
     first_seed: Annotated[int, typer.Option("--first-seed", min=0, help="Seeds count up from here.")] = 2_000_000,
     label: Annotated[list[str] | None, typer.Option(help="A class, by name or index; may be repeated.")] = None,
+    prompts: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Other prompts, for models taught on captions, in turn.")
+    ] = None,
     files: Annotated[bool, typer.Option("--files", help="One file per image beside the grid.")] = False,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write.  [default: RUN/samples]")] = None,
     checkpoint: Checkpoint = None,
@@ -25,7 +28,8 @@ def sample(
     from unistep import api
 
     written = api.sample(
-        run, num=num, first_seed=first_seed, labels=label, files=files, out=out, checkpoint=checkpoint, device=device
+        run, num=num, first_seed=first_seed, labels=label, prompts=prompts, files=files, out=out,
+        checkpoint=checkpoint, device=device,
     )  # fmt: skip
     if not quiet:
         typer.echo(written)

@@ -6,9 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Kind = Literal["folder", "idx", "parquet", "cifar", "digits"]
 KEYS: dict[Kind, frozenset[str]] = {
-    "folder": frozenset({"path"}),
+    "folder": frozenset({"path", "caption"}),
     "idx": frozenset({"path", "labels_path", "names"}),
-    "parquet": frozenset({"path", "image_column", "label_column", "names"}),
+    "parquet": frozenset({"path", "image_column", "label_column", "names", "caption"}),
     "cifar": frozenset({"path", "names"}),
     "digits": frozenset({"names"}),
 }
@@ -28,6 +28,8 @@ class DataConfig(BaseModel):
         labels_path: idx only, beside a single image file: the file of labels.
         image_column: parquet only: binary, or a struct with `bytes`.
         label_column: parquet only: whole numbers or text; not given means without labels.
+        caption: parquet, or a folder with `metadata.jsonl`: the text that belongs to a picture, a template of columns
+            such as `'{text}, {style} style'`, or `'{text}'` for one as it is; not given means without captions.
         names: readable names of the classes 0..k-1, where the files have none (folders have).
         limit: use this many images, drawn by a fixed seed.
         size: side of the square images: the middle is cut out and resized. Needed if the images differ in size.
@@ -42,6 +44,7 @@ class DataConfig(BaseModel):
     labels_path: str | None = None
     image_column: str = "image"
     label_column: str | None = None
+    caption: str | None = None
     names: tuple[str, ...] = ()
     limit: int | None = Field(default=None, ge=1)
     size: int | None = Field(default=None, ge=4, le=4096)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from unistep.data.captioned_folder import load_captioned_folder
 from unistep.data.config import DataConfig
 from unistep.data.dataset import ImageDataset
 from unistep.data.images import decode_images, drawn_rows
@@ -12,6 +13,8 @@ from unistep.errors import UserError
 
 def load_folder(config: DataConfig) -> ImageDataset:
     """Pictures of a folder without labels, or of its sub-folders with the sub-folder as label, sorted by name.
+
+    With `caption` those that `metadata.jsonl` lists, see `captioned_folder`.
 
     Files and folders whose name begins with a dot are left out. Sub-folders may hold folders of their own.
 
@@ -23,6 +26,8 @@ def load_folder(config: DataConfig) -> ImageDataset:
         raise UserError(
             f"{root}: found no folder, expected one with images" + (f" ({config.split})" if config.split else "")
         )
+    if config.caption is not None:
+        return load_captioned_folder(config, root)
     classes = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     files = [(file, label) for label, folder in enumerate(classes) for file in files_below(folder)]
     loose = [file for file in files_below(root) if file.parent == root]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unistep.data.captions import columns_of, filled
 from unistep.data.config import DataConfig
 from unistep.data.dataset import ImageDataset
 from unistep.data.images import decode_images, drawn_rows
@@ -29,10 +30,19 @@ def load_parquet(config: DataConfig) -> ImageDataset:
         raise UserError(f"{paths[0]}: found no rows, expected one per image")
     rows = drawn_rows(n, config.limit)
     images = decode_images(pictures(paths, config.image_column, set(rows.tolist())), config)
+    captions = captions_of(paths, config, rows.tolist())
     if labels is None:
-        return ImageDataset(images=images)
+        return ImageDataset(images=images, captions=captions)
     indices, names = class_indices(labels, config)
-    return ImageDataset(images=images, labels=indices[rows], names=names)
+    return ImageDataset(images=images, labels=indices[rows], names=names, captions=captions)
+
+
+def captions_of(paths: list[Path], config: DataConfig, rows: list[int]) -> tuple[str, ...]:
+    """The captions of the rows, counted over all files; none without a template."""
+    if config.caption is None:
+        return ()
+    values = {name: [v for path in paths for v in column(path, name)] for name in columns_of(config.caption)}
+    return filled(config.caption, values, rows)
 
 
 def parquet_paths(config: DataConfig) -> list[Path]:

@@ -57,6 +57,11 @@ def require_diffusers(student: Student) -> DiffusersDenoiser:
         raise UserError(
             f"{student.name}: its network is none of diffusers' classes; export with --to onnx or --to safetensors"
         )
+    if denoiser.patch > 1:
+        raise UserError(
+            f"{student.name}: its network sees patches of {denoiser.patch} pixels, which no pipeline makes; export "
+            "with --to onnx or --to safetensors"
+        )
     return denoiser
 
 

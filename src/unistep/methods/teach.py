@@ -6,7 +6,9 @@ from torch import Tensor, nn
 from unistep.losses.denoising import denoising_loss
 from unistep.methods.base import Batch, LossOutput, Method, Phase, Random
 from unistep.networks.preconditioning import EDMDenoiser, edm_weighting
-from unistep.types import bcast
+from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
+from unistep.teachers.teacher import Conditioner
+from unistep.types import Cond, bcast, to_device
 
 
 class TeachConfig(BaseModel):
@@ -29,12 +31,14 @@ class Teach(Method):
         denoiser: the network to train, possibly wrapped for several ranks.
         design: the same network's unwrapped preconditioning (process, sigma_data).
         config: noise distribution.
+        conditioner: labels (captions are labels too) -> conditions; None leaves the labels as they are.
     """
 
     averaged = "denoiser"
 
-    def __init__(self, denoiser: nn.Module, design: EDMDenoiser, config: TeachConfig):
-        self.denoiser, self.config = denoiser, config
+    def __init__(self, denoiser: nn.Module, design: EDMDenoiser | DiffusersDenoiser, config: TeachConfig,
+                 conditioner: Conditioner | None = None):  # fmt: skip
+        self.denoiser, self.config, self.conditioner = denoiser, config, conditioner
         self.process, self.sigma_data = design.process, design.sigma_data
         self.networks = {"denoiser": denoiser}
 
@@ -47,10 +51,14 @@ class Teach(Method):
         if x is None:
             raise ValueError("Teach: needs a stream of real images")
         sigma = (self.config.P_mean + self.config.P_std * rng.normal(len(x)).to(x.device)).exp()
-        cond = self.drop_labels(batch.real_cond, rng)
+        cond = to_device(self.condition(self.drop_labels(batch.real_cond, rng)), x.device)
         x_t = x + bcast(sigma, x) * rng.normal(*x.shape).to(x.device)
         loss = denoising_loss(self.denoiser(x_t, sigma, cond), x, edm_weighting(self.process, self.sigma_data, sigma))
         return LossOutput(terms={"denoise": loss}, weights={"denoise": 1.0})
+
+    def condition(self, labels: Tensor | None) -> Cond:
+        """What the network is given for labels [b], -1 among them."""
+        return labels if labels is None or self.conditioner is None else self.conditioner.from_labels(labels.cpu())
 
     def drop_labels(self, labels: object, rng: Random) -> Tensor | None:
         """Replaces a share of the labels by -1."""

@@ -31,7 +31,9 @@ def row_facts(teacher: Teacher, sampler: Sampler, *, guidance: float = 1.0, dtyp
         {
             "teacher": teacher.sha256,
             "process": teacher.process.config(),
-            "conditioner": {k: v for k, v in conditioner.items() if k not in ("names", "folder")},  # for readers
+            "conditioner": {
+                k: v for k, v in conditioner.items() if k not in ("names", "folder", "prompts", "encoder")
+            },  # for readers
             "shape": teacher.shape,
             "solver": sampler.config(),
             "guidance": float(guidance),

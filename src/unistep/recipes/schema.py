@@ -250,17 +250,28 @@ def require_unseen(pairs: PairsConfig, evaluation: EvaluationConfig) -> None:
         )
 
 
+class TextConfig(Section):
+    """What reads the captions of `data`: an encoder's folder or `package:NAME`, and the tokens that a caption may have.
+
+    See `teachers.diffusers.token_encoder`.
+    """
+
+    encoder: str
+    tokens: int = Field(default=64, ge=2)
+
+
 class TeachRecipe(Section):
     """A recipe of `unistep teach`.
 
-    `init` names a checkpoint folder whose weights the network starts from; `guidance` is that of the samples
-    it is judged by.
+    `text` makes the teacher text-conditional: on the captions of `data`, which its encoder reads. `init` names a
+    checkpoint folder whose weights the network starts from; `guidance` is that of the samples it is judged by.
     """
 
     name: Name
     kind: Literal["teach"]
     about: str
     data: DataConfig
+    text: TextConfig | None = None
     init: str | None = None
     guidance: float = Field(default=1.0, ge=0)
     network: dict[str, Any]
@@ -278,6 +289,11 @@ class TeachRecipe(Section):
                 raise ValueError(f"evaluation.{name}: found a value, expected null: only distillations are judged so")
         if self.evaluation.judge == "train" and self.evaluation.real is not None:
             raise ValueError("evaluation.real: found a value, expected nothing: the judge is trained on those of data")
+        if (self.text is None) != (self.data.caption is None):
+            given, missing = ("text", "data.caption") if self.text is not None else ("data.caption", "text")
+            raise ValueError(
+                f"{missing}: found nothing, expected a value: captions and an encoder ({given}) go together"
+            )
         kind = self.process.get("type")
         if kind != "edm":
             raise ValueError(

@@ -49,11 +49,21 @@ def denoiser_from_config(config: dict[str, Any], file: Path) -> EDMDenoiser | Di
             if key not in config:
                 raise UserError(f"{key}: missing, a value is needed; restore the file")
         require_types(config)
-        if config["network"].get("type") == "diffusers":
-            return rebuild.denoiser_from_config(config)
-        denoiser = build_denoiser(config)
-        require_fitting(config)
+        denoiser = random_denoiser(config)
+        if isinstance(denoiser, EDMDenoiser):
+            require_fitting(config)
     return denoiser
+
+
+def random_denoiser(config: dict[str, Any]) -> EDMDenoiser | DiffusersDenoiser:
+    """A denoiser of unistep's own or of diffusers' networks from its configuration, randomly initialised.
+
+    Raises:
+        UserError: for values that make no denoiser.
+    """
+    if config["network"].get("type") == "diffusers":
+        return rebuild.denoiser_from_config(config)
+    return build_denoiser(config)
 
 
 @contextmanager

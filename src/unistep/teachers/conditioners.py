@@ -77,7 +77,12 @@ def conditioner_from_config(config: dict[str, Any] | None) -> "LabelConditioner 
 
         require_arguments(TextConditioner.open, arguments, "conditioner")
         return TextConditioner.open(**arguments)
+    if kind == "captions":
+        from unistep.teachers.diffusers.captions import captions_from_config
+
+        require_arguments(captions_from_config, arguments, "conditioner")
+        return captions_from_config(**arguments)
     if kind != "labels":
-        raise UserError(f"conditioner.type: found {kind!r}, expected 'labels' or 'text'")
+        raise UserError(f"conditioner.type: found {kind!r}, expected 'labels', 'captions' or 'text'")
     require_arguments(LabelConditioner, arguments, "conditioner")
     return LabelConditioner(arguments["num_classes"], tuple(arguments.get("names", ())))

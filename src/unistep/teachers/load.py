@@ -1,7 +1,8 @@
 """`load_teacher(spec)`: the one door through which teachers come in."""
 
 import dataclasses
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from unistep.errors import UserError
 from unistep.teachers.analytic import MIXTURES, mixture_teacher
 from unistep.teachers.checkpoint import teacher_from_folder
 from unistep.teachers.diffusers import Options, load_diffusers_teacher
+from unistep.teachers.diffusers.captions import Captions
 from unistep.teachers.diffusers.conditioner import TextConditioner
-from unistep.teachers.diffusers.load import opened
+from unistep.teachers.diffusers.load import opened, required_prompts
 from unistep.teachers.edm_checkpoint import load_edm_teacher
 from unistep.teachers.teacher import Teacher
 
@@ -24,7 +26,8 @@ def load_teacher(spec: str | Path, options: Mapping[str, Any] | None = None, dev
         spec: `embedded:NAME` (packaged), `gaussians:NAME` (exact mixture), `edm:PATH` (an EDM checkpoint file or the
             folder that `unistep convert` made of it), `diffusers:FOLDER` or `diffusers:OWNER/NAME` (a pipeline, on
             the disk or the hub), the path of a checkpoint folder or of a run of `unistep teach`.
-        options: what a pipeline of diffusers leaves open, see `teachers.diffusers.Options`.
+        options: what a pipeline of diffusers leaves open, see `teachers.diffusers.Options`; a teacher that was taught
+            on captions takes `prompts` in their place.
         device: where a pipeline's text encoders run.
 
     Raises:
@@ -33,10 +36,19 @@ def load_teacher(spec: str | Path, options: Mapping[str, Any] | None = None, dev
     kind, _, name = str(spec).partition(":")
     if kind == "diffusers":
         return load_diffusers_teacher(name, options_of(options), device)
-    if options:
+    teacher = load_own_teacher(spec, kind, name)
+    if not options:
+        return teacher
+    if set(options) != {"prompts"} or not isinstance(teacher.conditioner, Captions):
         raise UserError(
-            f"teacher.options.{next(iter(options))}: found it, expected none: only diffusers:... has options"
+            f"teacher.options.{next(iter(options))}: found it, expected none: only diffusers:... has options, and a "
+            "teacher of captions has prompts"
         )
+    return with_prompts(teacher, required_prompts(options_of(options)), device)
+
+
+def load_own_teacher(spec: str | Path, kind: str, name: str) -> Teacher:
+    """A teacher that leaves nothing open."""
     if kind == "embedded":
         return dataclasses.replace(teacher_from_folder(embedded_folder(name) / "teacher"), source=f"embedded:{name}")
     if kind == "gaussians":
@@ -83,6 +95,15 @@ def load_prompts(spec: str, options: Mapping[str, Any], prompts: str, device: st
         if conditioner is not None:
             return conditioner
     raise UserError(f"prompts: found {prompts}, expected none: {spec} is no pipeline that reads text")
+
+
+def with_prompts(teacher: Teacher, prompts: Sequence[str], device: str) -> Teacher:
+    """A teacher of captions with other prompts: another teacher as far as pairs and stored features go."""
+    assert isinstance(teacher.conditioner, Captions)
+    conditioner = teacher.conditioner.with_prompts(prompts, device)
+    both = hashlib.sha256(f"{teacher.sha256} {conditioner.sha256}".encode()).hexdigest()
+    config = {**teacher.config, "conditioner": conditioner.config()}
+    return dataclasses.replace(teacher, conditioner=conditioner, sha256=both, config=config)
 
 
 def options_of(values: Mapping[str, Any] | None) -> Options:

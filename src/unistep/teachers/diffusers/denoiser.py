@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unistep.errors import UserError
@@ -29,13 +30,15 @@ class DiffusersDenoiser(nn.Module):
         schedule: process, prediction type, sign and sigma_data.
         constants: conditions that are the same for every row: `time_ids` of SDXL, `guidance` of FLUX.
         null_label: the class that means "no class", where the network has one.
+        patch: side of the squares of x_t that the network sees as one place with patch^2 times the channels; it
+            halves (at 2) the resolution that the network works at. 1 = as it is; pipelines have no other.
     """
 
     def __init__(self, network: nn.Module, schedule: Schedule, constants: Constants | None = None,
-                 null_label: int | None = None):  # fmt: skip
+                 null_label: int | None = None, patch: int = 1):  # fmt: skip
         super().__init__()
         self.network, self.schedule, self.process = network, schedule, schedule.process
-        self.constants, self.null_label = dict(constants or {}), null_label
+        self.constants, self.null_label, self.patch = dict(constants or {}), null_label, patch
         self.family = family_of(type(network).__name__, self.settings)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
@@ -47,8 +50,10 @@ class DiffusersDenoiser(nn.Module):
     def raw(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """What the network itself says, in its own type, [b, *dims]."""
         x = bcast(self.c_in(t), x_t) * x_t if isinstance(self.process, EDMProcess) else x_t
+        x = F.pixel_unshuffle(x, self.patch) if self.patch > 1 else x
         output = self.family.call(self.network, x.to(self.dtype), self.clock(t), self.named(cond, x_t))
-        return output[:, : x_t.shape[1]]
+        output = output[:, : x.shape[1]]
+        return F.pixel_shuffle(output, self.patch) if self.patch > 1 else output
 
     def requires_grad_(self, requires_grad: bool = True) -> "DiffusersDenoiser":
         """As every module's, but parameters on which the prediction does not depend stay frozen: ranks cannot agree on
@@ -65,6 +70,11 @@ class DiffusersDenoiser(nn.Module):
         """How names of the network's parameters begin on which the prediction does not depend."""
         last = (self.settings.get("num_layers") or 0) - 1
         return tuple(f"transformer_blocks.{last}.{name}" for name in self.family.idle)
+
+    @property
+    def sigma_data(self) -> float:
+        """Standard deviation of the data, as the schedule has it."""
+        return self.schedule.sigma_data
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -143,5 +153,6 @@ class DiffusersDenoiser(nn.Module):
                 "sigma_data": schedule.sigma_data,
                 "constants": self.constants,
                 "null_label": self.null_label,
+                **({"patch": self.patch} if self.patch > 1 else {}),
             },
         }

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, cast
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import nn
 
 from unistep.arguments import require_type
@@ -23,6 +23,7 @@ READING: dict[str, Any] = {
     "constants": dict[str, float | list[float]],
     "null_label": int | None,
 }
+OPTIONAL: dict[str, Any] = {"patch": PositiveInt}  # in folders of networks that see patches
 
 
 def import_diffusers() -> Any:
@@ -80,12 +81,13 @@ def denoiser_from_config(config: Mapping[str, Any], network: nn.Module | None = 
     reading = config.get("reading")
     require_type(reading, dict, "reading")
     assert isinstance(reading, dict)
-    for key, wanted in READING.items():
-        if key not in reading:
+    for key, wanted in (READING | OPTIONAL).items():
+        if key in reading:
+            require_type(reading[key], wanted, f"reading.{key}")
+        elif key in READING:
             raise UserError(f"reading.{key}: missing, a value is needed; restore the file")
-        require_type(reading[key], wanted, f"reading.{key}")
     require_prediction(reading["prediction"])
     process = process_from_config(config["process"])
     schedule = Schedule(process, reading["prediction"], reading["sign"], reading["sigma_data"])
     network = build_network(config["network"]) if network is None else network
-    return DiffusersDenoiser(network, schedule, reading["constants"], reading["null_label"])
+    return DiffusersDenoiser(network, schedule, reading["constants"], reading["null_label"], reading.get("patch", 1))

@@ -31,7 +31,7 @@ from unistep.data.captions import columns_of, filled
 from unistep.evaluation.diversity import mean_pairwise_distance
 from unistep.evaluation.feature_judge import load_feature_judge
 from unistep.evaluation.kid import squared_mmd
-from unistep.recipes.schema import SolverConfig
+from unistep.recipes.sections import SolverConfig
 from unistep.reports import grid_png
 from unistep.teachers.diffusers.captions import Captions
 from unistep.teachers.load import load_teacher

@@ -10,7 +10,8 @@ import unistep
 from unistep.api.images import real_images
 from unistep.errors import UserError
 from unistep.recipes import builtin_recipes, load_recipe
-from unistep.recipes.schema import DistillRecipe, ExactData
+from unistep.recipes.schema import DistillRecipe
+from unistep.recipes.sections import ExactData
 from unistep.teachers import load_teacher
 from unistep.teachers.teacher import Teacher
 

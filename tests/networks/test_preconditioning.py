@@ -10,7 +10,7 @@ from unistep.networks import MLP, EDMDenoiser, Generator, build_denoiser, resolv
 from unistep.networks.precision import autocast, cpu_has_bf16
 from unistep.networks.preconditioning import edm_weighting
 from unistep.process import ContinuousVPProcess, DiscreteVPProcess, EDMProcess, FlowProcess, NoiseProcess
-from unistep.recipes.schema import GeneratorConfig
+from unistep.recipes.sections import GeneratorConfig
 from unistep.teachers.module import teacher_from_module
 
 

@@ -24,7 +24,8 @@ from unistep.pairs.solve import TileSolver
 from unistep.pairs.store import covering_shards
 from unistep.recipes.comparison import Budget
 from unistep.recipes.load import recipe_from_values
-from unistep.recipes.schema import DistillRecipe, PairsConfig
+from unistep.recipes.schema import DistillRecipe
+from unistep.recipes.sections import PairsConfig
 from unistep.teachers.teacher import Teacher
 from unistep.training.batches import Streams, TensorImages
 from unistep.training.metering import Pattern, StepCost, counted, measure_step, pattern

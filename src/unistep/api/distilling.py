@@ -24,7 +24,8 @@ from unistep.errors import UserError
 from unistep.methods.ingredients import Ingredients
 from unistep.networks import Generator
 from unistep.recipes.load import Recipe, recipe_of
-from unistep.recipes.schema import DistillRecipe, GeneratorConfig
+from unistep.recipes.schema import DistillRecipe
+from unistep.recipes.sections import GeneratorConfig
 from unistep.recipes.stages import Stage, stages_of
 from unistep.teachers.teacher import Teacher
 from unistep.training.batches import Streams, share

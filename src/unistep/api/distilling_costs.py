@@ -31,7 +31,8 @@ from unistep.planning.sizes import allocated, is_on_meta, modules_in, nbytes, on
 from unistep.planning.stand import Stand
 from unistep.planning.training import TrainingCosts
 from unistep.recipes.load import recipe_of
-from unistep.recipes.schema import DistillRecipe, EvaluationConfig, ExactData, TeachRecipe
+from unistep.recipes.schema import DistillRecipe, TeachRecipe
+from unistep.recipes.sections import EvaluationConfig, ExactData
 from unistep.teachers.checkpoint import teacher_from_config
 from unistep.teachers.checkpoint_config import denoiser_from_config
 from unistep.teachers.teacher import Teacher

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from unistep.guidance import GuidedDenoiser
 from unistep.networks import Generator
 from unistep.process.base import NoiseProcess
-from unistep.recipes.schema import SolverConfig
+from unistep.recipes.sections import SolverConfig
 from unistep.samplers import build_sampler, seeded_normal
 from unistep.teachers.teacher import Codec, Conditioner, Teacher
 from unistep.training.distributed import unwrap

@@ -23,7 +23,8 @@ from unistep.evaluation.points import FEWEST
 from unistep.evaluation.result import Role
 from unistep.networks import Generator
 from unistep.recipes.load import recipe_of
-from unistep.recipes.schema import DistillRecipe, EvaluationConfig
+from unistep.recipes.schema import DistillRecipe
+from unistep.recipes.sections import EvaluationConfig
 from unistep.reports import print_table, write_report, write_samples
 from unistep.teachers.checkpoint import load_generator, read_checkpoint
 from unistep.teachers.teacher import Teacher

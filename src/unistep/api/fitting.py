@@ -13,7 +13,8 @@ from unistep.api.talk import Talk
 from unistep.errors import UserError
 from unistep.methods import Fit
 from unistep.networks import build_denoiser
-from unistep.recipes.schema import DistillRecipe, FitConfig
+from unistep.recipes.schema import DistillRecipe
+from unistep.recipes.sections import FitConfig
 from unistep.teachers.analytic import GaussianMixture
 from unistep.teachers.load import load_teacher
 from unistep.teachers.teacher import Teacher

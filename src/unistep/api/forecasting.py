@@ -15,7 +15,8 @@ from unistep.planning.disk import missing_shards, pairs_disk, pairs_in_memory
 from unistep.planning.result import Stage
 from unistep.planning.tally import Tally, times_due
 from unistep.planning.training import PROCESS, Setting, looking_stage, network_memory, sizes_under, training_stage
-from unistep.recipes.schema import DistillRecipe, EvaluationConfig, PairsConfig, TeachRecipe
+from unistep.recipes.schema import DistillRecipe, TeachRecipe
+from unistep.recipes.sections import EvaluationConfig, PairsConfig
 from unistep.teachers.teacher import Teacher
 
 CPU = torch.device("cpu")

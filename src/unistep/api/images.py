@@ -5,7 +5,7 @@ from torch import Tensor
 
 from unistep.data import ImageDataset, load_images
 from unistep.errors import UserError
-from unistep.recipes.schema import ExactData, RealImages
+from unistep.recipes.sections import ExactData, RealImages
 from unistep.teachers.analytic import GaussianMixture
 from unistep.teachers.diffusers.conditioner import TextConditioner
 from unistep.teachers.teacher import Conditioner, Teacher

@@ -10,7 +10,8 @@ from torch import Tensor
 from unistep.errors import UserError
 from unistep.evaluation.alignment import KEY, Clip, PromptAlignment
 from unistep.evaluation.resized import ResizedCodec
-from unistep.recipes.schema import DistillRecipe, EvaluationConfig
+from unistep.recipes.schema import DistillRecipe
+from unistep.recipes.sections import EvaluationConfig
 from unistep.teachers.diffusers.conditioner import TextConditioner
 from unistep.teachers.load import load_prompts
 from unistep.teachers.teacher import Teacher

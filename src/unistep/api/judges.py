@@ -22,7 +22,8 @@ from unistep.evaluation.points import Modes, point_figures
 from unistep.evaluation.reference import Split
 from unistep.evaluation.resized import resized
 from unistep.evaluation.train_judge import train_judge
-from unistep.recipes.schema import DistillRecipe, EvaluationConfig
+from unistep.recipes.schema import DistillRecipe
+from unistep.recipes.sections import EvaluationConfig
 from unistep.teachers.analytic import GaussianMixture
 from unistep.teachers.teacher import Teacher
 from unistep.training.distributed import on_main

@@ -12,7 +12,8 @@ from unistep.api.teachers import find_teacher
 from unistep.errors import UserError
 from unistep.pairs import PairStore, generate_pairs
 from unistep.recipes.load import Recipe, recipe_of
-from unistep.recipes.schema import DistillRecipe, PairsConfig
+from unistep.recipes.schema import DistillRecipe
+from unistep.recipes.sections import PairsConfig
 from unistep.samplers import Sampler, build_sampler
 from unistep.teachers.teacher import Teacher
 from unistep.training.distributed import barrier, on_main, process_group, rank, resolve_device, world_size

@@ -24,7 +24,7 @@ from unistep.evaluation.reference import (
     reference_from_statistics,
     unpack_reference,
 )
-from unistep.recipes.schema import EvaluationConfig
+from unistep.recipes.sections import EvaluationConfig
 from unistep.training.distributed import on_main
 
 FORMAT = "unistep-reference/1"

@@ -16,7 +16,7 @@ from unistep.api.draws import Draws, generated, solved_teacher
 from unistep.api.hooks import LOOKED_AT, write_picture
 from unistep.atomic import atomic_write
 from unistep.errors import UserError
-from unistep.recipes.schema import SolverConfig
+from unistep.recipes.sections import SolverConfig
 from unistep.teachers.checkpoint import load_generator
 from unistep.teachers.codecs import codec_from_config
 from unistep.teachers.conditioners import conditioner_from_config

@@ -19,7 +19,8 @@ from unistep.evaluation import Candidate, Evaluation, evaluate_models, evaluate_
 from unistep.evaluation.evaluate import slug
 from unistep.recipes.comparison import SolverRows
 from unistep.recipes.entries import Skipped
-from unistep.recipes.schema import DistillRecipe, EvaluationConfig, SolverConfig
+from unistep.recipes.schema import DistillRecipe
+from unistep.recipes.sections import EvaluationConfig, SolverConfig
 from unistep.samplers import build_sampler
 from unistep.teachers.teacher import Teacher
 

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from unistep.data import ImageDataset
 from unistep.errors import UserError
-from unistep.recipes.schema import TeachRecipe, TextConfig
+from unistep.recipes.schema import TeachRecipe
+from unistep.recipes.sections import TextConfig
 from unistep.teachers.codecs import PixelCodec
 from unistep.teachers.conditioners import LabelConditioner
 from unistep.teachers.diffusers.captions import Captions, TextEncoding

@@ -16,7 +16,8 @@ from unistep.planning.measure import META, ask, rehearse_training
 from unistep.planning.sizes import allocated, nbytes
 from unistep.planning.stand import Stand
 from unistep.planning.training import TrainingCosts
-from unistep.recipes.schema import EvaluationConfig, TeachRecipe
+from unistep.recipes.schema import TeachRecipe
+from unistep.recipes.sections import EvaluationConfig
 from unistep.teachers.checkpoint import teacher_from_config
 from unistep.teachers.teacher import Teacher
 from unistep.training.distributed import unwrap

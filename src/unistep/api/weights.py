@@ -11,7 +11,7 @@ from unistep.api.runs import record
 from unistep.api.teachers import Starting
 from unistep.errors import UserError
 from unistep.networks.state_dict import require_same_tensors
-from unistep.recipes.schema import ExportedWeights
+from unistep.recipes.sections import ExportedWeights
 from unistep.teachers.checkpoint import load_generator
 from unistep.training.distributed import full_tensor, on_main, unwrap
 from unistep.training.ema import EMA

@@ -11,7 +11,7 @@ from unistep.pairs.noise import KEPT_BYTES
 from unistep.pairs.shard import shard_name, write_shard
 from unistep.pairs.solve import stored_labels
 from unistep.pairs.store import covering_shards
-from unistep.recipes.schema import PairsConfig
+from unistep.recipes.sections import PairsConfig
 from unistep.samplers import build_sampler
 from unistep.teachers.teacher import Teacher
 

@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from unistep.recipes.schema import Name, Section, SolverName
+from unistep.recipes.schema import Name
+from unistep.recipes.sections import Section, SolverName
 
 RESERVED = ("shared", "solvers", "previews", "generator", "judge", "checkpoints", "teacher", "features", "samples")
 EntryName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")]

@@ -1,0 +1,174 @@
+"""The sections that recipes are made of: frozen models, unknown keys refused."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from unistep.data.config import DataConfig
+from unistep.evaluation.feature_judge import is_feature_judge
+from unistep.training.config import TrainingConfig
+
+ExportedWeights = Literal["best", "ema", "raw"]
+SolverName = Literal["euler", "heun", "ddim", "dpmpp_2m", "pndm", "unipc", "consistency"]
+
+
+class Section(BaseModel):
+    """A part of a recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SolverConfig(Section):
+    """A sampler by name; the options are those of `unistep.samplers.build_sampler`."""
+
+    name: SolverName = "heun"
+    num_steps: int = Field(default=18, ge=1)
+    options: dict[str, Any] = {}
+
+
+class TeacherConfig(Section):
+    """Where the teacher comes from: loaded, taught by a recipe into the run's `teacher` folder, or, with neither, given
+    to `unistep.distill(..., teacher=...)` from Python.
+
+    `guidance` w (1 = off) is one number for the pairs, the real score and the teacher that the generator is compared
+    with: the generator learns the guided teacher and needs no guidance itself. `certify`: whether it is asked first
+    if it is read as it was trained. `options` are what a pipeline of diffusers leaves open, prompts above all (see
+    `teachers.diffusers.Options`).
+    """
+
+    load: str | None = None
+    teach: str | None = None
+    guidance: float = Field(default=1.0, ge=0)
+    certify: bool = True
+    options: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def check(self) -> "TeacherConfig":
+        """At most one source."""
+        if self.load is not None and self.teach is not None:
+            raise ValueError("found both load and teach, expected one of them, or neither for a teacher of your own")
+        return self
+
+
+class FitConfig(Section):
+    """The network fitted to a teacher without weights (an analytic mixture), the start of generator and fake score.
+
+    It learns from `samples` exact samples and is refused when its error (see `api.fitting`) exceeds `max_error`.
+    """
+
+    network: dict[str, Any] = {"type": "mlp"}
+    training: TrainingConfig
+    samples: int = Field(default=65_536, ge=1)
+    max_error: float = Field(default=0.1, gt=0)
+
+
+class GeneratorConfig(Section):
+    """Where the generator starts, the noise level it is held at (by default the terminal time), and what is exported.
+
+    `init` names a finished run's folder, or `embedded:NAME/FOLDER`, whose generator it starts from; by default the
+    teacher's network.
+    `sigma_init` is in units of the data (processes with alpha = 1); `u_init` is a place on the training grid, 0..1.
+    `weights`: the average, the last ones, or the better of the two on samples that the evaluation does not use.
+    """
+
+    init: str | None = None
+    sigma_init: float | None = Field(default=None, gt=0)
+    u_init: float | None = Field(default=None, gt=0, le=1)
+    weights: ExportedWeights = "best"
+
+    @model_validator(mode="after")
+    def check(self) -> "GeneratorConfig":
+        """At most one of the two."""
+        if self.sigma_init is not None and self.u_init is not None:
+            raise ValueError("found both sigma_init and u_init, expected at most one of them")
+        return self
+
+
+class ExactData(Section):
+    """Exact samples of an analytic teacher as the real ones, by default from seeds that nothing else has."""
+
+    kind: Literal["exact"]
+    count: int = Field(default=65_536, ge=1)
+    first_seed: int = Field(default=30_000_000, ge=0)
+
+
+RealImages = Annotated[DataConfig | ExactData, Field(discriminator="kind")]
+"""Where a method's real images come from."""
+
+
+class PairsConfig(Section):
+    """Noise-image pairs: how many, and how the teacher's ODE is solved. Row i is a pure function of this and i."""
+
+    count: int = Field(ge=1)
+    solver: SolverConfig = Field(default_factory=SolverConfig)
+    tile: int = Field(default=64, ge=1)
+    dtype: Literal["float32", "float16"] = "float32"
+    first_seed: int = Field(default=0, ge=0)
+    path: str | None = None
+
+
+class EvaluationConfig(Section):
+    """How samples are judged: briefly during training, fully at the end.
+
+    `judge` is a classifier of the data, which brings the features of real images along: `embedded:NAME`, a folder, or
+    `train`, trained on the images of the teach recipe, or on those of `real`. Or it is a network that knows no images
+    of its own: `efficientnet-lite0` (extra `efficientnet`) or `inception:PATH`, FID's Inception-v3. Then `real` says
+    where real images are, its train split to compare with and its test split for the floor (in a teach recipe those of
+    `data` by default); or `reference` names an .npz with `mu` and `sigma`, of which only the Frechet distance can be
+    computed. Without a judge (points) distances to exact samples are measured. `solver` is the teacher's. `beside`
+    names other generators for the table, by row name: a finished run's folder or `embedded:NAME/FOLDER`. `timed` asks
+    for latency and throughput too.
+
+    For models of text: `prompts` names those that samples are judged under, sample i under prompt i, instead of the
+    teacher's own; `resize` brings images to that size before they are judged; `alignment`, `clip:FOLDER_OR_HUB_ID`,
+    adds the CLIP score.
+    """
+
+    judge: str | None = None
+    real: DataConfig | None = None
+    reference: str | None = None
+    samples: int = Field(default=10_000, ge=1)
+    first_seed: int = Field(default=1_000_000, ge=0)
+    samples_during_training: int = Field(default=2_000, ge=1)
+    solver: SolverConfig = Field(default_factory=SolverConfig)
+    batch: int = Field(default=100, ge=1)
+    beside: dict[str, str] = {}
+    timed: bool = True
+    judge_steps: int = Field(default=1_500, ge=1)
+    prompts: str | None = None
+    resize: int | None = Field(default=None, ge=8)
+    alignment: Annotated[str, Field(pattern=r"^clip:.+")] | None = None
+
+    @model_validator(mode="after")
+    def check_text(self) -> "EvaluationConfig":
+        """What belongs to a judge is not left without one."""
+        for name in ("resize", "alignment"):
+            if getattr(self, name) is not None and self.judge is None:
+                raise ValueError(f"{name}: found {getattr(self, name)}, expected null: nothing judges")
+        return self
+
+    @model_validator(mode="after")
+    def check(self) -> "EvaluationConfig":
+        """Real images belong to a judge that has none, once, and both splits of them are read."""
+        seeing = is_feature_judge(self.judge)
+        can = {"real": seeing or self.judge == "train", "reference": seeing}
+        for name, wanted in can.items():
+            if getattr(self, name) is not None and not wanted:
+                raise ValueError(f"{name}: found a value, expected nothing: judge {self.judge} brings its own images")
+        if self.real is not None and self.reference is not None:
+            raise ValueError("found both real and reference, expected one of them")
+        if self.real is not None and self.real.split is not None:
+            raise ValueError(
+                f"real.split: found {self.real.split}, expected nothing: train is compared with, test is the floor"
+            )
+        return self
+
+
+class TextConfig(Section):
+    """What reads the captions of `data`: an encoder's folder or `package:NAME`, and the tokens that a caption may have.
+
+    See `teachers.diffusers.token_encoder`.
+    """
+
+    encoder: str
+    tokens: int = Field(default=64, ge=2)

@@ -29,7 +29,8 @@ def conditioning(
     """
     if recipe.text is not None:
         return caption_conditioning(recipe.text, data.captions, device)
-    if recipe.network.get("label_dim", 0) > 0 and data.num_classes > 0:
+    label_dim = recipe.network.get("label_dim", 0)
+    if isinstance(label_dim, int) and label_dim > 0 and data.num_classes > 0:  # else `own_network` says what is wrong
         return LabelConditioner(data.num_classes, data.names), data.labels
     return None, None
 
@@ -59,7 +60,7 @@ def teacher_config(recipe: TeachRecipe, data: ImageDataset, conditioner: Conditi
         raise UserError(f"network.type: found {recipe.network.get('type')!r}, expected 'diffusers', which reads text")
     seen = diffusers_network(recipe, shape, conditioner) if foreign else own_network(recipe, data)
     if recipe.guidance != 1 and conditioner is None:
-        raise UserError(f"guidance: found {recipe.guidance:g}, expected 1: this network is without conditions")
+        raise UserError(f"guidance: found {recipe.guidance:g}, expected 1: network.label_dim is 0 and there is no text")
     return {
         **seen,
         "process": recipe.process,

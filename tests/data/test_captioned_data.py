@@ -116,6 +116,16 @@ def test_a_folder_without_a_list(tmp_path: Path) -> None:
         load_images(DataConfig(kind="folder", path=str(tmp_path), caption="{name}"))
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"caf\xe9\n", "metadata.jsonl: no UTF-8 text"), (b"{\n", "metadata.jsonl: row 1: no readable JSON")],
+)
+def test_lists_that_cannot_be_read(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "metadata.jsonl").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        load_images(DataConfig(kind="folder", path=str(tmp_path), caption="{name}"))
+
+
 def test_kinds_without_columns_have_no_captions() -> None:
     with pytest.raises(ValueError, match="caption: found '{name}', expected nothing: kind digits has no caption"):
         DataConfig(kind="digits", caption="{name}")

@@ -1,6 +1,5 @@
 """Pictures with captions in a folder: `metadata.jsonl` names the files, as the hub's image folders have it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from unistep.data.config import DataConfig
 from unistep.data.dataset import ImageDataset
 from unistep.data.images import decode_images, drawn_rows
 from unistep.errors import UserError
+from unistep.text_files import parsed, read_lines
 
 METADATA, FILE = "metadata.jsonl", "file_name"
 
@@ -35,16 +35,11 @@ def read_metadata(file: Path, needed: tuple[str, ...]) -> list[dict[str, Any]]:
     """The rows of a list, each with the fields that are needed."""
     if not file.is_file():
         raise UserError(f"{file}: not found, expected it: data.caption is filled from it")
-    listed = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{file}: row {number}: no readable JSON ({error}); correct it") from error
+    listed = parsed(file, read_lines(file))
+    for number, row in enumerate(listed, start=1):
         for name in needed:
             if not isinstance(row, dict) or name not in row:
                 raise UserError(f"{file}: row {number}: found no {name!r}, expected an object with it")
-        listed.append(row)
     if not listed:
         raise UserError(f"{file}: found no rows, expected one per picture")
     return listed

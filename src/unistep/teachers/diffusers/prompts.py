@@ -1,11 +1,11 @@
 """Prompts from a text file, JSON lines, parquet or a dataset of the hub: one text for each row, in the file's order."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from unistep.errors import UserError
+from unistep.text_files import parsed, read_lines
 
 COLUMNS = ("prompt", "text", "caption")
 DATASETS = "datasets:"
@@ -38,23 +38,13 @@ def read_prompts(spec: str) -> tuple[str, ...]:
 
 def from_text(path: Path) -> list[str]:
     """A prompt a line."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: no UTF-8 text ({error}); save the file as UTF-8") from error
-    return [line.strip() for line in lines if line.strip()]
+    return [line.strip() for line in read_lines(path) if line.strip()]
 
 
 def from_jsonl(path: Path) -> list[str]:
     """An object (or a bare text) a line."""
-    prompts = []
-    for number, line in enumerate(from_text(path), start=1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path}: row {number}: no readable JSON ({error}); correct it") from error
-        prompts.append(row if isinstance(row, str) else text_of(row, f"{path}: row {number}"))
-    return prompts
+    rows = enumerate(parsed(path, from_text(path)), start=1)
+    return [row if isinstance(row, str) else text_of(row, f"{path}: row {number}") for number, row in rows]
 
 
 def from_parquet(path: Path) -> list[str]:

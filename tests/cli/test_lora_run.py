@@ -14,10 +14,11 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_recipes import write_pipeline_run
 from torch import Tensor
 
 import unistep
-from unistep.api import adapting
+from unistep.api import adapting, planning
 from unistep.api.adapting import as_recipe_says, require_suited
 from unistep.api.distilling import ingredients
 from unistep.api.exporting import student_of
@@ -59,10 +60,7 @@ evaluation: {{solver: {{name: euler, num_steps: 2}}}}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lora")
-    tiny.sd15().save_pretrained(folder / "pipeline")
-    (folder / "prompts.txt").write_text("a red fox\ntwo boats\n")
-    places = {"pipeline": folder / "pipeline", "prompts": folder / "prompts.txt", "cache": folder / "cache"}
-    (folder / "tiny.yaml").write_text(RECIPE.format(**places))
+    write_pipeline_run(folder, tiny.sd15(), RECIPE)
     return folder
 
 
@@ -233,3 +231,14 @@ def test_students_that_are_no_adapters_have_no_lora_files(run: Path, teacher: Te
     with pytest.raises(UserError, match="its teacher was in memory, expected a pipeline's folder"):
         write_export(replace(student, adapter=in_memory), "lora-comfyui", tmp_path / "export")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_counts_the_adapters_and_not_copies_of_the_network(
+    run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "SECONDS", 0.2)
+    found = unistep.plan(folder / "tiny.yaml", out=folder / "planned", quiet=True)
+    stored = sum(tensor.numel() for tensor in load_file(run / "generator" / "model.safetensors").values())
+    assert {net.name: net.parameters for net in found.networks if net.learns} == {
+        "generator": stored, "fake_score": stored
+    }  # fmt: skip

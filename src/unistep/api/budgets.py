@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from unistep.api.adapting import as_recipe_says
 from unistep.api.distilling import ingredients
 from unistep.api.pairing import sampler_of
 from unistep.api.runs import settings
@@ -136,6 +137,7 @@ class Meter:
     """
 
     def __init__(self, recipe: DistillRecipe, start: Starting, device: torch.device, timed: int = 0):
+        start = as_recipe_says(recipe, start)
         self.recipe, self.start, self.device, self.timed = recipe, start, device, timed
         plain = recipe.training.model_copy(update={"compile": False})
         self.made_of = ingredients(recipe.model_copy(update={"training": plain}), start, device)

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from unistep.api.adapting import as_recipe_says
 from unistep.api.budgets import stand_ins
 from unistep.api.distilling import ingredients
 from unistep.api.evaluating import candidates
@@ -132,6 +133,7 @@ def rehearse_distillation(
     if not any(True for _ in teacher.denoiser.parameters()):
         fit, network = rehearse_fit(recipe, teacher, stand, say)
         start = Starting(teacher, network)
+    start = as_recipe_says(recipe, start)
     costs, method = rehearse_method(recipe, start, stand, say)
     images = image_bytes(recipe, teacher)
     found = DistillCosts(start=start, training=costs, images=images, taught=taught, fit=fit)
@@ -205,7 +207,7 @@ def rehearse_method(recipe: DistillRecipe, start: Starting, stand: Stand, say: T
     blank = dataclasses.replace(
         made_of,
         teacher=replace(start.teacher, denoiser=on_meta(start.teacher.denoiser)),
-        copy=network.trainable_copy,
+        copy=replace(start, network=network).copy,
         prepare=lambda network: prepare_network(network, recipe.training, META),
     )
 

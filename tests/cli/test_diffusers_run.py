@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_recipes import write_pipeline_run
 
 import unistep
 from unistep.api import planning
@@ -35,11 +36,7 @@ evaluation: {{solver: {{name: euler, num_steps: 2}}}}
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("diffusers")
-    tiny.sd15().save_pretrained(folder / "pipeline")
-    (folder / "prompts.txt").write_text("a red fox\ntwo boats\n")
-    (folder / "tiny.yaml").write_text(
-        RECIPE.format(pipeline=folder / "pipeline", prompts=folder / "prompts.txt", cache=folder / "cache")
-    )
+    write_pipeline_run(folder, tiny.sd15(), RECIPE)
     return unistep.distill(folder / "tiny.yaml", out=folder / "run", quiet=True)
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import tiny_recipes
 import yaml
 from typer.testing import CliRunner
 
@@ -23,13 +24,7 @@ from unistep.evaluation.throughput import Timing
 SOLVER = {"name": "heun", "num_steps": 2}
 TRAINING = {"steps": 6, "batch": 4, "ema": {"half_life": 3}, "checkpoint": {"every_steps": 2}, "log_every": 2}
 TEACH = {
-    "kind": "teach",
-    "about": "a tiny teacher",
-    "data": {"kind": "digits", "split": "train"},
-    "network": {
-        "type": "unet", "img_resolution": 8, "img_channels": 1, "model_channels": 8, "channel_mult": [1],
-        "num_blocks": 1, "attn_resolutions": [], "label_dim": 10,
-    },
+    **tiny_recipes.TEACH,
     "training": TRAINING,
     "evaluation": {"judge": "train", "judge_steps": 2, "samples_during_training": 130, "solver": SOLVER},
 }  # fmt: skip

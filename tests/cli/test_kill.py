@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import tiny_recipes
 import yaml
 
 KILLS, REAL_KILLS = 20, 2  # per verb: of forked children, and of `python -m unistep`
@@ -29,13 +30,8 @@ TRAINING = {
     "optim": {"default": {"lr": 1e-3, "schedule": "cosine", "warmup": 5}}, "evaluate_every": 20, "preview_every": 20,
 }  # fmt: skip
 TEACH = {
-    "kind": "teach",
-    "about": "a tiny teacher",
-    "data": {"kind": "digits", "split": "train"},
-    "network": {
-        "type": "unet", "img_resolution": 8, "img_channels": 1, "model_channels": 8, "channel_mult": [1],
-        "num_blocks": 1, "attn_resolutions": [], "label_dim": 10, "dropout": 0.1,
-    },
+    **tiny_recipes.TEACH,
+    "network": {**tiny_recipes.NETWORK, "dropout": 0.1},
     "training": TRAINING,
     "evaluation": {"judge": "train", "judge_steps": 5, "samples_during_training": 130, "solver": SOLVER},
 }  # fmt: skip

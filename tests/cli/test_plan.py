@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_recipes
 import torch
 import yaml
 from torch import Tensor, nn
@@ -34,13 +35,7 @@ POINTS = [
 ]  # fmt: skip
 TRAINING = {"steps": 4, "batch": 8, "evaluate_every": 2}
 TEACH = {
-    "kind": "teach",
-    "about": "a tiny teacher",
-    "data": {"kind": "digits", "split": "train"},
-    "network": {
-        "type": "unet", "img_resolution": 8, "img_channels": 1, "model_channels": 8, "channel_mult": [1],
-        "num_blocks": 1, "attn_resolutions": [], "label_dim": 10,
-    },
+    **tiny_recipes.TEACH,
     "training": TRAINING,
     "evaluation": {"judge": "train", "judge_steps": 5, "samples_during_training": 130, "solver": SOLVER},
 }  # fmt: skip

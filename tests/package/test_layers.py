@@ -7,7 +7,7 @@ from source_tree import modules
 LAYERS = (
     ("errors", "types", "atomic", "progress", "assets"),
     ("pickles",),
-    ("arguments",),
+    ("arguments", "optional", "text_files"),
     ("process",),
     ("prediction", "weighting"),
     ("guidance",),

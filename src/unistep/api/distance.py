@@ -43,7 +43,7 @@ def distance_of(
         require_images(wanted.name, teacher.shape)
     features = None
     if wanted.perceptual_network is not None:
-        seen = teacher.shape if decoder is None else image_shape(teacher)
+        seen = teacher.shape if decoder is None else teacher.image_shape()
         features = perceptual_network(wanted.perceptual_network, seen).to(device)
     lpips = lpips_of_files(wanted.lpips_weights, folder) if wanted.lpips_weights else None
     distance = build_regression(wanted.name, features, wanted.pixel_weight, lpips)
@@ -77,11 +77,6 @@ def decoder_of(wanted: Distance, teacher: Teacher, folder: Path | None) -> VAECo
         facts = {"source": wanted.decoder, "sha256": identity(tiny.vae, tiny.settings)}
         on_main(lambda: record(folder, decoder=facts))
     return tiny
-
-
-def image_shape(teacher: Teacher) -> tuple[int, ...]:
-    """Dims of one decoded sample."""
-    return tuple(teacher.codec.decode(torch.zeros(1, *teacher.shape)).shape[1:])
 
 
 def perceptual_network(spec: str, seen: tuple[int, ...]) -> PerceptualNetwork:

@@ -28,7 +28,7 @@ from unistep.recipes.schema import DistillRecipe
 from unistep.recipes.sections import GeneratorConfig
 from unistep.recipes.stages import Stage, stages_of
 from unistep.teachers.teacher import Teacher
-from unistep.training.batches import Streams, share
+from unistep.training.batches import Images, Streams, share
 from unistep.training.checkpoint import Checkpoints
 from unistep.training.distributed import on_main, process_group, resolve_device, unwrap, world_size
 from unistep.training.ema import EMA
@@ -139,7 +139,7 @@ class StageTrainer:
         check_names(config.optim, method.networks)
         if self.recipe.stages:
             self.say(f"a stage until step {stage.until} of {config.steps}")
-        images = real_images(recipe.data, teacher) if recipe.data is not None and recipe.method.needs_data else None
+        images = self.images if recipe.method.needs_data else None
         needed = recipe.method.needs_pairs
         pairs = pairs_of_run(recipe, teacher, self.folder, self.device, self.say, self.quiet) if needed else None
         streams = Streams(
@@ -153,6 +153,11 @@ class StageTrainer:
         if result.stopped == "signal":
             raise KeyboardInterrupt
         return generator, result.ema
+
+    @cached_property
+    def images(self) -> Images | None:
+        """The recipe's real images, read once for all stages."""
+        return None if self.recipe.data is None else real_images(self.recipe.data, self.start.teacher)
 
     @cached_property
     def hooks(self) -> Hooks:
@@ -199,7 +204,7 @@ def ingredients(
     held_at = initial_time(recipe.generator, start.teacher)
     return Ingredients(
         teacher=start.teacher,
-        copy=as_recipe_says(recipe, start).copy,
+        copy=start.copy,
         prepare=lambda network: prepare_network(network, recipe.training, device),
         steps=recipe.training.steps,
         guidance=recipe.teacher.guidance,

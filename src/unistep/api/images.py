@@ -52,8 +52,8 @@ def exact_samples(config: ExactData, teacher: Teacher) -> TensorImages:
 
 def require_alike(found: ImageDataset, teacher: Teacher) -> None:
     """Refuses images of another shape than the teacher's, or without the classes or prompts that it reads."""
-    made = teacher.codec.decode(torch.zeros(1, *teacher.shape)).shape[1:]
-    if found.shape != tuple(made):
+    made = teacher.image_shape()
+    if found.shape != made:
         raise UserError(f"data: found images of {list(found.shape)}, expected {list(made)}, as the teacher makes them")
     if teacher.conditioner is None or found.captions:
         return

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unistep.api.images import labels_for
 from unistep.data import ImageDataset
 from unistep.errors import UserError
 from unistep.recipes.schema import TeachRecipe
@@ -27,21 +28,26 @@ def conditioning(
     Raises:
         UserError: if the captions cannot be encoded.
     """
+    conditioner = conditioner_of(recipe, data, device)
+    return conditioner, None if conditioner is None else labels_for(data, conditioner)
+
+
+def conditioner_of(recipe: TeachRecipe, data: ImageDataset, device: torch.device) -> Conditioner | None:
+    """Captions or classes, as the recipe has it; None without conditions."""
     if recipe.text is not None:
-        return caption_conditioning(recipe.text, data.captions, device)
+        return captions_of(recipe.text, data.captions, device)
     label_dim = recipe.network.get("label_dim", 0)
     if isinstance(label_dim, int) and label_dim > 0 and data.num_classes > 0:  # else `own_network` says what is wrong
-        return LabelConditioner(data.num_classes, data.names), data.labels
-    return None, None
+        return LabelConditioner(data.num_classes, data.names)
+    return None
 
 
-def caption_conditioning(text: TextConfig, captions: tuple[str, ...], device: torch.device) -> tuple[Captions, Tensor]:
+def captions_of(text: TextConfig, captions: tuple[str, ...], device: torch.device) -> Captions:
     """Each different caption once, in the order of the images, encoded by one rank for all."""
     prompts = tuple(dict.fromkeys(captions))
     encoding = TextEncoding.of(text.encoder, text.tokens)
     on_main(lambda: Captions.encoded(encoding, prompts, device))
-    place = {prompt: i for i, prompt in enumerate(prompts)}
-    return Captions.encoded(encoding, prompts, device), torch.tensor([place[caption] for caption in captions])
+    return Captions.encoded(encoding, prompts, device)
 
 
 def teacher_config(recipe: TeachRecipe, data: ImageDataset, conditioner: Conditioner | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unistep.errors import UserError
+from unistep.errors import UserError, one_line
 from unistep.evaluation.base import Observed, require_samples
 from unistep.teachers.module import identity
 
@@ -53,12 +53,13 @@ class Clip:
         images = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
         kinds: tuple[Any, ...] = (transformers.CLIPModel, transformers.AutoTokenizer, images)
         try:
-            model, self.tokenizer, self.processor = (kind.from_pretrained(folder, **SAFE) for kind in kinds)
+            model, self.tokenizer, self.processor = (
+                kind.from_pretrained(folder, use_safetensors=True) for kind in kinds
+            )
         except Exception as error:  # whatever the hub's client and its transport raise
-            words = " ".join(str(error).split())[:300]
             raise UserError(
-                f"{KEY}: cannot load a CLIP model from {folder}: {words}; expected clip:FOLDER or clip:OWNER/NAME with "
-                "model.safetensors, tokenizer and preprocessor_config.json"
+                f"{KEY}: cannot load a CLIP model from {folder}: {one_line(error)}; expected clip:FOLDER or "
+                "clip:OWNER/NAME with model.safetensors, tokenizer and preprocessor_config.json"
             ) from error
         self.model: Any = model.eval().requires_grad_(False).to(device)
         self.title = f"CLIP {Path(folder).name}"
@@ -75,9 +76,6 @@ class Clip:
         known = ("input_ids", "attention_mask", "pixel_values")
         found = self.model(**{name: given[name].to(self.model.device) for name in known})
         return F.cosine_similarity(found.image_embeds.float(), found.text_embeds.float()).cpu()
-
-
-SAFE: Mapping[str, Any] = {"use_safetensors": True}
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,14 @@ class Phase:
     step: int = 0
 
 
+def updates_of(network: str, count: int, reuses_samples: bool = True) -> tuple[Phase, ...]:
+    """So many updates of one network in a step: `name`, `name.1`, ...; the first on samples made before, or none."""
+    return tuple(
+        Phase(name=f"{network}.{i}" if i else network, trains=(network,), reuses_samples=reuses_samples and i == 0)
+        for i in range(count)
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """What the loop hands to a method: this rank's rows of one micro-batch.

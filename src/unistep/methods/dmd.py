@@ -13,7 +13,7 @@ from unistep.losses.distribution_matching import (
     distribution_matching_gradient,
     distribution_matching_loss,
 )
-from unistep.methods.base import Batch, LossOutput, Method, Phase, Random
+from unistep.methods.base import Batch, LossOutput, Method, Phase, Random, updates_of
 from unistep.methods.config import ComparesImages, Distance
 from unistep.methods.ingredients import Ingredients, guided
 from unistep.methods.matching import compare_scores, levels, noise_uniformly, require_range
@@ -126,8 +126,8 @@ class DMD(Method):
         self.generator, self.fake_score = generator, fake_score
         self.networks = {"generator": generator, "fake_score": fake_score}
         if config.match_pairs:  # fake scores that make samples of their own make those of pairs, too
-            updates = range(config.fake_score_updates_per_step)
-            self.pair_phases = (*self.pair_phases, *map(fake_score_phase, updates))
+            updates = updates_of("fake_score", config.fake_score_updates_per_step)
+            self.pair_phases = (*self.pair_phases, *(phase.name for phase in updates))
 
     def phases(self, step: int) -> tuple[Phase, ...]:
         """Generator first, then the fake score on the same samples, as in Algorithm 1."""
@@ -135,14 +135,7 @@ class DMD(Method):
         generator = Phase(name="generator" if matching else "regression", trains=("generator",))
         if self.config.lambda_dm == 0 or step < self.config.fake_score_from_step:
             return (generator,)
-        return generator, *(
-            Phase(
-                name=fake_score_phase(i),
-                trains=("fake_score",),
-                reuses_samples=matching and i == 0,
-            )
-            for i in range(self.config.fake_score_updates_per_step)
-        )
+        return generator, *updates_of("fake_score", self.config.fake_score_updates_per_step, reuses_samples=matching)
 
     def milestones(self) -> Mapping[str, tuple[int, ...]]:
         """Where the generator's distribution matching is switched on, and where the fake score begins to learn."""
@@ -207,8 +200,3 @@ class DMD(Method):
             raise ValueError("DMD: lambda_reg > 0 needs a regression loss and a stream of pairs")
         x = self.generator(batch.pair_z, batch.pair_cond) if x_ref is None else x_ref
         return self.regression(x, batch.pair_x)
-
-
-def fake_score_phase(update: int) -> str:
-    """Name of the fake score's n-th update in a step, from 0."""
-    return f"fake_score.{update}" if update else "fake_score"

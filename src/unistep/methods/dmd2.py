@@ -14,7 +14,7 @@ from unistep.losses.distribution_matching import (
     distribution_matching_gradient,
     distribution_matching_loss,
 )
-from unistep.methods.base import Batch, LossOutput, Method, Phase, Random
+from unistep.methods.base import Batch, LossOutput, Method, Phase, Random, updates_of
 from unistep.methods.config import ManySteps
 from unistep.methods.ingredients import Ingredients, guided
 from unistep.methods.matching import compare_scores, levels, noise_uniformly, require_range
@@ -92,11 +92,8 @@ class DMD2(Method):
 
     def phases(self, step: int) -> tuple[Phase, ...]:
         """The generator, then the fake score several times (section 4.2), first on the same samples."""
-        updates = range(self.config.fake_score_updates_per_step)
-        return Phase(name="generator", trains=("generator",)), *(
-            Phase(name=f"fake_score.{i}" if i else "fake_score", trains=("fake_score",), reuses_samples=i == 0)
-            for i in updates
-        )
+        updates = updates_of("fake_score", self.config.fake_score_updates_per_step)
+        return Phase(name="generator", trains=("generator",)), *updates
 
     def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
         return self.generator_loss(batch, rng) if phase.name == "generator" else self.fake_score_loss(batch, rng)

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from unistep.losses.adversarial import fooling_loss, telling_loss
-from unistep.methods.base import Batch, LossOutput, Method, Phase, Random
+from unistep.methods.base import Batch, LossOutput, Method, Phase, Random, updates_of
 from unistep.methods.config import MethodConfig
 from unistep.methods.ingredients import Ingredients
 from unistep.methods.matching import noise_uniformly
@@ -60,11 +60,8 @@ class GAN(Method):
 
     def phases(self, step: int) -> tuple[Phase, ...]:
         """The generator, then the discriminator, first on the same samples."""
-        updates = range(self.config.discriminator_updates_per_step)
-        return Phase(name="generator", trains=("generator",)), *(
-            Phase(name=f"discriminator.{i}" if i else "discriminator", trains=("discriminator",), reuses_samples=i == 0)
-            for i in updates
-        )
+        updates = updates_of("discriminator", self.config.discriminator_updates_per_step)
+        return Phase(name="generator", trains=("generator",)), *updates
 
     def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
         return self.generator_loss(batch, rng) if phase.name == "generator" else self.discriminator_loss(batch, rng)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unistep.losses.denoising import denoising_loss
 from unistep.losses.score_identity import score_identity_loss
-from unistep.methods.base import Batch, LossOutput, Method, Phase, Random
+from unistep.methods.base import Batch, LossOutput, Method, Phase, Random, updates_of
 from unistep.methods.config import MethodConfig, require_edm
 from unistep.methods.ingredients import Ingredients
 from unistep.methods.matching import compare_scores, levels, noise_uniformly, require_range
@@ -70,10 +70,8 @@ class SiD(Method):
 
     def phases(self, step: int) -> tuple[Phase, ...]:
         """The generator, then the fake score, first on the same samples (the paper begins with the fake score)."""
-        return Phase(name="generator", trains=("generator",)), *(
-            Phase(name=f"fake_score.{i}" if i else "fake_score", trains=("fake_score",), reuses_samples=i == 0)
-            for i in range(self.config.fake_score_updates_per_step)
-        )
+        updates = updates_of("fake_score", self.config.fake_score_updates_per_step)
+        return Phase(name="generator", trains=("generator",)), *updates
 
     def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
         return self.generator_loss(batch, rng) if phase.name == "generator" else self.fake_score_loss(batch, rng)

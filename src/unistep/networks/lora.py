@@ -8,10 +8,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from unistep.errors import UserError
+from unistep.errors import UserError, one_line
+from unistep.optional import import_optional
 from unistep.types import Cond
 
-MISSING = "pip install 'unistep[lora]'"
 NAME = "default"  # of the adapter inside peft; each network has one
 
 
@@ -98,8 +98,8 @@ def injected(denoiser: Any, lora: LoRAConfig, seed: int) -> Any:
         try:
             tuner = peft.LoraModel(denoiser.network.requires_grad_(False), config, NAME)
         except ValueError as error:
-            words = " ".join(str(error).split())[:200]
-            raise UserError(f"lora.target_modules: found {list(lora.target_modules or ())}: {words}") from error
+            found = list(lora.target_modules or ())
+            raise UserError(f"lora.target_modules: found {found}: {one_line(error)}") from error
     peft.functional.cast_adapter_dtype(denoiser.network, NAME)
     return tuner
 
@@ -131,8 +131,5 @@ def import_peft() -> Any:
     Raises:
         UserError: if it is not installed.
     """
-    try:
-        import peft.functional
-    except ImportError as error:
-        raise UserError(f"peft: not installed ({error}); install it with {MISSING}") from error
-    return peft
+    import_optional("peft.functional", "lora")
+    return import_optional("peft", "lora")

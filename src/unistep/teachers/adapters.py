@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from unistep.errors import UserError
+from unistep.errors import UserError, one_line
 from unistep.networks.lora import Adapted, LoRAConfig
 from unistep.networks.state_dict import load_strictly
 from unistep.teachers.diffusers.base import load_base
@@ -58,8 +58,9 @@ def adapter_of(config: Mapping[str, Any], state: Mapping[str, Tensor], folder: P
         lora = LoRAConfig.model_validate({key: value for key, value in values.items() if key != "base"})
         return StoredAdapter(lora, Base.model_validate(values.get("base")), state)
     except (ValidationError, AttributeError) as error:
-        words = " ".join(str(error).split())[:200]
-        raise UserError(f"{folder / 'config.json'}: lora: found no description of an adapter ({words})") from error
+        raise UserError(
+            f"{folder / 'config.json'}: lora: found no description of an adapter ({one_line(error)})"
+        ) from error
 
 
 def merged_denoiser(adapter: StoredAdapter, config: Mapping[str, Any], folder: Path, teacher: Teacher | None) -> Any:

@@ -97,6 +97,10 @@ class Teacher:
 
         return teacher_from_module(network, process, prediction, shape, **options)
 
+    def image_shape(self) -> tuple[int, ...]:
+        """Dims of one sample as an image, which a VAE says by decoding one."""
+        return tuple(self.codec.decode(torch.zeros(1, *self.shape)).shape[1:])
+
     def trainable_copy(self) -> nn.Module:
         """A copy of the denoiser with gradients on and dropout off, the start of generator and fake score.
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from unistep.arguments import require_choice
-from unistep.errors import UserError
+from unistep.errors import UserError, one_line
 from unistep.teachers.diffusers.rebuild import import_diffusers, model_class
 
 DTYPES: Mapping[str, torch.dtype] = {
@@ -191,9 +191,3 @@ def require_components(folder: PipelineFolder) -> None:
             raise UserError(f"{index}: {name}: found {kind} of {library}, expected a class of {' or '.join(LIBRARIES)}")
         if not (folder.path / name).is_dir():
             raise UserError(f"{folder.path}: found no {name}/, expected the {kind} that model_index.json lists")
-
-
-def one_line(error: BaseException) -> str:
-    """What an error says, in one line of bearable length."""
-    words = " ".join(str(error).split()) or type(error).__name__
-    return words if len(words) <= 300 else words[:300] + "..."

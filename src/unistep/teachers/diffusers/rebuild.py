@@ -9,13 +9,13 @@ from pydantic import Field, PositiveInt
 from torch import nn
 
 from unistep.arguments import require_type
-from unistep.errors import UserError
+from unistep.errors import UserError, one_line
+from unistep.optional import import_optional
 from unistep.prediction import Prediction, require_prediction
 from unistep.process import process_from_config
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.teachers.diffusers.schedule import Schedule
 
-MISSING = "pip install 'unistep[diffusers]'"
 READING: dict[str, Any] = {
     "prediction": Prediction,
     "sign": Annotated[float, Field(allow_inf_nan=False)],
@@ -32,11 +32,7 @@ def import_diffusers() -> Any:
     Raises:
         UserError: if it is not installed.
     """
-    try:
-        import diffusers
-    except ImportError as error:
-        raise UserError(f"diffusers: not installed ({error}); install it with {MISSING}") from error
-    return diffusers
+    return import_optional("diffusers", "diffusers")
 
 
 def model_class(name: object) -> type[nn.Module]:
@@ -68,8 +64,7 @@ def build_network(values: Mapping[str, Any]) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             return kind(**(config or {}))
     except (TypeError, ValueError, ArithmeticError, RuntimeError, LookupError) as error:
-        words = " ".join(str(error).split())
-        raise UserError(f"network.config: found values that make no {kind.__name__}: {words}") from error
+        raise UserError(f"network.config: found values that make no {kind.__name__}: {one_line(error)}") from error
 
 
 def denoiser_from_config(config: Mapping[str, Any], network: nn.Module | None = None) -> DiffusersDenoiser:

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from unistep.errors import UserError
+from unistep.errors import UserError, one_line
 from unistep.teachers.diffusers.codec import VAECodec
-from unistep.teachers.diffusers.folder import HUB_ID, one_line
+from unistep.teachers.diffusers.folder import HUB_ID
 from unistep.teachers.diffusers.rebuild import import_diffusers
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from unistep.errors import UserError
+from unistep.errors import UserError, one_line
 from unistep.teachers.diffusers.text import Rows
 
 PACKAGE = "package:"
@@ -78,8 +78,7 @@ class TokenEncoder:
                 str(folder), local_files_only=True, use_safetensors=True
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            words = " ".join(str(error).split())[:300]
-            raise UserError(f"text.encoder: {folder}: cannot be loaded: {words}") from error
+            raise UserError(f"text.encoder: {folder}: cannot be loaded: {one_line(error)}") from error
         self.model, self.tokens, self.device = model.to(device).float().eval(), tokens, device
 
     @torch.no_grad()

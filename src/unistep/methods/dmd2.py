@@ -7,7 +7,6 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from unistep.losses.adversarial import fooling_loss, telling_loss
 from unistep.losses.denoising import denoising_loss
 from unistep.losses.distribution_matching import (
     Weighting,
@@ -17,10 +16,11 @@ from unistep.losses.distribution_matching import (
 from unistep.methods.base import Batch, LossOutput, Method, Phase, Random, updates_of
 from unistep.methods.config import ManySteps
 from unistep.methods.ingredients import Ingredients, guided
+from unistep.methods.judging import denoising_and_telling, fooling
 from unistep.methods.matching import compare_scores, levels, noise_uniformly, require_range
 from unistep.methods.simulation import simulated
 from unistep.networks.generator import first_level
-from unistep.types import Cond, joined
+from unistep.types import Cond
 
 # ----------------------------------------------------------------------------------------------------- configuration
 
@@ -109,7 +109,8 @@ class DMD2(Method):
             gradient = self.gradient(x, x_t, t, mu_base, mu_fake, batch.cond)
         terms, weights = {"dm": distribution_matching_loss(x, gradient)}, {"dm": 1.0}
         if self.config.needs_data:
-            terms["gan"], weights["gan"] = self.fooling(x, batch.cond, rng), self.config.lambda_gan
+            terms["gan"] = fooling(self.fake_score, self.process, x, batch.cond, rng)
+            weights["gan"] = self.config.lambda_gan
         logs = compare_scores(self.teacher.weighting, mu_base, mu_fake, x.detach(), t)
         return LossOutput(terms=terms, weights=weights, samples=x.detach(), logs=logs)
 
@@ -124,7 +125,16 @@ class DMD2(Method):
             mu = self.fake_score(x_t, t, batch.cond)
             loss = denoising_loss(mu, x, self.teacher.weighting(t))
             return LossOutput(terms={"denoise": loss}, weights={"denoise": 1.0})
-        return self.judged_loss(x, x_t, t, batch, rng)
+        return denoising_and_telling(
+            self.fake_score,
+            self.process,
+            (t, x_t),
+            x,
+            batch,
+            rng,
+            weighting=self.teacher.weighting,
+            lambda_telling=self.config.lambda_telling,
+        )
 
     # ------------------------------------------------------------------------------------------------------- pieces
 
@@ -137,24 +147,3 @@ class DMD2(Method):
         """What distribution matching wants to subtract from x (DMD, Algorithm 2)."""
         alpha, sigma = self.process.alpha(t), self.process.sigma(t)
         return distribution_matching_gradient(x, mu_base, mu_fake, alpha, sigma, self.config.weighting)
-
-    def fooling(self, x: Tensor, cond: Cond, rng: Random) -> Tensor:
-        """How plainly the noised samples are told from real ones, [b], with gradients to the samples."""
-        t, x_t = noise_uniformly(self.process, x, rng)
-        return fooling_loss(self.fake_score(x_t, t, cond, judged=True)[1])
-
-    def judged_loss(self, x: Tensor, x_t: Tensor, t: Tensor, batch: Batch, rng: Random) -> LossOutput:
-        """Denoising of x_t, and real against fake at noise levels of their own (section 4.3)."""
-        if batch.real is None:
-            raise ValueError("dmd2: lambda_gan > 0 needs a stream of real images")
-        t_fake, fake = noise_uniformly(self.process, x, rng)
-        t_real, real = noise_uniformly(self.process, batch.real, rng)
-        cond = joined(batch.cond, batch.cond, batch.real_cond)
-        mu, logits = self.fake_score(torch.cat([x_t, fake, real]), torch.cat([t, t_fake, t_real]), cond, judged=True)
-        _, on_fake, on_real = logits.split([len(x), len(x), len(batch.real)])
-        terms = {
-            "denoise": denoising_loss(mu[: len(x)], x, self.teacher.weighting(t)),
-            "telling": telling_loss(on_fake, on_real),
-        }
-        right = {"told_real": (on_real > 0).float().mean(), "told_fake": (on_fake < 0).float().mean()}
-        return LossOutput(terms=terms, weights={"denoise": 1.0, "telling": self.config.lambda_telling}, logs=right)

@@ -10,10 +10,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from unistep.losses.adversarial import fooling_loss, telling_loss
+from unistep.losses.adversarial import telling_loss
 from unistep.methods.base import Batch, LossOutput, Method, Phase, Random, updates_of
 from unistep.methods.config import MethodConfig
 from unistep.methods.ingredients import Ingredients
+from unistep.methods.judging import fooling, told
 from unistep.methods.matching import noise_uniformly
 from unistep.types import Cond, joined
 
@@ -71,8 +72,7 @@ class GAN(Method):
     def generator_loss(self, batch: Batch, rng: Random) -> LossOutput:
         """softplus(-D(x_t)) of the noised samples."""
         x = self.generator(rng.normal(batch.size, *self.teacher.shape), batch.cond)
-        t, x_t = noise_uniformly(self.process, x, rng)
-        loss = fooling_loss(self.logits(x_t, t, batch.cond))
+        loss = fooling(self.discriminator, self.process, x, batch.cond, rng)
         return LossOutput(terms={"gan": loss}, weights={"gan": 1.0}, samples=x.detach())
 
     def discriminator_loss(self, batch: Batch, rng: Random) -> LossOutput:
@@ -87,8 +87,8 @@ class GAN(Method):
         cond = joined(batch.cond, batch.real_cond)
         logits = self.logits(torch.cat([fake, noisy]), torch.cat([t_fake, t_real]), cond)
         on_fake, on_real = logits.split([len(x), len(real)])
-        right = {"told_real": (on_real > 0).float().mean(), "told_fake": (on_fake < 0).float().mean()}
-        return LossOutput(terms={"telling": telling_loss(on_fake, on_real)}, weights={"telling": 1.0}, logs=right)
+        logs = told(on_fake, on_real)
+        return LossOutput(terms={"telling": telling_loss(on_fake, on_real)}, weights={"telling": 1.0}, logs=logs)
 
     # ------------------------------------------------------------------------------------------------------- pieces
 

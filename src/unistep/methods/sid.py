@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from unistep.losses.denoising import denoising_loss
 from unistep.losses.score_identity import score_identity_loss
@@ -13,6 +13,7 @@ from unistep.methods.config import MethodConfig, require_edm
 from unistep.methods.ingredients import Ingredients
 from unistep.methods.matching import compare_scores, levels, noise_uniformly, require_range
 from unistep.process.noising import noised
+from unistep.types import Cond
 
 # ----------------------------------------------------------------------------------------------------- configuration
 
@@ -65,7 +66,8 @@ class SiD(Method):
             require_edm(self.process, "method.fake_levels: found lognormal", "use fake_levels uniform")
         guided_base = made_of.mu_base
         self.mu_base = made_of.teacher.denoiser if guided_base is made_of.teacher else guided_base  # with gradients
-        self.generator, self.fake_score = made_of.generator(), made_of.denoiser()
+        self.generator = made_of.generator()
+        self.fake_score: nn.Module = made_of.judged() if config.needs_data else made_of.denoiser()
         self.networks = {"generator": self.generator, "fake_score": self.fake_score}
 
     def phases(self, step: int) -> tuple[Phase, ...]:
@@ -79,13 +81,9 @@ class SiD(Method):
     # ------------------------------------------------------------------------------------------------------- phases
 
     def generator_loss(self, batch: Batch, rng: Random) -> LossOutput:
-        """The score-identity loss, x_t moving with x (Algorithm 1)."""
+        """What the generator's samples cost (Algorithm 1)."""
         x = self.generator(rng.normal(batch.size, *self.teacher.shape), batch.cond)
-        t, x_t = noise_uniformly(self.process, x, rng, *levels(self.process, self.config))
-        mu_base, mu_fake = self.mu_base(x_t, t, batch.cond), self.fake_score(x_t, t, batch.cond)
-        loss = score_identity_loss(x, mu_base, mu_fake, self.config.alpha)
-        logs = compare_scores(self.teacher.weighting, mu_base, mu_fake, x.detach(), t)
-        return LossOutput(terms={"sid": loss}, weights={"sid": 1.0}, samples=x.detach(), logs=logs)
+        return self.divergence(x, batch.cond, rng)
 
     def fake_score_loss(self, batch: Batch, rng: Random) -> LossOutput:
         """Denoising of the generator's samples, as the teacher was trained."""
@@ -93,11 +91,23 @@ class SiD(Method):
         if x is None:
             with torch.no_grad():
                 x = self.generator(rng.normal(batch.size, *self.teacher.shape), batch.cond)
+        return self.denoising(x, batch, rng)
+
+    # ------------------------------------------------------------------------------------------------------- pieces
+
+    def divergence(self, x: Tensor, cond: Cond, rng: Random) -> LossOutput:
+        """The score-identity loss of samples with gradients, x_t moving with x."""
+        t, x_t = noise_uniformly(self.process, x, rng, *levels(self.process, self.config))
+        mu_base, mu_fake = self.mu_base(x_t, t, cond), self.fake_score(x_t, t, cond)
+        loss = score_identity_loss(x, mu_base, mu_fake, self.config.alpha)
+        logs = compare_scores(self.teacher.weighting, mu_base, mu_fake, x.detach(), t)
+        return LossOutput(terms={"sid": loss}, weights={"sid": 1.0}, samples=x.detach(), logs=logs)
+
+    def denoising(self, x: Tensor, batch: Batch, rng: Random) -> LossOutput:
+        """What denoising the samples costs the fake score."""
         t, x_t = self.noise(x, rng)
         loss = denoising_loss(self.fake_score(x_t, t, batch.cond), x, self.teacher.weighting(t))
         return LossOutput(terms={"denoise": loss}, weights={"denoise": 1.0})
-
-    # ------------------------------------------------------------------------------------------------------- pieces
 
     def noise(self, x: Tensor, rng: Random) -> tuple[Tensor, Tensor]:
         """t and x_t as the fake score sees them."""

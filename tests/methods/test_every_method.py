@@ -24,6 +24,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "f_distill": {"name": "f_distill", "divergence": "kl"},
     "gan": {"name": "gan", "discriminator_updates_per_step": 2},
     "sid": {"name": "sid", "fake_levels": "uniform", "fake_score_updates_per_step": 2},
+    "sida": {"name": "sida", "fake_levels": "uniform"},
     "consistency distillation": {"name": "consistency_distillation"},
     "with an average": {"name": "consistency_distillation", "target_decay": 0.9, "images": "data", "num_steps": 2},
     "consistency training": {"name": "consistency_training"},

@@ -14,6 +14,7 @@ from unistep.methods.instaflow import InstaFlowConfig
 from unistep.methods.knowledge import KnowledgeConfig
 from unistep.methods.progressive import ProgressiveConfig
 from unistep.methods.sid import SiDConfig
+from unistep.methods.sida import SiDAConfig
 
 
 def named(value: Any) -> str | None:
@@ -29,6 +30,7 @@ AnyMethod = Annotated[
     | Annotated[FDistillConfig, Tag("f_distill")]
     | Annotated[GANConfig, Tag("gan")]
     | Annotated[SiDConfig, Tag("sid")]
+    | Annotated[SiDAConfig, Tag("sida")]
     | Annotated[ConsistencyDistillationConfig, Tag("consistency_distillation")]
     | Annotated[ConsistencyTrainingConfig, Tag("consistency_training")]
     | Annotated[ProgressiveConfig, Tag("progressive")]

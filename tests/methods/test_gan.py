@@ -1,5 +1,7 @@
 """GAN-only distillation: a diffusion discriminator whose decoder stays what it was."""
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from fixed_random import FixedRandom
@@ -42,3 +44,13 @@ def test_what_no_logit_depends_on_is_frozen() -> None:
     frozen = {name for name, p in network.named_parameters() if not p.requires_grad}
     last = {f"denoiser.model.blocks.1.{name}" for name, _ in network.denoiser.model.blocks[1].named_parameters()}  # type: ignore[union-attr,index]
     assert frozen == last | {"denoiser.model.head.weight", "denoiser.model.head.bias"}
+
+
+def test_a_network_that_is_partly_frozen_already_can_be_judged() -> None:
+    ingredients = made_of(classes=3)
+    network = ingredients.copy()
+    shared = replace(ingredients, copy=lambda: network)  # as a comparison counts phases
+    first = GANConfig(name="gan").build(shared).discriminator
+    frozen = {name for name, p in first.named_parameters() if not p.requires_grad}
+    again = GANConfig(name="gan").build(shared).discriminator
+    assert frozen and {name for name, p in again.named_parameters() if not p.requires_grad} == frozen

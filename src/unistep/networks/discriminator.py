@@ -35,10 +35,10 @@ class Judged(nn.Module):
         self.head = head(self.taken()).to(device)
         if not decodes:
             logit = self(x_t, t, cond, judged=True)[1]
-            names, parameters = zip(*self.named_parameters(), strict=True)
-            reached = torch.autograd.grad(logit.sum(), parameters, allow_unused=True)
-            for name, gradient in zip(names, reached, strict=True):
-                self.get_parameter(name).requires_grad_(gradient is not None)
+            learning = [p for p in self.parameters() if p.requires_grad]
+            reached = torch.autograd.grad(logit.sum(), learning, allow_unused=True)
+            for parameter, gradient in zip(learning, reached, strict=True):
+                parameter.requires_grad_(gradient is not None)
 
     def forward(
         self, x_t: Tensor, t: Tensor, cond: Cond = None, judged: bool = False

@@ -15,7 +15,7 @@ from unistep.networks.lora import Adapted, LoRAConfig, sharing_copy
 from unistep.teachers.module import teacher_from_module
 from unistep.teachers.teacher import Teacher
 
-JUDGED = ("dmd2", "dmd2 of 3 steps", "f_distill", "gan")
+JUDGED = ("dmd2", "dmd2 of 3 steps", "f_distill", "sida", "gan")
 WITHOUT_DISCRIMINATOR = {name: values for name, values in SETTINGS.items() if name not in JUDGED}
 
 

@@ -65,7 +65,7 @@ def sdxl(scheduler: Any = None) -> Any:
     )  # fmt: skip
 
 
-def tiny_rows() -> tuple[Original, ...]:
+def tiny_rows(pad: int = 513) -> tuple[Original, ...]:
     """The published rows with the sizes of these pipelines; prefixes and layouts stay."""
     open_text = TEXT | {"hidden_size": 24, "intermediate_size": 32}
     extra = {"use_linear_projection": True, "transformer_layers_per_block": (1, 2), "addition_embed_type": "text_time",
@@ -75,7 +75,7 @@ def tiny_rows() -> tuple[Original, ...]:
     def shrunk(row: Original) -> Original:
         scaling = {"scaling_factor": row.vae["scaling_factor"]} if "scaling_factor" in row.vae else {}
         text = {
-            name: Encoder(encoder.prefix, encoder.open_clip, open_text if encoder.open_clip else TEXT)
+            name: Encoder(encoder.prefix, encoder.open_clip, open_text if encoder.open_clip else TEXT, pad)
             for name, encoder in row.text.items()
         }
         unet = UNET | own[row.name] | {"cross_attention_dim": WIDTHS[row.name]}

@@ -74,7 +74,7 @@ def test_a_wrong_weight_is_never_there(tmp_path: Path, monkeypatch: pytest.Monke
 def test_what_comfyui_opens_no_checkpoint_of_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="none of diffusers' classes"):
         write_export(own_student(), "comfy", tmp_path / "export")
-    with pytest.raises(UserError, match=r"found DiTPipeline, expected one of Stable Diffusion 1, 2 or XL"):
+    with pytest.raises(UserError, match=r"found DiTPipeline, expected Stable Diffusion 1, 2 or XL"):
         write_export(text_student(tiny.dit(), tmp_path), "comfy", tmp_path / "export")
     assert not (tmp_path / "export").exists()
 
@@ -84,8 +84,15 @@ def test_a_vae_of_another_shape_is_refused(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(originals, "ORIGINALS", rows)
     pipeline = sd1()
     pipeline.register_modules(vae=tiny.vae())
-    with pytest.raises(UserError, match=r"^vae\.block_out_channels: found \(4, 8\), expected .* as in Stable"):
+    with pytest.raises(UserError, match=r"^vae\.down_block_types: found .*, expected .* as in Stable Diffusion 1"):
         write_export(text_student(pipeline, tmp_path), "comfy", tmp_path / "export")
+
+
+def test_another_padding_of_prompts_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(originals, "ORIGINALS", tiny_rows(pad=0))
+    with pytest.raises(UserError, match=r"^tokenizer\.pad_token_id: found 513, expected 0 as in Stable Diffusion 1"):
+        write_export(text_student(sd1(), tmp_path), "comfy", tmp_path / "export")
+    assert not (tmp_path / "export").exists()
 
 
 def test_tiny_models_are_none_of_the_published_ones(tmp_path: Path) -> None:

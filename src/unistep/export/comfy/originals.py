@@ -1,7 +1,7 @@
 """Models whose single-file checkpoints ComfyUI opens: it tells them apart by their shapes, so they must be these.
 
 Settings are those of the published configurations, as far as they differ from the defaults of diffusers' classes. What
-ComfyUI does not read from the file (heads, scale of the latents, activation) it takes to be as here.
+ComfyUI does not read from the file (heads, scale of the latents, activation, padding) it takes to be as here.
 """
 
 import inspect
@@ -27,6 +27,7 @@ CLIP_G = CLIP_L | {
     "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20,
     "hidden_act": "gelu", "projection_dim": 1280,
 }  # fmt: skip
+END = 49407  # of a text
 VAE = {
     "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2,
     "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
@@ -41,11 +42,13 @@ class Encoder:
         prefix: of its keys.
         open_clip: whether its layers have OpenCLIP's names, else CLIP's.
         config: its published settings.
+        pad: the token that fills up prompts.
     """
 
     prefix: str
     open_clip: bool
     config: Mapping[str, Any]
+    pad: int
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,12 @@ class Original:
 ORIGINALS = (
     Original(
         "Stable Diffusion 1", "StableDiffusionPipeline", {"cross_attention_dim": 768}, VAE,
-        {"text_encoder": Encoder("cond_stage_model.", False, CLIP_L)},
+        {"text_encoder": Encoder("cond_stage_model.", False, CLIP_L, END)},
     ),
     Original(
         "Stable Diffusion 2", "StableDiffusionPipeline",
         {"cross_attention_dim": 1024, "attention_head_dim": (5, 10, 20, 20), "use_linear_projection": True}, VAE,
-        {"text_encoder": Encoder("cond_stage_model.model.", True, CLIP_H)},
+        {"text_encoder": Encoder("cond_stage_model.model.", True, CLIP_H, 0)},
     ),
     Original(
         "Stable Diffusion XL", "StableDiffusionXLPipeline",
@@ -88,8 +91,8 @@ ORIGINALS = (
             "projection_class_embeddings_input_dim": 2816,
         },
         VAE | {"scaling_factor": 0.13025},
-        {"text_encoder": Encoder("conditioner.embedders.0.", False, CLIP_L),
-         "text_encoder_2": Encoder("conditioner.embedders.1.model.", True, CLIP_G)},
+        {"text_encoder": Encoder("conditioner.embedders.0.", False, CLIP_L, END),
+         "text_encoder_2": Encoder("conditioner.embedders.1.model.", True, CLIP_G, 0)},
     ),
 )  # fmt: skip
 
@@ -126,13 +129,20 @@ def require_settings(component: str, model: Any, published: Mapping[str, Any], n
     require_equal(component, found, {key: value for key, value in expected.items() if key not in UNSEEN}, name)
 
 
-def require_encoder(component: str, model: Any, published: Mapping[str, Any], name: str) -> None:
-    """A text encoder of transformers must have the published settings.
+def require_encoder(component: str, model: Any, tokenizer: Any, encoder: Encoder, name: str) -> None:
+    """A text encoder of transformers must have the published settings, and its prompts the published padding.
 
     Raises:
         UserError: naming the first setting that differs.
     """
-    require_equal(component, model.config.to_dict(), published, name)
+    require_equal(component, model.config.to_dict(), encoder.config, name)
+    padding = {"pad_token_id": tokenizer.pad_token_id}
+    require_equal(tokenizer_of(component), padding, {"pad_token_id": encoder.pad}, name)
+
+
+def tokenizer_of(component: str) -> str:
+    """Name of the tokenizer of a text encoder in its pipeline."""
+    return component.replace("text_encoder", "tokenizer")
 
 
 def require_equal(component: str, found: Mapping[str, Any], expected: Mapping[str, Any], name: str) -> None:

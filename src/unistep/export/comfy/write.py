@@ -15,7 +15,14 @@ from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.export.comfy import workflow
 from unistep.export.comfy.names import original_clip, original_open_clip, original_unet, original_vae
-from unistep.export.comfy.originals import ORIGINALS, Original, original_of, require_encoder, require_settings
+from unistep.export.comfy.originals import (
+    ORIGINALS,
+    Original,
+    original_of,
+    require_encoder,
+    require_settings,
+    tokenizer_of,
+)
 from unistep.export.diffusers_folder import proven, require_diffusers, write_latents
 from unistep.export.schedulers import scheduler_of
 from unistep.export.student import Student
@@ -71,8 +78,8 @@ def require_stable_diffusion(student: Student) -> PipelineFolder:
     known = {row.pipeline for row in ORIGINALS}
     if folder.kind.__name__ not in known:
         raise UserError(
-            f"{student.name}: found {folder.kind.__name__}, expected one of Stable Diffusion 1, 2 or XL, whose "
-            "checkpoints ComfyUI opens; export with --to diffusers"
+            f"{student.name}: found {folder.kind.__name__}, expected Stable Diffusion 1, 2 or XL, whose checkpoints "
+            "ComfyUI opens; export with --to diffusers"
         )
     return folder
 
@@ -83,16 +90,16 @@ def weights_of(
     """All tensors of the checkpoint, float32 and contiguous.
 
     Raises:
-        UserError: for a VAE or a text encoder that is not the published one.
+        UserError: for a VAE, a text encoder or a tokenizer that is not the published one.
     """
     network: Any = denoiser.network
-    pipeline = folder.load("float32", ("vae", *original.text))
+    pipeline = folder.load("float32", ("vae", *original.text, *map(tokenizer_of, original.text)))
     require_settings("vae", pipeline.vae, original.vae, original.name)
     found = prefixed("model.diffusion_model.", original_unet(network.state_dict(), network.config))
     found |= prefixed("first_stage_model.", original_vae(pipeline.vae.state_dict(), pipeline.vae.config))
     for component, encoder in original.text.items():
         model = getattr(pipeline, component)
-        require_encoder(component, model, encoder.config, original.name)
+        require_encoder(component, model, getattr(pipeline, tokenizer_of(component)), encoder, original.name)
         named = original_open_clip if encoder.open_clip else original_clip
         found |= prefixed(encoder.prefix, named(model.state_dict()))
     return {name: value.float().contiguous() for name, value in found.items()} | marks(settings)

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from unistep.errors import UserError
 from unistep.export import Student
-from unistep.export.comfy.workflow import settings_of, workflow_of
+from unistep.export.comfy.workflow import is_zero_snr, settings_of, workflow_of
 from unistep.export.comfy.write import marks
 from unistep.networks.generator import ONE_STEP, Steps
+from unistep.process import FlowProcess
 
 sys.path.insert(0, str(Path(__file__).parent))
 from students import pixel_student, tiny
@@ -113,7 +114,9 @@ def test_links_lead_to_nodes(t_init: float | None) -> None:
 
 
 def test_other_tables_and_predictions_are_refused() -> None:
-    with pytest.raises(UserError, match="^process: found another table of alpha-bar, expected Stable Diffusion's"):
+    with pytest.raises(UserError, match="^process: found another one, expected Stable Diffusion's table of alpha-bar"):
         settings(diffusers.DDPMScheduler())
+    with pytest.raises(UserError, match="^process: found another one"):
+        is_zero_snr(FlowProcess())
     with pytest.raises(UserError, match="^prediction: found 'x0', expected eps or v"):
         settings(diffusers.DDPMScheduler(**tiny.LATENT, prediction_type="sample"))

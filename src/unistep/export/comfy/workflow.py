@@ -33,38 +33,43 @@ INSTEAD = "export with --to diffusers"
 def settings_of(student: Student, denoiser: DiffusersDenoiser) -> dict[str, Any]:
     """What ComfyUI must be told: steps, cfg, sampler, scheduler, prediction; `first_sigma` for a start below the last.
 
+    Args:
+        student: one that a scheduler of diffusers walks.
+        denoiser: its denoiser.
+
     Raises:
         UserError: for a table or a prediction that ComfyUI's nodes cannot express.
     """
-    prediction = denoiser.schedule.prediction
+    prediction, process = denoiser.schedule.prediction, denoiser.process
     if prediction not in SAMPLINGS:
         raise UserError(f"prediction: found {prediction!r}, expected eps or v, which ComfyUI samples; {INSTEAD}")
     generator = student.generator
     noise = generator.steps.later and generator.steps.between == "noise"
     settings = {
         "steps": generator.steps.count, "cfg": 1.0, "sampler": "lcm" if noise else "euler", "scheduler": "simple",
-        "sampling": SAMPLINGS[prediction], "zsnr": is_zero_snr(denoiser.process),
+        "sampling": SAMPLINGS[prediction], "zsnr": is_zero_snr(process),
     }  # fmt: skip
     if generator.t_init is None:
         return settings
-    table = denoiser.process.alphas_cumprod  # type: ignore[union-attr]
-    return settings | {"first_sigma": float((1 / table[int(generator.t_init)] - 1).sqrt())}
+    assert isinstance(process, DiscreteVPProcess)
+    return settings | {"first_sigma": float((1 / process.alphas_cumprod[int(generator.t_init)] - 1).sqrt())}
 
 
-def is_zero_snr(process: Any) -> bool:
+def is_zero_snr(process: object) -> bool:
     """Whether a table is Stable Diffusion's with zero terminal SNR, False for Stable Diffusion's own.
 
     Raises:
         UserError: for any other table: checkpoints hold none, and ComfyUI builds these two.
     """
     published = DiscreteVPProcess.scaled_linear()
+    found = process.alphas_cumprod if isinstance(process, DiscreteVPProcess) else published.alphas_cumprod[:0]
     for zero, table in ((False, published), (True, DiscreteVPProcess.zero_terminal_snr(published))):
-        expected, found = table.alphas_cumprod, process.alphas_cumprod
+        expected = table.alphas_cumprod
         if len(found) == len(expected) and ((found - expected).abs() <= CLOSE * expected).all():
             return zero
     raise UserError(
-        "process: found another table of alpha-bar, expected Stable Diffusion's (scaled_linear, 0.00085 to 0.012, 1000 "
-        f"steps) or that with zero terminal SNR: checkpoints hold no table; {INSTEAD}"
+        "process: found another one, expected Stable Diffusion's table of alpha-bar (scaled_linear, 0.00085 to 0.012, "
+        f"1000 steps) or that with zero terminal SNR: checkpoints hold no table; {INSTEAD}"
     )
 
 

@@ -29,8 +29,6 @@ from unistep.export.student import Student
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.teachers.diffusers.folder import PipelineFolder, open_folder
 
-CONFIGS = "configs"  # the pipeline without its weights
-
 
 def write_comfy(student: Student, draft: Path, contract: dict[str, Any]) -> dict[str, Any]:
     """Writes checkpoint and workflow; a fresh process opens the checkpoint by diffusers' `from_single_file`.
@@ -49,7 +47,7 @@ def write_comfy(student: Student, draft: Path, contract: dict[str, Any]) -> dict
     settings = workflow.settings_of(student, denoiser)
     file = re.sub(r"[^\w.-]+", "-", student.name) + ".safetensors"
     with tempfile.TemporaryDirectory(dir=draft) as scratch:
-        reference, configs = Path(scratch) / "pipeline", Path(scratch) / CONFIGS
+        reference, configs = Path(scratch) / "pipeline", Path(scratch) / "configs"  # the latter without its weights
         write_latents(student, denoiser, scheduler, reference)
         shutil.copytree(reference, configs, ignore=shutil.ignore_patterns("*.safetensors*"))
         save_file(weights_of(denoiser, open_folder(str(reference)), original, settings), str(draft / file))

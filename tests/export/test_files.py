@@ -91,8 +91,8 @@ def test_places_and_forms(tmp_path: Path) -> None:
         write_export(own_student(), "safetensors", tmp_path)
     with pytest.raises(UserError, match="a file is where a folder is needed"):
         write_export(own_student(), "safetensors", tmp_path / "mine.txt")
-    with pytest.raises(UserError, match="to: found 'comfy', expected one of diffusers, safetensors, onnx"):
-        write_export(own_student(), "comfy", tmp_path / "export")
+    with pytest.raises(UserError, match="to: found 'ckpt', expected one of diffusers, safetensors, onnx"):
+        write_export(own_student(), "ckpt", tmp_path / "export")
     with pytest.raises(UserError, match="its network is a module of your own"):
         own = dataclasses.replace(own_student(), config={"shape": [1], "codec": {"type": "pixels"}, "t_init": None})
         write_export(own, "safetensors", tmp_path / "export")

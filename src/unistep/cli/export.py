@@ -1,4 +1,4 @@
-"""`unistep export`: a generator for diffusers, onnxruntime or one safetensors file, proven before it is there."""
+"""`unistep export`: a generator for diffusers, onnxruntime, ComfyUI or as one file, proven before it is there."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,8 @@ from unistep.cli.options import Checkpoint, Quiet, RunArgument
 def export(
     run: RunArgument,
     to: Annotated[
-        str, typer.Option("--to", metavar="FORM", help="diffusers, safetensors, onnx, lora-peft or lora-comfyui.")
+        str,
+        typer.Option("--to", metavar="FORM", help="diffusers, safetensors, onnx, comfy, lora-peft or lora-comfyui."),
     ],
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write.  [default: RUN/export-FORM]")] = None,
     checkpoint: Checkpoint = None,

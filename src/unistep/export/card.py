@@ -24,7 +24,7 @@ def card_of(student: Student, to: str, contract: dict[str, Any]) -> str:
         name=student.name,
         contract={**contract, "teacher": {"source": None, **contract["teacher"]}},
         unknown=contract["licence"] == UNKNOWN_LICENCE,
-        library="diffusers" if to.startswith("lora-") else to,
+        library={"comfy": "diffusion-single-file"}.get(to, "diffusers" if to.startswith("lora-") else to),
         base_model=source if source.count("/") == 1 and not source.startswith((".", "/")) else None,
         sha=f" (sha256 {sha})" if sha else "",
         use=USES[to](contract),
@@ -96,10 +96,25 @@ def use_onnx(contract: dict[str, Any]) -> str:
     return PYTHON.format("\n".join(lines))
 
 
+def use_comfy(contract: dict[str, Any]) -> str:
+    """Where the files go, and what the workflow's sampler is set to."""
+    told = contract["comfyui"]
+    first = f", first sigma {told['first_sigma']:.6g}" if "first_sigma" in told else ""
+    return "\n".join((
+        f"Put `{told['file']}` into ComfyUI's folder `models/checkpoints`, drop `{told['workflow']}` onto its window.",
+        "",
+        f"In a workflow of your own: \"Load Checkpoint\", \"ModelSamplingDiscrete\" ({told['sampling']}, zsnr "
+        f"{str(told['zsnr']).lower()}), latents of {told['width']}x{told['height']} pixels; steps {told['steps']}, cfg "
+        f"{told['cfg']:g}, sampler `{told['sampler']}`, scheduler `{told['scheduler']}`, denoise 1{first}. With cfg 1 "
+        "the negative prompt is not looked at.",
+    ))  # fmt: skip
+
+
 USES = {
     "diffusers": use_diffusers,
     "safetensors": use_safetensors,
     "onnx": use_onnx,
+    "comfy": use_comfy,
     "lora-peft": use_lora,
     "lora-comfyui": use_lora,
 }

@@ -11,6 +11,7 @@ from unistep.atomic import atomic_folder, atomic_write
 from unistep.errors import UserError
 from unistep.export import contract as contracts
 from unistep.export.card import card_of
+from unistep.export.comfy import write_comfy
 from unistep.export.diffusers_folder import write_diffusers
 from unistep.export.licence import licence_of
 from unistep.export.lora_files import write_lora_comfyui, write_lora_peft
@@ -23,6 +24,7 @@ TARGETS: Mapping[str, Write] = {
     "diffusers": write_diffusers,
     "safetensors": write_safetensors,
     "onnx": write_onnx,
+    "comfy": write_comfy,
     "lora-peft": write_lora_peft,
     "lora-comfyui": write_lora_comfyui,
 }

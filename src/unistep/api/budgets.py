@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from unistep.api.adapting import as_recipe_says
+from unistep.api.choosing import Kept
 from unistep.api.distilling import ingredients
 from unistep.api.pairing import sampler_of
 from unistep.api.runs import settings
@@ -26,7 +27,7 @@ from unistep.pairs.store import covering_shards
 from unistep.recipes.comparison import Budget
 from unistep.recipes.load import recipe_from_values
 from unistep.recipes.schema import DistillRecipe
-from unistep.recipes.sections import PairsConfig
+from unistep.recipes.sections import PairsConfig, SolverConfig
 from unistep.teachers.teacher import Teacher
 from unistep.training.batches import Streams, TensorImages
 from unistep.training.metering import Pattern, StepCost, counted, measure_step, pattern
@@ -42,10 +43,12 @@ class Plan:
 
     Attributes:
         steps: of the training.
-        step_evaluations, pair_evaluations: network evaluations of training and pairs, see `training.metering`.
+        step_evaluations, pair_evaluations: network evaluations of training and pairs, see `training.metering`; the
+            choice of the pairs' solver counts with them.
         pair_rows: pairs that are made for it.
         memory: bytes at the peak of the metered steps, None where nobody counts.
-        made_for: hash of recipe, teacher and budget.
+        made_for: hash of recipe, teacher, budget and the choice's evaluations.
+        choice_seconds: that the choice of the solver took.
     """
 
     steps: int
@@ -54,6 +57,7 @@ class Plan:
     pair_rows: int
     memory: int | None
     made_for: str
+    choice_seconds: float = 0.0
 
     @property
     def evaluations(self) -> int:
@@ -61,17 +65,30 @@ class Plan:
         return self.step_evaluations + self.pair_evaluations
 
 
-def plan_entry(recipe: DistillRecipe, budget: Budget, start: Starting, device: torch.device, file: Path) -> Plan:
+def plan_entry(
+    recipe: DistillRecipe, budget: Budget, start: Starting, device: torch.device, file: Path, kept: Kept | None = None
+) -> Plan:
     """The plan of an entry, made once and kept in `file`: what was timed is not timed again.
+
+    Args:
+        recipe: of the entry, its pairs' solver a named one.
+        budget: what it may spend.
+        start: teacher and network.
+        device: where both are.
+        file: where the plan is kept.
+        kept: the choice of its pairs' solver, which it is charged with.
 
     Raises:
         UserError: for a budget that does not even pay for the pairs and a first step.
     """
-    key = json.dumps([settings(recipe), budget.model_dump(), start.teacher.sha256, str(device)], sort_keys=True)
+    choice = [kept.choice.spent] if kept else []
+    key = json.dumps(
+        [settings(recipe), budget.model_dump(), start.teacher.sha256, str(device), *choice], sort_keys=True
+    )
     made_for = hashlib.sha256(key.encode()).hexdigest()
     if file.is_file() and (known := read_plan(file)).made_for == made_for:
         return known
-    meter = Meter(recipe, start, device, timed=TIMED if budget.minutes is not None else 0)
+    meter = Meter(recipe, start, device, timed=TIMED if budget.minutes is not None else 0, kept=kept)
     plan = meter.plan(budget, made_for)
     file.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(file, (json.dumps(asdict(plan), indent=2) + "\n").encode())
@@ -134,14 +151,18 @@ class Meter:
         start: teacher and network.
         device: where both are.
         timed: repetitions that are timed; 0 = evaluations alone are counted.
+        kept: the choice of the pairs' solver, which counts with the pairs.
     """
 
-    def __init__(self, recipe: DistillRecipe, start: Starting, device: torch.device, timed: int = 0):
+    def __init__(
+        self, recipe: DistillRecipe, start: Starting, device: torch.device, timed: int = 0, kept: Kept | None = None
+    ):
         start = as_recipe_says(recipe, start)
         self.recipe, self.start, self.device, self.timed = recipe, start, device, timed
         plain = recipe.training.model_copy(update={"compile": False})
         self.made_of = ingredients(recipe.model_copy(update={"training": plain}), start, device)
         self.shared = start.copy().cpu()  # where only the phases are asked for, all networks are this one
+        self.kept = kept
         self.costs: dict[Pattern, StepCost] = {}
         self.spent: dict[int, tuple[int, float] | None] = {}
 
@@ -166,7 +187,7 @@ class Meter:
         memory = [cost.memory for cost in self.costs.values() if cost.memory is not None]
         return Plan(
             steps=steps, step_evaluations=spent[0], pair_evaluations=pair_evaluations, pair_rows=rows,
-            memory=max(memory, default=None), made_for=made_for,
+            memory=max(memory, default=None), made_for=made_for, choice_seconds=self.kept.seconds if self.kept else 0.0,
         )  # fmt: skip
 
     def training(self, steps: int) -> tuple[int, float] | None:
@@ -210,11 +231,15 @@ class Meter:
         return dataclasses.replace(made_of, copy=lambda: self.shared, prepare=lambda network: network)
 
     def pairs(self) -> tuple[int, int, float]:
-        """Rows, evaluations and seconds of the pairs, whole shards as they are made; nothing where none are needed."""
+        """Rows, evaluations and seconds of the pairs, whole shards as they are made; nothing where none are needed.
+
+        The choice of their solver is counted in.
+        """
         config, teacher = self.recipe.pairs, self.start.teacher
         if config is None or not self.recipe.method.needs_pairs:
             return 0, 0, 0.0
-        solver = TileSolver(teacher, sampler_of(config), self.recipe.teacher.guidance, config.dtype, self.device)
+        assert isinstance(config.solver, SolverConfig)  # see `Shared.with_solver`
+        solver = TileSolver(teacher, sampler_of(config.solver), self.recipe.teacher.guidance, config.dtype, self.device)
         rows = rows_made(config)
         with counted([teacher.denoiser]) as tally:
             solver(config.first_seed, 1)
@@ -222,7 +247,8 @@ class Meter:
         for _ in range(self.timed):
             solver(config.first_seed, config.tile)
         seconds = (time.perf_counter() - started) / max(1, self.timed)
-        return rows, rows * tally.evaluations, rows / config.tile * seconds
+        spent, took = (self.kept.choice.spent, self.kept.seconds) if self.kept else (0, 0.0)
+        return rows, rows * tally.evaluations + spent, rows / config.tile * seconds + took
 
 
 def rows_made(config: PairsConfig) -> int:

@@ -83,7 +83,7 @@ def entry_row(entry: Finished, folder: Path) -> ComparedRow:
         latency_ms=[row.timing.latency_ms for row in rows if row.timing is not None],
         steps=entry.plan.steps,
         evaluations=entry.plan.evaluations,
-        minutes=[made + minutes for minutes in trained] if made is not None else [],
+        minutes=[made + entry.plan.choice_seconds / 60 + minutes for minutes in trained] if made is not None else [],
         memory=entry.plan.memory,
         runs={str(seed): str(run.relative_to(folder)) for seed, run in entry.runs.items()},
         about=entry.recipe.about,

@@ -133,10 +133,12 @@ class Work:
         """
         entries: dict[str, Entry] = {}
         for name, written in recipes.items():
-            recipe = self.shared.with_pairs(written)
+            chosen, kept = self.shared.with_solver(written)
+            recipe = self.shared.with_pairs(chosen)
             start = self.shared.start(recipe)
             self.judging(recipe, start.teacher)
-            plan = plan_entry(recipe, self.recipe.budget, start, self.device, self.folder / "shared" / f"{name}.json")
+            file = self.folder / "shared" / f"{name}.json"
+            plan = plan_entry(recipe, self.recipe.budget, start, self.device, file, kept)
             self.say(f"{name}: {plan.steps:,} steps, {plan.evaluations:,} evaluations")
             entries[name] = Entry(name, of_length(recipe, plan.steps), plan)
         return entries

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import torch
 
+from unistep.api.choosing import FILE, foresee
 from unistep.api.distilling_costs import DistillCalls, DistillCosts
 from unistep.api.draws import solved_teacher
 from unistep.api.hooks import IMAGE_SEEDS, POINT_SEEDS, STATISTICS_SEEDS
 from unistep.api.judge_costs import LOOKED_AT_ONCE, JudgeCosts
+from unistep.api.pairing import place_of, sampler_of
 from unistep.api.teaching_costs import TeachCosts
 from unistep.planning.calls import CallCosts
 from unistep.planning.disk import missing_shards, pairs_disk, pairs_in_memory
@@ -93,18 +95,22 @@ def pairs_stage(
     recipe: DistillRecipe, pairs: PairsConfig, costs: DistillCosts, setting: Setting, folder: Path
 ) -> Stage:
     """The pairs that are not there yet, whole shards of them; the networks to train are in memory already."""
-    teacher, guidance = costs.start.teacher, recipe.teacher.guidance
-    _, nfe = solved_teacher(teacher, pairs.solver, guidance, CPU)
-    shards = missing_shards(pairs, Path(pairs.path) if pairs.path else folder / "pairs")
+    teacher, guidance, place = costs.start.teacher, recipe.teacher.guidance, place_of(pairs, folder)
+    foreseen = foresee(recipe, pairs, teacher, place / FILE)
+    sampler = sampler_of(foreseen.solver)
+    _, nfe = solved_teacher(teacher, foreseen.solver, guidance, CPU)
+    shards = missing_shards(pairs, place)
     solved, held = Tally(), network_memory(sizes_under(costs.training, recipe.training, setting.ranks), setting)
     if costs.calls is not None:
         solved.ask(costs.calls.teacher, shards * pairs.tile, pairs.tile, nfe)
+        each = foreseen.evaluations * nfe // sampler.nfe()  # guidance doubles both
+        solved.ask(costs.calls.teacher, foreseen.seeds, pairs.tile, each)
     return Stage(
-        name="pairs",
+        name="pairs, at most" if foreseen.seeds else "pairs",
         evaluations=solved.evaluations if costs.calls else None,
         seconds=solved.seconds if costs.calls else None,
         memory={**held, "activations": round(solved.memory)},
-        disk={"pairs": pairs_disk(pairs, teacher, guidance, shards)},
+        disk={"pairs": pairs_disk(pairs, teacher, sampler, guidance, shards)},
     )
 
 

@@ -1,11 +1,13 @@
 """`make_pairs`: the noise-image pairs of a recipe, made if they are not there yet."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
 from unistep.api.certifying import require_certificate
+from unistep.api.choosing import FILE, find_choice
 from unistep.api.runs import open_run, record, record_start
 from unistep.api.talk import Talk, with_flags
 from unistep.api.teachers import find_teacher
@@ -13,7 +15,7 @@ from unistep.errors import UserError
 from unistep.pairs import PairStore, generate_pairs
 from unistep.recipes.load import Recipe, recipe_of
 from unistep.recipes.schema import DistillRecipe
-from unistep.recipes.sections import PairsConfig
+from unistep.recipes.sections import AutoSolverConfig, PairsConfig, SolverConfig
 from unistep.samplers import Sampler, build_sampler
 from unistep.teachers.teacher import Teacher
 from unistep.training.distributed import barrier, on_main, process_group, rank, resolve_device, world_size
@@ -25,6 +27,7 @@ def make_pairs(
     out: str | Path | None = None,
     overrides: Iterable[str] = (),
     teacher: Teacher | None = None,
+    solver: str | None = None,
     device: str = "auto",
     quiet: bool = False,
 ) -> Path:
@@ -35,6 +38,7 @@ def make_pairs(
         out: the run's folder; None = runs/<recipe name>.
         overrides: `a.b=c` items.
         teacher: your own teacher, instead of the recipe's.
+        solver: a solver's name, or `auto`, in the place of the recipe's; `overrides` may say more of it.
         device: auto, cpu or cuda.
         quiet: print nothing.
 
@@ -45,7 +49,8 @@ def make_pairs(
         UserError: for mistakes in recipe, teacher or folder.
         KeyboardInterrupt: on Ctrl-C; finished shards stay.
     """
-    resolved = recipe_of(DistillRecipe, recipe, with_flags(overrides, None, device))
+    named = [] if solver is None else [f"pairs.solver={json.dumps({'name': solver})}"]
+    resolved = recipe_of(DistillRecipe, recipe, with_flags([*named, *overrides], None, device))
     where, say = resolve_device(resolved.training.device), Talk(quiet)
     with process_group(where):
         folder = on_main(lambda: open_run(resolved, Path(out) if out else None))
@@ -68,10 +73,11 @@ def pairs_of_run(
     config = recipe.pairs
     if config is None:
         raise UserError(f"pairs: found nothing in recipe {recipe.name}, expected a section with at least a count")
-    place = folder / "pairs" if config.path is None else Path(config.path)
+    place = place_of(config, folder)
+    solver = known_solver(recipe, config, teacher, folder, device, say)
     say(f"pairs: {config.count:,} of {teacher.source} in {place}")
     store = generate_pairs(
-        teacher, sampler_of(config), place, count=config.count, first_seed=config.first_seed,
+        teacher, sampler_of(solver), place, count=config.count, first_seed=config.first_seed,
         guidance=recipe.teacher.guidance, tile=config.tile, dtype=config.dtype, rank=rank(), world=world_size(),
         device=device, progress=not quiet,
     )  # fmt: skip
@@ -79,6 +85,24 @@ def pairs_of_run(
     return store
 
 
-def sampler_of(config: PairsConfig) -> Sampler:
-    """The solver of the pairs."""
-    return build_sampler(config.solver.name, config.solver.num_steps, **config.solver.options)
+def place_of(config: PairsConfig, folder: Path) -> Path:
+    """Where the pairs of a run are."""
+    return folder / "pairs" if config.path is None else Path(config.path)
+
+
+def known_solver(
+    recipe: DistillRecipe, config: PairsConfig, teacher: Teacher, folder: Path, device: torch.device, say: Talk
+) -> SolverConfig:
+    """The pairs' solver; `auto` is chosen, kept with the pairs, and said in run.json."""
+    solver = config.solver
+    if not isinstance(solver, AutoSolverConfig):
+        return solver
+    file = place_of(config, folder) / FILE
+    kept = on_main(lambda: find_choice(solver, recipe, teacher, file, device, say))
+    on_main(lambda: record(folder, pairs_solver=kept.json()))
+    return kept.solver
+
+
+def sampler_of(solver: SolverConfig) -> Sampler:
+    """The sampler of a named solver."""
+    return build_sampler(solver.name, solver.num_steps, **solver.options)

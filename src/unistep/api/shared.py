@@ -9,11 +9,13 @@ from pathlib import Path
 import torch
 
 from unistep.api.certifying import FILE as CERTIFICATE
+from unistep.api.choosing import Kept, find_choice, question
 from unistep.api.pairing import pairs_of_run
 from unistep.api.talk import Talk
 from unistep.api.teachers import Starting, starting_point
 from unistep.atomic import atomic_write
 from unistep.recipes.schema import DistillRecipe
+from unistep.recipes.sections import AutoSolverConfig
 from unistep.teachers.teacher import Teacher
 
 
@@ -56,6 +58,22 @@ class Shared:
             atomic_write(run / CERTIFICATE, (place / CERTIFICATE).read_bytes())
 
     # -------------------------------------------------------------------------------------------------------- pairs
+
+    def with_solver(self, recipe: DistillRecipe) -> tuple[DistillRecipe, Kept | None]:
+        """The recipe with solver `auto` of its pairs chosen, once for all that ask the same, and the choice.
+
+        The entry's pairs are then those of the chosen solver, whoever asks for it.
+        """
+        if recipe.pairs is None or not recipe.method.needs_pairs:
+            return recipe, None
+        config, teacher = recipe.pairs.solver, self.start(recipe).teacher
+        if not isinstance(config, AutoSolverConfig):
+            return recipe, None
+        file = self.folder / f"{named('solver', question(config, recipe, teacher))}.json"
+        kept = find_choice(config, recipe, teacher, file, self.device, self.say)
+        about = "; ".join(filter(None, (recipe.about, str(kept))))
+        pairs = recipe.pairs.model_copy(update={"solver": kept.solver})
+        return recipe.model_copy(update={"pairs": pairs, "about": about}), kept
 
     def pairs_folder(self, recipe: DistillRecipe) -> Path | None:
         """Where an entry's pairs are: one place for the same facts, whatever the count; None for the recipe's own."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from unistep.errors import UserError
 from unistep.guidance import GuidedDenoiser
 from unistep.pairs.facts import DTYPES
-from unistep.samplers import Sampler, seeded_normal
+from unistep.samplers import Sampler, SampleResult, seeded_normal
 from unistep.teachers.teacher import Conditioner, Teacher
 from unistep.types import to_device
 
@@ -43,17 +43,21 @@ class TileSolver:
             UserError: if the teacher's answer is not finite in the storage type.
         """
         seeds = torch.arange(first_seed, first_seed + rows)
-        z = seeded_normal(seeds, self.teacher.shape).to(self.device)
-        conditioner = self.teacher.conditioner
-        cond = None if conditioner is None else to_device(conditioner.from_seeds(seeds), self.device)
-        x = self.sampler(self.denoiser, self.teacher.process, z, cond, seeds).x.to(DTYPES[self.dtype]).cpu()
+        x = self.solved(seeds).x.to(DTYPES[self.dtype]).cpu()
         finite = x.isfinite().reshape(rows, -1).all(dim=1)
         if not finite.all():
             raise UserError(
                 f"pairs: seed {int(seeds[~finite][0])}: found an x that is not finite in {self.dtype}, expected finite "
                 "values; check the teacher and the solver's steps, or store float32 where it is float16"
             )
-        return {"seeds": seeds, "x": x, **stored_labels(conditioner, seeds)}
+        return {"seeds": seeds, "x": x, **stored_labels(self.teacher.conditioner, seeds)}
+
+    def solved(self, seeds: Tensor) -> SampleResult:
+        """The teacher's answers to seeds int64 [b], as they come: x float32 [b, *dims] on the device."""
+        z = seeded_normal(seeds, self.teacher.shape).to(self.device)
+        conditioner = self.teacher.conditioner
+        cond = None if conditioner is None else to_device(conditioner.from_seeds(seeds), self.device)
+        return self.sampler(self.denoiser, self.teacher.process, z, cond, seeds)
 
 
 def stored_labels(conditioner: Conditioner | None, seeds: Tensor) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from unistep.pairs.shard import shard_name, write_shard
 from unistep.pairs.solve import stored_labels
 from unistep.pairs.store import covering_shards
 from unistep.recipes.sections import PairsConfig
-from unistep.samplers import build_sampler
+from unistep.samplers import Sampler
 from unistep.teachers.teacher import Teacher
 
 
@@ -30,9 +30,8 @@ def pair_tensors(config: PairsConfig, teacher: Teacher) -> dict[str, torch.Tenso
     return {"seeds": seeds, "x": x, **stored_labels(teacher.conditioner, seeds)}
 
 
-def pairs_disk(config: PairsConfig, teacher: Teacher, guidance: float, shards: int) -> int:
+def pairs_disk(config: PairsConfig, teacher: Teacher, sampler: Sampler, guidance: float, shards: int) -> int:
     """Bytes of so many shards and of their lines in the manifest."""
-    sampler = build_sampler(config.solver.name, config.solver.num_steps, **config.solver.options)
     facts = row_facts(teacher, sampler, guidance=guidance, dtype=config.dtype)
     facts |= kernel_facts(
         tile=config.tile, rows_per_shard=config.tile, device=torch.device("cpu"), threads=torch.get_num_threads()

@@ -14,6 +14,8 @@ from unistep.recipes.parse import parse_recipe_text
 from unistep.recipes.schema import DistillRecipe
 from unistep.recipes.smoke import in_form, is_smoke, without_form
 
+NAMED = ("method", "solver")  # sections whose other keys belong to the name
+
 
 @dataclass(frozen=True)
 class Skipped:
@@ -90,12 +92,12 @@ def recipe_values(name: str) -> dict[str, Any]:
 
 
 def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Values over values, key by key at every depth; a `method` with a name takes the other's place."""
+    """Values over values, key by key at every depth; a `method` or `solver` with a name takes the other's place."""
     return {**below, **{key: laid(key, below.get(key), value) for key, value in above.items()}}
 
 
 def laid(key: str, below: Any, value: Any) -> Any:
     """One value over another."""
-    if not isinstance(below, Mapping) or not isinstance(value, Mapping) or (key == "method" and "name" in value):
+    if not isinstance(below, Mapping) or not isinstance(value, Mapping) or (key in NAMED and "name" in value):
         return value
     return overlaid(below, value)

@@ -16,6 +16,7 @@ EXPECTED = {
     "tuple_type": "a list",
     "dict_type": "a mapping",
     "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
     "dataclass_type": "a mapping",
     "none_required": "null",
 }

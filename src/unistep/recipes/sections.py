@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from unistep.data.config import DataConfig
 from unistep.evaluation.feature_judge import is_feature_judge
@@ -10,6 +10,7 @@ from unistep.training.config import TrainingConfig
 
 ExportedWeights = Literal["best", "ema", "raw"]
 SolverName = Literal["euler", "heun", "ddim", "dpmpp_2m", "pndm", "unipc", "consistency"]
+OdeSolverName = Literal["euler", "heun", "ddim", "dpmpp_2m", "pndm", "unipc"]
 
 
 class Section(BaseModel):
@@ -24,6 +25,36 @@ class SolverConfig(Section):
     name: SolverName = "heun"
     num_steps: int = Field(default=18, ge=1)
     options: dict[str, Any] = {}
+
+
+class AutoSolverConfig(Section):
+    """The cheapest solver that keeps to a tolerance on a probe of seeds, see `pairs.choice`.
+
+    `tolerance` bounds the error of endpoints against a fine reference: root mean square, relative to the spread of the
+    reference's endpoints (0 = exact, 1 = no better than their mean). `probe` is a number of seeds, the pairs' first
+    ones. `candidates` are tried at about each of `evaluations`, of the denoiser per sample (guidance doubles them); by
+    default ddim, dpmpp_2m and heun, unipc where it is installed and there is signal at the terminal time, and pndm for
+    a table of alpha-bar.
+    """
+
+    name: Literal["auto"]
+    tolerance: float = Field(default=0.05, gt=0, lt=1)
+    probe: int = Field(default=64, ge=8)
+    candidates: Annotated[tuple[OdeSolverName, ...], Field(min_length=1)] | None = None
+    evaluations: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40), min_length=1
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def check(cls, values: Any) -> Any:
+        """Steps and options are found and not given. Lists are tuples here, as they are where JSON is read."""
+        if not isinstance(values, dict):
+            return values
+        for key in ("num_steps", "options"):
+            if key in values:
+                raise ValueError(f"{key}: found {values[key]}, expected nothing: solver auto finds its own")
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
 
 class TeacherConfig(Section):
@@ -97,14 +128,25 @@ RealImages = Annotated[DataConfig | ExactData, Field(discriminator="kind")]
 
 
 class PairsConfig(Section):
-    """Noise-image pairs: how many, and how the teacher's ODE is solved. Row i is a pure function of this and i."""
+    """Noise-image pairs: how many, and how the teacher's ODE is solved. Row i is a pure function of this and i.
+
+    `solver: auto` stands for `{name: auto}`, and any other name alone for that solver with its usual settings.
+    """
 
     count: int = Field(ge=1)
-    solver: SolverConfig = Field(default_factory=SolverConfig)
+    solver: SolverConfig | AutoSolverConfig = Field(default_factory=SolverConfig, discriminator="name")
     tile: int = Field(default=64, ge=1)
     dtype: Literal["float32", "float16"] = "float32"
     first_seed: int = Field(default=0, ge=0)
     path: str | None = None
+
+    @field_validator("solver", mode="before")
+    @classmethod
+    def named(cls, solver: Any) -> Any:
+        """A name alone is a mapping; a mapping without one has the usual solver's."""
+        if isinstance(solver, str):
+            return {"name": solver}
+        return {"name": SolverConfig().name, **solver} if isinstance(solver, dict) else solver
 
 
 class EvaluationConfig(Section):

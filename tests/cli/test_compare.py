@@ -271,6 +271,16 @@ def test_the_ready_recipes_have_valid_entries(name: str, base: str) -> None:
     assert all("real images" in entry.reason for entry in found if isinstance(entry, Skipped))
 
 
+def test_entries_whose_solver_is_not_installed_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unistep.samplers.build.find_spec", lambda name: None)
+    comparison = load_recipe("pair-cost")
+    assert isinstance(comparison, CompareRecipe)
+    found = {entry: entry_recipe(comparison, entry) for entry in comparison.entries}
+    reasons = {name: entry.reason for name, entry in found.items() if isinstance(entry, Skipped)}
+    reason = "pairs.solver unipc needs diffusers; pip install 'unistep[diffusers]'"
+    assert reasons == {name: reason for name in comparison.entries if name.startswith("unipc")}
+
+
 def test_heun_takes_odd_numbers_of_evaluations() -> None:
     heun = SolverRows(name="heun", evaluations=(1,))
     assert [steps_for(heun, n, "") for n in (1, 3, 5, 9, 35)] == [1, 2, 3, 5, 18]

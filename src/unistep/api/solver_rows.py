@@ -21,7 +21,7 @@ from unistep.recipes.comparison import SolverRows
 from unistep.recipes.entries import Skipped
 from unistep.recipes.schema import DistillRecipe
 from unistep.recipes.sections import EvaluationConfig, SolverConfig
-from unistep.samplers import build_sampler
+from unistep.samplers import build_sampler, missing_package
 from unistep.teachers.teacher import Teacher
 
 TITLES = {
@@ -136,8 +136,5 @@ def finite(result: Evaluation) -> Evaluation:
 
 def unavailable(row: SolverRow) -> Skipped | None:
     """Why a row has to be left out: its solver lives in a package that is not installed."""
-    if row.solver.name != "unipc":
-        return None
-    from importlib.util import find_spec
-
-    return None if find_spec("diffusers") else Skipped(row.name, "needs diffusers; pip install 'unistep[diffusers]'")
+    reason = missing_package(row.solver.name)
+    return None if reason is None else Skipped(row.name, reason)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import groupby
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from unistep.errors import UserError
 from unistep.pairs.solve import TileSolver
 from unistep.process.base import NoiseProcess
-from unistep.samplers import Heun, Sampler, build_sampler
+from unistep.samplers import Heun, Sampler, build_sampler, missing_package
 from unistep.teachers.teacher import Teacher
 
 REFERENCE_STEPS = (32, 64, 128, 256)  # of Heun, tried in turn, and 16 to compare the first with
@@ -202,7 +201,7 @@ def suited(process: NoiseProcess) -> Iterator[str]:
     """
     yield from ("ddim", "dpmpp_2m", "heun")
     has_signal = float(process.alpha(process.sampling_times(1)[:1])) > 0
-    if has_signal and find_spec("diffusers"):
+    if has_signal and not missing_package("unipc"):
         yield "unipc"
     if has_signal and process.config()["type"] == "discrete_vp":
         yield "pndm"

@@ -13,6 +13,7 @@ from unistep.recipes.load import recipe_from_values
 from unistep.recipes.parse import parse_recipe_text
 from unistep.recipes.schema import DistillRecipe
 from unistep.recipes.smoke import in_form, is_smoke, without_form
+from unistep.samplers import missing_package
 
 NAMED = ("method", "solver")  # sections whose other keys belong to the name
 
@@ -26,7 +27,8 @@ class Skipped:
 
 
 def entry_recipe(comparison: CompareRecipe, name: str) -> DistillRecipe | Skipped:
-    """An entry as a distill recipe of the length that it is written for; skipped where its real images are missing.
+    """An entry as a distill recipe of the length that it is written for; skipped where real images or a
+    package of its pairs' solver are missing.
 
     Raises:
         UserError: naming the entry, for settings that do not fit or another teacher than the base's.
@@ -45,6 +47,10 @@ def checked(values: dict[str, Any], name: str, source: str) -> DistillRecipe | S
     """The recipe of an entry's values, or why it has to be left out."""
     with_data = {**values, "data": values.get("data") or {"kind": "exact"}}  # whatever they are: is all else right?
     recipe = require_distill(with_data, source)
+    if recipe.method.needs_pairs and recipe.pairs is not None:
+        reason = missing_package(recipe.pairs.solver.name)
+        if reason is not None:
+            return Skipped(name, f"pairs.solver {recipe.pairs.solver.name} {reason}")
     if not recipe.method.needs_data:
         return require_distill(values, source)
     if values.get("data") is None:

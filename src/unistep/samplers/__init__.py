@@ -5,6 +5,7 @@ from unistep.samplers.base import Sampler as Sampler
 from unistep.samplers.base import SampleResult as SampleResult
 from unistep.samplers.build import SAMPLERS as SAMPLERS
 from unistep.samplers.build import build_sampler as build_sampler
+from unistep.samplers.build import missing_package as missing_package
 from unistep.samplers.consistency import Consistency as Consistency
 from unistep.samplers.ddim import DDIM as DDIM
 from unistep.samplers.dpmpp import DPMpp2M as DPMpp2M

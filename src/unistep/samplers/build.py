@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
+from importlib.util import find_spec
 from typing import Any
 
 from unistep.arguments import require_choice, require_type
@@ -40,3 +41,10 @@ def build_sampler(name: str, num_steps: int, **options: Any) -> Sampler:
     for option, value in options.items():
         require_type(value, known[option], f"sampler.{option}")
     return kind(num_steps, **options)
+
+
+def missing_package(name: str) -> str | None:
+    """Why a sampler cannot be had here: the package that it lives in is not installed; None where it can be had."""
+    if name != UniPC.name or find_spec("diffusers"):
+        return None
+    return "needs diffusers; pip install 'unistep[diffusers]'"

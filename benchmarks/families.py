@@ -101,8 +101,8 @@ def row_of(family: Family, place: Path) -> list[str]:
         options["prompts"] = str(place / "prompts.txt")
     run = unistep.distill(recipe_file(family, options, place), out=place / "run", quiet=True)
     loaded = [compared(place, options), certified(place, options), moved(run)]
-    graph = exported(run, "onnx")
-    return [family.title, *loaded, exported(run, "diffusers"), graph or f"safetensors: {exported(run, 'safetensors')}"]
+    pipeline, graph = exported(run, "diffusers"), exported(run, "onnx")
+    return [family.title, *loaded, pipeline or "refused", graph or f"safetensors: {exported(run, 'safetensors')}"]
 
 
 def recipe_file(family: Family, options: Mapping[str, Any], place: Path) -> Path:

@@ -213,3 +213,11 @@ def test_the_program_ends_with_code_2_and_no_traceback() -> None:
     assert result.returncode == 2
     assert result.stderr.startswith("error: recipe nothing-like-it: not found")
     assert "Traceback" not in result.stderr
+
+
+def test_libraries_keep_their_warnings_to_themselves_unless_somebody_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "")  # to be put back afterwards
+    monkeypatch.delenv("TRANSFORMERS_VERBOSITY")
+    monkeypatch.setenv("DIFFUSERS_VERBOSITY", "info")
+    assert call("recipes")[0] == 0
+    assert (os.environ["TRANSFORMERS_VERBOSITY"], os.environ["DIFFUSERS_VERBOSITY"]) == ("error", "info")

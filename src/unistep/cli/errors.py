@@ -12,6 +12,7 @@ from unistep.errors import UserError
 
 USER_MISTAKE = 2
 INTERRUPTED = 130
+CHATTY = ("DIFFUSERS_VERBOSITY", "TRANSFORMERS_VERBOSITY")
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -20,6 +21,8 @@ def one_line_errors(verb: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(verb)
     def run(*args: Any, **kwargs: Any) -> None:
+        for library in CHATTY:  # their warnings are about themselves, and what goes wrong is raised
+            os.environ.setdefault(library, "error")
         try:
             verb(*args, **kwargs)
         except UserError as error:

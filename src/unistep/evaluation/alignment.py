@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unistep.errors import UserError, one_line
 from unistep.evaluation.base import Observed, require_samples
+from unistep.optional import without_bars
 from unistep.teachers.module import identity
 
 KEY = "evaluation.alignment"
@@ -52,9 +53,10 @@ class Clip:
         images = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
         kinds: tuple[Any, ...] = (transformers.CLIPModel, transformers.AutoTokenizer, images)
         try:
-            model, self.tokenizer, self.processor = (
-                kind.from_pretrained(folder, use_safetensors=True) for kind in kinds
-            )
+            with without_bars():
+                model, self.tokenizer, self.processor = (
+                    kind.from_pretrained(folder, use_safetensors=True) for kind in kinds
+                )
         except Exception as error:  # whatever the hub's client and its transport raise
             raise UserError(
                 f"{KEY}: cannot load a CLIP model from {folder}: {one_line(error)}; expected clip:FOLDER or "

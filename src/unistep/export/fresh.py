@@ -1,5 +1,6 @@
 """A fresh process that opens an export with a plain library and says how far its samples are from ours."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any, Literal
 from safetensors.torch import save_file
 from torch import Tensor
 
-from unistep.errors import UserError
+from unistep.errors import UserError, shortened
 
 Form = Literal["diffusers", "onnx", "safetensors"]
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DIFFUSERS_VERBOSITY": "error"}
@@ -40,9 +41,15 @@ def ask(form: Form, place: Path, tensors: Mapping[str, Tensor], facts: Mapping[s
         command = [sys.executable, "-P", str(script), str(place), str(asked)]
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **OFFLINE}, check=False)
     if done.returncode:
-        words = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        words = last_words(done.stderr) or f"exit code {done.returncode}"
         raise UserError(f"{form}: a fresh process cannot sample the export: {words}")
     return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def last_words(traceback: str) -> str:
+    """What was raised, in one line: all behind the last line of code, for it may take several."""
+    raised = itertools.takewhile(lambda line: not line.startswith(" "), reversed(traceback.strip().splitlines()))
+    return shortened(" ".join(reversed(list(raised))))
 
 
 def require_close(found: Mapping[str, Any], limit: float, form: Form) -> None:

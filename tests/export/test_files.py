@@ -79,8 +79,9 @@ def test_a_failure_in_the_fresh_process_is_told_in_all_its_words(tmp_path: Path)
     ) as caught:
         ask("onnx", tmp_path / "generator.onnx", {"samples": torch.zeros(1)}, {})
     assert "\n" not in str(caught.value)
-    several = 'Traceback (most recent call last):\n  File "a.py", line 1\n    f()\nValueError: two\nlines\n'
+    several = 'Traceback (most recent call last):\n  File "a.py", line 1\n    f()\nValueError: two\n lines\n'
     assert last_words(several) == "ValueError: two lines" and last_words("") == ""
+    assert last_words("a warning\nkilled") == "killed"
 
 
 def test_several_steps_are_no_graph(tmp_path: Path) -> None:

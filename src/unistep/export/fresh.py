@@ -48,8 +48,9 @@ def ask(form: Form, place: Path, tensors: Mapping[str, Tensor], facts: Mapping[s
 
 def last_words(traceback: str) -> str:
     """What was raised, in one line: all behind the last line of code, for it may take several."""
-    raised = itertools.takewhile(lambda line: not line.startswith(" "), reversed(traceback.strip().splitlines()))
-    return shortened(" ".join(reversed(list(raised))))
+    lines = traceback.strip().splitlines()
+    behind = 1 + max((i for i, line in enumerate(lines) if line.startswith('  File "')), default=len(lines) - 2)
+    return shortened(" ".join(itertools.dropwhile(lambda line: line.startswith("    "), lines[behind:])))
 
 
 def require_close(found: Mapping[str, Any], limit: float, form: Form) -> None:

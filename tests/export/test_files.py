@@ -77,7 +77,7 @@ def test_a_failure_in_the_fresh_process_is_told_in_all_its_words(tmp_path: Path)
     with pytest.raises(
         UserError, match="^onnx: a fresh process cannot sample the export: .*INVALID_PROTOBUF"
     ) as caught:
-        ask("onnx", tmp_path / "generator.onnx", {"samples": torch.zeros(1)}, {})
+        ask("onnx", tmp_path / "generator.onnx", {"samples": torch.zeros(2, 3).T}, {})
     assert "\n" not in str(caught.value)
     several = 'Traceback (most recent call last):\n  File "a.py", line 1\n    f()\nValueError: two\n lines\n'
     assert last_words(several) == "ValueError: two lines" and last_words("") == ""

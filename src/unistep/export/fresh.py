@@ -25,7 +25,7 @@ def ask(form: Form, place: Path, tensors: Mapping[str, Tensor], facts: Mapping[s
     Args:
         form: which script; but for the one of safetensors, none imports unistep.
         place: what was exported.
-        tensors: contiguous, on the CPU: noise, expected samples.
+        tensors: on the CPU: noise, expected samples.
         facts: plain values, such as the arguments of a call.
 
     Returns:
@@ -37,7 +37,8 @@ def ask(form: Form, place: Path, tensors: Mapping[str, Tensor], facts: Mapping[s
     script = Path(__file__).with_name(f"fresh_{form}.py")
     with tempfile.TemporaryDirectory() as folder:
         asked = Path(folder) / "asked.safetensors"
-        save_file(dict(tensors), str(asked), metadata={"facts": json.dumps(facts)})
+        packed = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(packed, str(asked), metadata={"facts": json.dumps(facts)})
         command = [sys.executable, "-P", str(script), str(place), str(asked)]
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **OFFLINE}, check=False)
     if done.returncode:

@@ -7,5 +7,10 @@ class UserError(ValueError):
 
 def one_line(error: BaseException) -> str:
     """What an error says, in one line of bearable length."""
-    words = " ".join(str(error).split()) or type(error).__name__
+    return shortened(str(error)) or type(error).__name__
+
+
+def shortened(text: str) -> str:
+    """Its words in one line, cut off where there are too many."""
+    words = " ".join(text.split())
     return words if len(words) <= 300 else words[:300] + "..."

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -213,3 +214,16 @@ def test_the_program_ends_with_code_2_and_no_traceback() -> None:
     assert result.returncode == 2
     assert result.stderr.startswith("error: recipe nothing-like-it: not found")
     assert "Traceback" not in result.stderr
+
+
+def test_libraries_keep_their_warnings_to_themselves_unless_somebody_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "")  # to be put back afterwards
+    monkeypatch.delenv("TRANSFORMERS_VERBOSITY")
+    monkeypatch.setenv("DIFFUSERS_VERBOSITY", "info")
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        assert call("recipes")[0] == 0
+        warnings.warn_explicit("old", FutureWarning, "a.py", 1, module="diffusers.utils.deprecation_utils")
+        warnings.warn_explicit("new", FutureWarning, "a.py", 1, module="diffuser")
+    assert [str(warning.message) for warning in heard] == ["new"]
+    assert (os.environ["TRANSFORMERS_VERBOSITY"], os.environ["DIFFUSERS_VERBOSITY"]) == ("error", "info")

@@ -165,7 +165,7 @@ def test_prompts_that_cannot_be_judged_by(place: Path, teacher: Teacher, tmp_pat
         with pytest.raises(UserError, match=message) as caught:
             judged_teacher(recipe(place, prompts=str(file)), teacher, CPU)
         assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match="^evaluation.prompts: found .*, expected null: gaussians:ring8 is no pipeline"):
+    with pytest.raises(UserError, match="^evaluation.prompts: found .*, expected null: gaussians:ring8 reads no text"):
         judged_teacher(recipe(place, prompts=str(place / "judged.txt")), mixture_teacher("ring8"), CPU)
 
 
@@ -178,6 +178,18 @@ def test_a_clip_that_is_none(place: Path, teacher: Teacher, tmp_path: Path) -> N
         UserError, match="^evaluation.alignment: found clip:.*, expected null: gaussians:ring8 reads no"
     ):
         alignment_of(evaluation, mixture_teacher("ring8"), CPU)
+
+
+def test_the_clip_is_loaded_once_in_a_process(
+    place: Path, teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    whole = Clip.__init__
+    monkeypatch.setattr(Clip, "__init__", lambda clip, folder: whole(clip, folder) or made.append(folder))
+    evaluation = recipe(place, alignment=f"clip:{place / 'clip'}").evaluation
+    looked_for, used = (alignment_of(evaluation, teacher, CPU) for _ in range(2))
+    assert looked_for is not None and used is not None and made == [str(place / "clip")]
+    assert used.clip is looked_for.clip
 
 
 @pytest.mark.parametrize(("key", "value"), [("resize", 256), ("alignment", "clip:x")])

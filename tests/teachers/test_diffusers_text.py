@@ -48,7 +48,7 @@ def test_prompts_of_a_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
 
     asked: list[tuple[str, str]] = []
 
-    def load_dataset(name: str, split: str) -> Rows:
+    def load_dataset(name: str, subset: None, *, split: str) -> Rows:
         asked.append((name, split))
         return Rows(prompt=["a", "b"])
 
@@ -56,7 +56,7 @@ def test_prompts_of_a_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_prompts("datasets:someone/prompts") == read_prompts("datasets:someone/prompts:test") == ("a", "b")
     assert asked == [("someone/prompts", "train"), ("someone/prompts", "test")]
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(UserError, match=r"datasets is not installed.*unistep\[datasets\]"):
+    with pytest.raises(UserError, match=r"^datasets: not installed .*unistep\[datasets\]"):
         read_prompts("datasets:someone/prompts")
 
 

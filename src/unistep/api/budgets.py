@@ -161,7 +161,8 @@ class Meter:
         self.recipe, self.start, self.device, self.timed = recipe, start, device, timed
         plain = recipe.training.model_copy(update={"compile": False})
         self.made_of = ingredients(recipe.model_copy(update={"training": plain}), start, device)
-        self.shared = start.copy().cpu()  # where only the phases are asked for, all networks are this one
+        outline = start.copy()  # where only the phases are asked for, all networks are this one
+        self.shared = outline if recipe.lora else outline.cpu()  # adapters would take the teacher's weights along
         self.kept = kept
         self.costs: dict[Pattern, StepCost] = {}
         self.spent: dict[int, tuple[int, float] | None] = {}

@@ -27,6 +27,7 @@ from unistep.recipes.schema import DistillRecipe
 from unistep.recipes.sections import EvaluationConfig
 from unistep.reports import print_table, write_report, write_samples
 from unistep.teachers.checkpoint import load_generator, read_checkpoint
+from unistep.teachers.diffusers.conditioner import TextConditioner
 from unistep.teachers.teacher import Teacher
 from unistep.training.distributed import on_main, process_group, resolve_device
 
@@ -172,7 +173,7 @@ def candidates(
 def special(evaluation: EvaluationConfig, judged: Teacher, alignment: Alignment | None) -> dict[str, object]:
     """What features depend on beyond the usual: prompts of the evaluation's own, a size, who compares with prompts."""
     conditioner = judged.conditioner if evaluation.prompts is not None else None
-    prompts = None if conditioner is None else conditioner.config()["sha256"]
+    prompts = conditioner.sha256 if isinstance(conditioner, TextConditioner) else None
     found = {"prompts": prompts, "resize": evaluation.resize, "alignment": alignment and alignment.sha256}
     return {name: value for name, value in found.items() if value is not None}
 
@@ -233,7 +234,7 @@ def require_judging(recipe: DistillRecipe, teacher: Teacher, folder: Path, devic
     """
     evaluation, teacher = recipe.evaluation, judged_teacher(recipe, teacher, device)
     judge = find_judge(recipe, teacher, folder, device, say)
-    alignment_of(evaluation, teacher, device)
+    alignment_of(evaluation, teacher, torch.device("cpu"))  # where it waits while the networks learn
     compared = recipe.generator.weights == "best" and recipe.training.ema is not None
     during = evaluation.samples_during_training if recipe.training.evaluate_every or compared else None
     if judge is not None:

@@ -12,7 +12,9 @@ from unistep.evaluation.alignment import KEY, Clip, PromptAlignment
 from unistep.evaluation.resized import ResizedCodec
 from unistep.recipes.schema import DistillRecipe
 from unistep.recipes.sections import EvaluationConfig
+from unistep.teachers.diffusers.captions import Captions, TextEncoding
 from unistep.teachers.diffusers.conditioner import TextConditioner
+from unistep.teachers.diffusers.prompts import read_prompts
 from unistep.teachers.load import load_prompts
 from unistep.teachers.teacher import Teacher
 from unistep.training.distributed import on_main
@@ -39,13 +41,18 @@ def judged_teacher(recipe: DistillRecipe, teacher: Teacher, device: torch.device
 
 def own_prompts(recipe: DistillRecipe, prompts: str, teacher: Teacher, device: torch.device) -> TextConditioner:
     """The prompts of an evaluation, encoded as the teacher's were."""
-    load = recipe.teacher.load
-    if load is None or not isinstance(teacher.conditioner, TextConditioner):
+    load, own = recipe.teacher.load, teacher.conditioner
+    if isinstance(own, Captions):
+        asked = (own.encoding, prompts, device.type)
+        on_main(lambda: captions(*asked))  # one rank encodes for all
+        return captions(*asked)
+    if load is None or not isinstance(own, TextConditioner):
         raise UserError(
-            f"evaluation.prompts: found {prompts}, expected null: {teacher.source} is no pipeline that reads text"
+            f"evaluation.prompts: found {prompts}, expected null: {teacher.source} reads no text, or was not loaded by "
+            "teacher.load"
         )
     place = (load, json.dumps(recipe.teacher.options, sort_keys=True), prompts, device.type)
-    on_main(lambda: encoded(*place))  # one rank encodes for all
+    on_main(lambda: encoded(*place))
     return encoded(*place)
 
 
@@ -55,8 +62,16 @@ def encoded(load: str, options: str, prompts: str, device: str) -> TextCondition
     return load_prompts(load, json.loads(options), prompts, device)
 
 
+@lru_cache(maxsize=2)
+def captions(encoding: TextEncoding, prompts: str, device: str) -> Captions:
+    """The same for a teacher that was taught on captions, whose encoder is at hand."""
+    return Captions.encoded(encoding, read_prompts(prompts), device)
+
+
 def alignment_of(evaluation: EvaluationConfig, judged: Teacher, device: torch.device) -> PromptAlignment | None:
     """What holds samples against their prompts, None where the evaluation asks for nothing.
+
+    The model is loaded once in a process; asked for on another device, it moves there.
 
     Args:
         evaluation: names the model.
@@ -75,4 +90,10 @@ def alignment_of(evaluation: EvaluationConfig, judged: Teacher, device: torch.de
     def prompts(seeds: Tensor) -> list[str]:
         return [conditioner.names[i] for i in conditioner.labels(seeds).tolist()]
 
-    return PromptAlignment(Clip(evaluation.alignment.removeprefix(CLIP), device), prompts)
+    return PromptAlignment(loaded_clip(evaluation.alignment.removeprefix(CLIP)).to(device), prompts)
+
+
+@lru_cache(maxsize=1)
+def loaded_clip(spec: str) -> Clip:
+    """Read once: it is looked for before training, and needed by every evaluation afterwards."""
+    return Clip(spec)

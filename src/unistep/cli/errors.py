@@ -2,6 +2,7 @@
 
 import errno
 import os
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -12,6 +13,7 @@ from unistep.errors import UserError
 
 USER_MISTAKE = 2
 INTERRUPTED = 130
+CHATTY = ("diffusers", "transformers")
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -20,6 +22,7 @@ def one_line_errors(verb: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(verb)
     def run(*args: Any, **kwargs: Any) -> None:
+        quiet_libraries()
         try:
             verb(*args, **kwargs)
         except UserError as error:
@@ -37,6 +40,13 @@ def one_line_errors(verb: Callable[..., None]) -> Callable[..., None]:
             fail("No space left on device; free some space and run the same command again")
 
     return run
+
+
+def quiet_libraries() -> None:
+    """Keeps off the terminal what libraries warn of about themselves; what goes wrong is raised."""
+    for library in CHATTY:
+        os.environ.setdefault(f"{library.upper()}_VERBOSITY", "error")
+        warnings.filterwarnings("ignore", category=FutureWarning, module=rf"{library}\b")
 
 
 def fail(message: str) -> None:

@@ -7,6 +7,7 @@ from unistep.data.config import DataConfig, Kind
 from unistep.data.dataset import ImageDataset
 from unistep.data.digits import load_digits
 from unistep.data.folder import load_folder
+from unistep.data.hub import load_hub
 from unistep.data.idx import load_idx
 from unistep.data.parquet import load_parquet
 from unistep.errors import UserError
@@ -15,6 +16,7 @@ READERS: dict[Kind, Callable[[DataConfig], ImageDataset]] = {
     "folder": load_folder,
     "idx": load_idx,
     "parquet": load_parquet,
+    "datasets": load_hub,
     "cifar": load_cifar,
     "digits": load_digits,
 }

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unistep.errors import UserError, one_line
 from unistep.evaluation.base import Observed, require_samples
+from unistep.optional import without_bars
 from unistep.teachers.module import identity
 
 KEY = "evaluation.alignment"
@@ -39,13 +40,12 @@ class Clip:
 
     Args:
         folder: of the model; or OWNER/NAME on the hub.
-        device: where to look.
 
     Raises:
         UserError: if there is none, or it cannot be reached or loaded.
     """
 
-    def __init__(self, folder: str, device: torch.device | str = "cpu"):
+    def __init__(self, folder: str):
         try:
             import transformers
         except ImportError as error:
@@ -53,17 +53,23 @@ class Clip:
         images = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
         kinds: tuple[Any, ...] = (transformers.CLIPModel, transformers.AutoTokenizer, images)
         try:
-            model, self.tokenizer, self.processor = (
-                kind.from_pretrained(folder, use_safetensors=True) for kind in kinds
-            )
+            with without_bars():
+                model, self.tokenizer, self.processor = (
+                    kind.from_pretrained(folder, use_safetensors=True) for kind in kinds
+                )
         except Exception as error:  # whatever the hub's client and its transport raise
             raise UserError(
                 f"{KEY}: cannot load a CLIP model from {folder}: {one_line(error)}; expected clip:FOLDER or "
                 "clip:OWNER/NAME with model.safetensors, tokenizer and preprocessor_config.json"
             ) from error
-        self.model: Any = model.eval().requires_grad_(False).to(device)
+        self.model: Any = model.eval().requires_grad_(False)
         self.title = f"CLIP {Path(folder).name}"
         self.sha256 = identity(self.model, {"processor": self.processor.to_dict()})
+
+    def to(self, device: torch.device) -> "Clip":
+        """The same, looking there."""
+        self.model.to(device)
+        return self
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:

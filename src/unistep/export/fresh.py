@@ -1,5 +1,6 @@
 """A fresh process that opens an export with a plain library and says how far its samples are from ours."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any, Literal
 from safetensors.torch import save_file
 from torch import Tensor
 
-from unistep.errors import UserError
+from unistep.errors import UserError, shortened
 
 Form = Literal["diffusers", "onnx", "safetensors"]
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DIFFUSERS_VERBOSITY": "error"}
@@ -24,7 +25,7 @@ def ask(form: Form, place: Path, tensors: Mapping[str, Tensor], facts: Mapping[s
     Args:
         form: which script; but for the one of safetensors, none imports unistep.
         place: what was exported.
-        tensors: contiguous, on the CPU: noise, expected samples.
+        tensors: on the CPU: noise, expected samples.
         facts: plain values, such as the arguments of a call.
 
     Returns:
@@ -36,13 +37,21 @@ def ask(form: Form, place: Path, tensors: Mapping[str, Tensor], facts: Mapping[s
     script = Path(__file__).with_name(f"fresh_{form}.py")
     with tempfile.TemporaryDirectory() as folder:
         asked = Path(folder) / "asked.safetensors"
-        save_file(dict(tensors), str(asked), metadata={"facts": json.dumps(facts)})
+        packed = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(packed, str(asked), metadata={"facts": json.dumps(facts)})
         command = [sys.executable, "-P", str(script), str(place), str(asked)]
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **OFFLINE}, check=False)
     if done.returncode:
-        words = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        words = last_words(done.stderr) or f"exit code {done.returncode}"
         raise UserError(f"{form}: a fresh process cannot sample the export: {words}")
     return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def last_words(traceback: str) -> str:
+    """What was raised, in one line: all behind the last line of code, for it may take several."""
+    lines = traceback.strip().splitlines()
+    behind = 1 + max((i for i, line in enumerate(lines) if line.startswith('  File "')), default=len(lines) - 2)
+    return shortened(" ".join(itertools.dropwhile(lambda line: line.startswith("    "), lines[behind:])))
 
 
 def require_close(found: Mapping[str, Any], limit: float, form: Form) -> None:

@@ -56,5 +56,4 @@ def named(cond: Cond) -> dict[str, torch.Tensor]:
     """A condition as tensors by name; class indices are `label`."""
     if cond is None:
         return {}
-    tensors = {"label": cond} if isinstance(cond, torch.Tensor) else dict(cond)
-    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+    return {"label": cond} if isinstance(cond, torch.Tensor) else dict(cond)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from unistep.errors import UserError
@@ -55,8 +54,8 @@ def checked(values: dict[str, Any], name: str, source: str) -> DistillRecipe | S
         return require_distill(values, source)
     if values.get("data") is None:
         return Skipped(name, f"{recipe.method.name} learns from real images, and the recipe has no data")
-    place = getattr(recipe.data, "path", None)
-    if place is not None and not Path(place).exists():
+    place = getattr(recipe.data, "place", None)
+    if place is not None and not place.exists():
         return Skipped(name, f"{recipe.method.name} learns from real images, and {place} is not there")
     return recipe
 

@@ -13,6 +13,7 @@ import torch
 
 from unistep.arguments import require_choice
 from unistep.errors import UserError, one_line
+from unistep.optional import without_bars
 from unistep.teachers.diffusers.rebuild import import_diffusers, model_class
 
 DTYPES: Mapping[str, torch.dtype] = {
@@ -67,10 +68,11 @@ class PipelineFolder:
         wanted = DTYPES[require_choice(dtype, DTYPES, "teacher.options.dtype")]
         left_out = {name: None for name in self.components if name not in names}
         try:
-            return self.kind.from_pretrained(
-                str(self.path), torch_dtype={"default": wanted, "vae": torch.float32}, use_safetensors=True,
-                local_files_only=True, **left_out,
-            )  # fmt: skip
+            with without_bars():
+                return self.kind.from_pretrained(
+                    str(self.path), torch_dtype={"default": wanted, "vae": torch.float32}, use_safetensors=True,
+                    local_files_only=True, **left_out,
+                )  # fmt: skip
         except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
             raise UserError(f"{self.path}: the pipeline cannot be loaded: {one_line(error)}") from error
 
@@ -133,9 +135,10 @@ def load_component(spec: str, name: str, dtype: str = "float32") -> Any:
         raise UserError(f"{folder.path}: found no {name}, expected a pipeline with one")
     kind: Any = model_class(folder.components[name][1])
     try:
-        return kind.from_pretrained(
-            str(folder.path / name), torch_dtype=DTYPES[dtype], use_safetensors=True, local_files_only=True
-        )
+        with without_bars():
+            return kind.from_pretrained(
+                str(folder.path / name), torch_dtype=DTYPES[dtype], use_safetensors=True, local_files_only=True
+            )
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise UserError(f"{folder.path / name}: cannot be loaded: {one_line(error)}") from error
 

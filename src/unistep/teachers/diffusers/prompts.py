@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from unistep.errors import UserError
+from unistep.hub_datasets import load_rows
 from unistep.text_files import parsed, read_lines
 
 COLUMNS = ("prompt", "text", "caption")
@@ -67,16 +68,7 @@ def from_parquet(path: Path) -> list[str]:
 def from_dataset(spec: str) -> list[str]:
     """A split of a dataset of the hub, `train` where none is named."""
     name, _, split = spec.partition(":")
-    try:
-        import datasets  # type: ignore[import-not-found]
-    except ImportError as error:
-        raise UserError(
-            "prompts: datasets is not installed; install it with pip install 'unistep[datasets]'"
-        ) from error
-    try:
-        rows: Any = datasets.load_dataset(name, split=split or "train")
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"prompts: cannot read the dataset {spec}: {' '.join(str(error).split())}") from error
+    rows = load_rows(name, None, split or "train", "prompts")
     column = column_of(rows.column_names, spec)
     return [text_of({column: value}, f"{spec}: row {i}") for i, value in enumerate(rows[column], start=1)]
 

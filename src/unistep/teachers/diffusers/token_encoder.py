@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from unistep.errors import UserError, one_line
+from unistep.optional import without_bars
 from unistep.teachers.diffusers.text import Rows
 
 PACKAGE = "package:"
@@ -74,9 +75,10 @@ class TokenEncoder:
             ) from error
         try:
             self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-            model: Any = transformers.AutoModel.from_pretrained(
-                str(folder), local_files_only=True, use_safetensors=True
-            )
+            with without_bars():
+                model: Any = transformers.AutoModel.from_pretrained(
+                    str(folder), local_files_only=True, use_safetensors=True
+                )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise UserError(f"text.encoder: {folder}: cannot be loaded: {one_line(error)}") from error
         self.model, self.tokens, self.device = model.to(device).float().eval(), tokens, device

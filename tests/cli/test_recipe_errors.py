@@ -47,7 +47,10 @@ def test_a_resolved_recipe_resolves_to_itself(name: str, tmp_path: Path) -> None
         ),
         ("method.dm_from_step=5000", r"gaussians: method\.dm_from_step: found a positive step but lambda_reg is 0"),
         ("data={kind: exactly}", r"data\.kind: found 'exactly'; did you mean exact\? expected one of folder, idx"),
-        ("data={count: 3}", r"data\.kind: missing, expected one of folder, idx, parquet, cifar, digits, exact"),
+        (
+            "data={count: 3}",
+            r"data\.kind: missing, expected one of folder, idx, parquet, datasets, cifar, digits, exact",
+        ),
         ("data={kind: exact, counts: 3}", r"data\.counts: unknown key; did you mean count\? expected one of count"),
         ("data={kind: idx}", r"data\.path: found nothing, expected a file or folder"),
         ("training.optim.default.lrr=1", r"training\.optim\.default\.lrr: unknown key; did you mean lr\?"),

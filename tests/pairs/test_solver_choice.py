@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from unistep.errors import UserError
-from unistep.pairs import choice as choosing
 from unistep.pairs.choice import Choice, Probe, choose_solver, has_grid, most_spent, relative_error, suited, trials
 from unistep.process import ContinuousVPProcess, DiscreteVPProcess, EDMProcess, FlowProcess, NoiseProcess
 from unistep.samplers import build_sampler, seeded_normal
@@ -135,11 +134,11 @@ def test_a_table_is_never_walked_in_more_steps_than_it_has() -> None:
 
 
 def test_candidates_follow_from_process_and_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choosing, "find_spec", lambda _: object())
+    monkeypatch.setattr("unistep.samplers.build.find_spec", lambda _: object())
     assert [*suited(EDMProcess())] == [*NAMES, "unipc"]
     assert [*suited(FlowProcess())] == [*NAMES]
     assert [*suited(DiscreteVPProcess.linear())] == [*NAMES, "unipc", "pndm"]
-    monkeypatch.setattr(choosing, "find_spec", lambda _: None)
+    monkeypatch.setattr("unistep.samplers.build.find_spec", lambda _: None)
     assert [*suited(EDMProcess())] == [*NAMES]
 
 

@@ -26,7 +26,8 @@ class Remembering(Probe):
     def __call__(self, sampler: Sampler) -> tuple[Tensor, int]:
         """Endpoints and network evaluations per sample."""
         before, key = self.spent, str(sampler.config())
-        self.known.setdefault(key, self.known.get(key) or super().__call__(sampler))
+        if key not in self.known:
+            self.known[key] = super().__call__(sampler)
         self.spent = before + self.known[key][1] * len(self.seeds)
         return self.known[key]
 

@@ -52,7 +52,7 @@ network:
     attention_head_dim: 2
     cross_attention_dim: 16
 guidance: 2
-training: {{steps: 3, batch: 4, device: cpu, preview_every: 2}}
+training: {{steps: 3, batch: 4, device: cpu, precision: bf16, preview_every: 2}} # embeddings are float16
 evaluation: {{solver: {{name: euler, num_steps: 2}}}}
 """
 DISTILL = """
@@ -61,7 +61,7 @@ kind: distill
 teacher: {{load: {teacher}, guidance: 2, certify: false}} # three steps of training are too few to pass
 pairs: {{count: 4, solver: {{name: euler, num_steps: 2}}, tile: 4}}
 method: {{name: dmd, regression: multiscale}}
-training: {{steps: 2, batch: 4, device: cpu}}
+training: {{steps: 2, batch: 4, device: cpu, precision: bf16}}
 evaluation: {{solver: {{name: euler, num_steps: 2}}}}
 """
 

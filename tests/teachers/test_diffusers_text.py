@@ -124,6 +124,14 @@ def test_rows_do_not_depend_on_their_tile(prompts: list[str]) -> None:
         assert row["mask"].sum() == len(prompt)
 
 
+def test_rows_kept_in_float16_come_out_under_autocast() -> None:
+    table = Embeddings([{"text": torch.randn(3, 2, 4).half()}], {"text": torch.zeros(1, 2, 4).half()})
+    index = torch.tensor([2, -1])
+    with torch.autocast("cpu", torch.bfloat16):
+        rows = table.rows(index)
+    assert rows["text"].dtype == torch.float16 and torch.equal(rows["text"], table.rows(index)["text"])
+
+
 def test_an_interrupted_computation_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embeddings, "ROWS_PER_SHARD", 4)
     asked: list[str] = []

@@ -44,7 +44,8 @@ class Embeddings:
     def rows(self, index: Tensor) -> Rows:
         """Rows by index int64 [b]; -1 is "no condition"."""
         gathered = [self.row(i) for i in index.tolist()]
-        return {name: torch.stack([row[name] for row in gathered]) for name in self.null}
+        with torch.autocast("cpu", enabled=False):  # which cannot stack what is kept in float16
+            return {name: torch.stack([row[name] for row in gathered]) for name in self.null}
 
     def row(self, i: int) -> Rows:
         """One row, padded."""

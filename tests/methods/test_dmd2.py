@@ -105,6 +105,17 @@ def test_backward_simulation_is_sampling_stopped_at_each_rows_step() -> None:
     torch.testing.assert_close(generator.calls[-1][0], torch.tensor([8.0, 4.0, 1.0, 0.3])[chosen])
 
 
+def test_the_watch_sees_samples_of_all_steps() -> None:
+    method, batch = make(num_steps=3, lambda_gan=0), full_batch()
+    found = method.watched(batch, FixedRandom(2))
+    rng = FixedRandom(2)
+    z = rng.normal(ROWS, 2)
+    expected = method.generator.walk(z, batch.cond, lambda step: rng.normal(ROWS, 2))  # type: ignore[operator]
+    assert found is not None and not found.requires_grad
+    torch.testing.assert_close(found, expected)
+    assert make().watched(batch, FixedRandom(2)) is None  # one step: the phases' samples are final
+
+
 def test_only_the_encoder_and_head_hear_the_discriminator() -> None:
     method = lively(make())
     phase = method.phases(0)[1]

@@ -128,6 +128,13 @@ class Method(Protocol):
         """Loss terms of one phase; only the networks in `phase.trains` require gradients while it runs."""
         ...
 
+    def watched(self, batch: Batch, rng: Random) -> Tensor | None:
+        """Samples [batch.size, *dims] as the finished generator makes them, for the health monitor.
+
+        None: the samples that the phases made are such samples already.
+        """
+        return None
+
     def after_step(self, step: int) -> None:
         """Called once after the updates of a step (counted from 0), where carried networks follow."""
         return

@@ -18,7 +18,7 @@ from unistep.methods.config import ManySteps
 from unistep.methods.ingredients import Ingredients, guided
 from unistep.methods.judging import denoising_and_telling, fooling
 from unistep.methods.matching import compare_scores, levels, noise_uniformly, require_range
-from unistep.methods.simulation import simulated
+from unistep.methods.simulation import finished, simulated
 from unistep.networks.generator import first_level
 from unistep.types import Cond
 
@@ -97,6 +97,13 @@ class DMD2(Method):
 
     def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
         return self.generator_loss(batch, rng) if phase.name == "generator" else self.fake_score_loss(batch, rng)
+
+    def watched(self, batch: Batch, rng: Random) -> Tensor | None:
+        """Samples of all steps: those of the phases, a mixture of the steps', look sound where no single step's are."""
+        if not self.steps.later:
+            return None
+        z = rng.normal(batch.size, *self.teacher.shape)
+        return finished(self.generator, self.start, self.process, self.steps, z, batch.cond, rng)
 
     # ------------------------------------------------------------------------------------------------------- phases
 

@@ -36,7 +36,31 @@ def simulated(
     """
     if not steps.later:
         return generator(z, cond)
-    x, t, chosen = *start(z), rng.integers(len(z), 0, len(steps.later)).to(z.device)
+    chosen = rng.integers(len(z), 0, len(steps.later)).to(z.device)
+    return stopped(generator, start, process, steps, z, cond, rng, chosen)
+
+
+@torch.no_grad()
+def finished(
+    generator: nn.Module, start: Start, process: NoiseProcess, steps: Steps, z: Tensor, cond: Cond, rng: Random
+) -> Tensor:
+    """Samples of all steps, [b, *dims], as whoever asks the generator sees them; arguments as of `simulated`."""
+    last = torch.full((len(z),), len(steps.later), device=z.device)
+    return stopped(generator, start, process, steps, z, cond, rng, last)
+
+
+def stopped(
+    generator: nn.Module,
+    start: Start,
+    process: NoiseProcess,
+    steps: Steps,
+    z: Tensor,
+    cond: Cond,
+    rng: Random,
+    chosen: Tensor,
+) -> Tensor:
+    """x_0 of each row's step, int64 [b]; gradients of that step alone."""
+    x, t = start(z)
     for step, level in enumerate(steps.later, start=1):
         with torch.no_grad():
             s = torch.full_like(t, level)

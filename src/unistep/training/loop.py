@@ -11,14 +11,14 @@ from typing import Any, Literal
 
 import torch
 
-from unistep.methods.base import Batch, Method
+from unistep.methods.base import Method
 from unistep.training.batches import BatchSource
 from unistep.training.checkpoint import Checkpoints, read_record
 from unistep.training.config import TrainingConfig
 from unistep.training.distributed import any_rank, is_main, mean_over_ranks, on_main, resolve_device, world_size
 from unistep.training.ema import EMA
 from unistep.training.finite import require_finite_parameters
-from unistep.training.health import HealthMonitor, Reading, SampleStatistics, sample_statistics
+from unistep.training.health import HealthMonitor, Reading
 from unistep.training.hooks import Hooks, View
 from unistep.training.progress import ProgressDisplay
 from unistep.training.resume import binding, require_same_recipe
@@ -27,7 +27,7 @@ from unistep.training.state import TrainState
 from unistep.training.step import StepReport, train_step
 from unistep.training.timing import StepTimer
 from unistep.training.tracking import Tracker
-from unistep.types import joined
+from unistep.training.watching import statistics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +221,7 @@ class Run:
         norms = mean_over_ranks(self.state.take_peaks())
         fake_loss, teacher_loss = self.fake_losses(values)
         reading = Reading(step=self.state.step, fake_loss=fake_loss, teacher_loss=teacher_loss, grad_norms=norms)
-        samples = self.statistics(report.made)
+        samples = statistics(self.state, report.made, self.config, self.device, self.hooks.diversity)
         if samples is not None:
             known = {name: value for name, value in dataclasses.asdict(samples).items() if not math.isnan(value)}
             values |= {f"samples/{name}": value for name, value in known.items()}
@@ -229,17 +229,6 @@ class Run:
         for alarm in self.state.health.observe(reading):
             self.progress.say(f"health, step {alarm.step}: {alarm.words}")
         self.tracker.health(self.state.health.report())
-
-    def statistics(self, made: list[Batch]) -> SampleStatistics | None:
-        """Of the samples of a step, averaged over ranks; None for fewer than two."""
-        parts = [batch.samples for batch in made if batch.samples is not None]
-        if sum(map(len, parts)) < 2:
-            return None
-        found = dataclasses.asdict(sample_statistics(torch.cat(parts)))
-        if self.hooks.diversity is not None:
-            cond = joined(*(batch.cond for batch in made))
-            found["diversity"] = self.hooks.diversity(torch.cat(parts), cond)
-        return SampleStatistics(**mean_over_ranks(found))
 
     def fake_losses(self, values: Mapping[str, float]) -> tuple[float | None, float | None]:
         """What the method logs as `fake_denoise` and `teacher_denoise`, else the term `denoise` of its fake score."""

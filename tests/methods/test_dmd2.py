@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from fixed_random import FixedRandom
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from unistep.methods import DMD, DMDConfig
 from unistep.methods.dmd2 import DMD2, DMD2Config
+from unistep.methods.matching import noise_uniformly
 from unistep.methods.simulation import simulated
 from unistep.networks.generator import Generator, Steps, first_level
 from unistep.process.noising import noised
@@ -84,31 +86,40 @@ class Recorder(nn.Module):
         return self.generator(x, cond, t)
 
 
-def test_backward_simulation_is_sampling_stopped_at_each_rows_step() -> None:
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_backward_simulation_is_sampling_stopped_at_a_step(depth: int) -> None:
     process, teacher = PROCESSES[0], made_of().teacher
     steps = Steps((4.0, 1.0, 0.3))
     generator = Recorder(Generator(teacher.trainable_copy(), process, 8.0, steps))
     start = partial(first_level, process, 8.0)
-    z = torch.randn(200, 2)
-    found = simulated(generator, start, process, steps, z, None, FixedRandom(1))
-    assert [grad for _, grad in generator.calls] == [False, False, False, True]
+    z = torch.randn(20, 2)
+    found = simulated(generator, start, process, steps, z, None, FixedRandom(1), depth)
+    assert [grad for _, grad in generator.calls] == [False] * depth + [True]
 
-    rng = FixedRandom(1)
-    chosen = rng.integers(200, 0, 3)
-    x, t = start(z)
-    answers = [teacher(x, t)]
-    for level in steps.later:
-        t = torch.full((200,), level)
-        answers.append(teacher(noised(process, answers[-1], t, rng.normal(200, 2)), t))
-    assert set(chosen.tolist()) == {0, 1, 2, 3}
-    torch.testing.assert_close(found, torch.stack(answers)[chosen, torch.arange(200)])
-    torch.testing.assert_close(generator.calls[-1][0], torch.tensor([8.0, 4.0, 1.0, 0.3])[chosen])
+    rng, (x, t) = FixedRandom(1), start(z)
+    expected = teacher(x, t)
+    for level in steps.later[:depth]:
+        t = torch.full((20,), level)
+        expected = teacher(noised(process, expected, t, rng.normal(20, 2)), t)
+    torch.testing.assert_close(found, expected)
+    assert torch.equal(generator.calls[-1][0], torch.full((20,), (8.0, 4.0, 1.0, 0.3)[depth]))
+
+
+def test_the_steps_learn_in_turns_and_each_in_a_row() -> None:
+    method = make(num_steps=3, step_held_for=4, lambda_gan=0)
+    depths = [{phase.depth for phase in method.phases(step)} for step in range(16)]
+    assert depths == [{0}] * 4 + [{1}] * 4 + [{2}] * 4 + [{0}] * 4
+    phase, batch = method.phases(9)[3], full_batch()
+    rng = FixedRandom(2)
+    x = method.samples(batch, rng, 2)
+    t, x_t = noise_uniformly(method.process, x, rng)
+    expected = method.teacher.weighting(t) * (method.fake_score(x_t, t, batch.cond) - x).square().mean(1)
+    torch.testing.assert_close(method.loss(phase, batch, FixedRandom(2)).terms["denoise"], expected)
 
 
 def test_the_watch_sees_samples_of_all_steps() -> None:
     method, batch = make(num_steps=3, lambda_gan=0), full_batch()
-    found = method.watched(batch, FixedRandom(2))
-    rng = FixedRandom(2)
+    found, rng = method.watched(batch, FixedRandom(2)), FixedRandom(2)
     z = rng.normal(ROWS, 2)
     expected = method.generator.walk(z, batch.cond, lambda step: rng.normal(ROWS, 2))  # type: ignore[operator]
     assert found is not None and not found.requires_grad

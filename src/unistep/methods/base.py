@@ -20,19 +20,22 @@ class Phase:
         trains: names of the networks that receive gradients and are stepped.
         reuses_samples: the phase works on the samples that an earlier phase of this step made (Algorithm 1).
         step: the training step, for losses that change with it.
+        depth: which step of a generator of several learns, 0 = the first.
     """
 
     name: str
     trains: tuple[str, ...]
     reuses_samples: bool = False
     step: int = 0
+    depth: int = 0
 
 
-def updates_of(network: str, count: int, reuses_samples: bool = True) -> tuple[Phase, ...]:
+def updates_of(network: str, count: int, reuses_samples: bool = True, depth: int = 0) -> tuple[Phase, ...]:
     """So many updates of one network in a step: `name`, `name.1`, ...; the first on samples made before, or none."""
+    names = [f"{network}.{i}" if i else network for i in range(count)]
     return tuple(
-        Phase(name=f"{network}.{i}" if i else network, trains=(network,), reuses_samples=reuses_samples and i == 0)
-        for i in range(count)
+        Phase(name=name, trains=(network,), reuses_samples=reuses_samples and name == network, depth=depth)
+        for name in names
     )
 
 

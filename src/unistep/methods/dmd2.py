@@ -18,7 +18,7 @@ from unistep.methods.config import ManySteps
 from unistep.methods.ingredients import Ingredients, guided
 from unistep.methods.judging import denoising_and_telling, fooling
 from unistep.methods.matching import compare_scores, levels, noise_uniformly, require_range
-from unistep.methods.simulation import finished, simulated
+from unistep.methods.simulation import depth_of, simulated
 from unistep.networks.generator import first_level
 from unistep.types import Cond
 
@@ -29,11 +29,14 @@ class MatchingConfig(ManySteps):
     """Settings of DMD2 and its relatives; the defaults are the paper's for ImageNet (section 4, appendix F).
 
     `lambda_gan` weighs the GAN in the generator's loss, `lambda_telling` in the fake score's; at `lambda_gan: 0` no
-    real images are needed.
+    real images are needed. Of a generator with several steps one learns for `step_held_for` training steps in a row:
+    the fake score then knows that step's samples rather than a mixture, within which the steps could make up for each
+    other's missing modes.
     """
 
     staged = (
-        "weighting", "min_fraction", "max_fraction", "fake_score_updates_per_step", "lambda_gan", "lambda_telling"
+        "weighting", "min_fraction", "max_fraction", "fake_score_updates_per_step", "lambda_gan", "lambda_telling",
+        "step_held_for",
     )  # fmt: skip
     weighting: Weighting = "eq8"
     min_fraction: float = Field(default=0.02, ge=0, le=1)
@@ -41,6 +44,7 @@ class MatchingConfig(ManySteps):
     fake_score_updates_per_step: int = Field(default=5, ge=1)
     lambda_gan: float = Field(default=3e-3, ge=0)
     lambda_telling: float = Field(default=1e-2, ge=0)
+    step_held_for: int = Field(default=10, ge=1)
 
     @model_validator(mode="after")
     def check(self) -> "MatchingConfig":
@@ -92,24 +96,27 @@ class DMD2(Method):
 
     def phases(self, step: int) -> tuple[Phase, ...]:
         """The generator, then the fake score several times (section 4.2), first on the same samples."""
-        updates = updates_of("fake_score", self.config.fake_score_updates_per_step)
-        return Phase(name="generator", trains=("generator",)), *updates
+        depth = depth_of(self.steps, step, self.config.step_held_for)
+        updates = updates_of("fake_score", self.config.fake_score_updates_per_step, depth=depth)
+        return Phase(name="generator", trains=("generator",), depth=depth), *updates
 
     def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
-        return self.generator_loss(batch, rng) if phase.name == "generator" else self.fake_score_loss(batch, rng)
+        if phase.name == "generator":
+            return self.generator_loss(batch, rng, phase.depth)
+        return self.fake_score_loss(batch, rng, phase.depth)
 
     def watched(self, batch: Batch, rng: Random) -> Tensor | None:
-        """Samples of all steps: those of the phases, a mixture of the steps', look sound where no single step's are."""
+        """Samples of all steps: those that the phases made are of the one that learns."""
         if not self.steps.later:
             return None
-        z = rng.normal(batch.size, *self.teacher.shape)
-        return finished(self.generator, self.start, self.process, self.steps, z, batch.cond, rng)
+        with torch.no_grad():
+            return self.samples(batch, rng, len(self.steps.later))
 
     # ------------------------------------------------------------------------------------------------------- phases
 
-    def generator_loss(self, batch: Batch, rng: Random) -> LossOutput:
+    def generator_loss(self, batch: Batch, rng: Random, depth: int) -> LossOutput:
         """L_KL + lambda_gan L_GAN, of one of the generator's steps (sections 4.1, 4.3, 4.5)."""
-        x = self.samples(batch, rng)
+        x = self.samples(batch, rng, depth)
         t, x_t = noise_uniformly(self.process, x.detach(), rng, *levels(self.process, self.config))
         with torch.no_grad():
             mu_base, mu_fake = self.mu_base(x_t, t, batch.cond), self.fake_score(x_t, t, batch.cond)
@@ -121,12 +128,12 @@ class DMD2(Method):
         logs = compare_scores(self.teacher.weighting, mu_base, mu_fake, x.detach(), t)
         return LossOutput(terms=terms, weights=weights, samples=x.detach(), logs=logs)
 
-    def fake_score_loss(self, batch: Batch, rng: Random) -> LossOutput:
+    def fake_score_loss(self, batch: Batch, rng: Random, depth: int) -> LossOutput:
         """L_denoise on the generator's samples, and the discriminator's loss, in one pass of the network."""
         x = batch.samples
         if x is None:
             with torch.no_grad():
-                x = self.samples(batch, rng)
+                x = self.samples(batch, rng, depth)
         t, x_t = noise_uniformly(self.process, x, rng)
         if not self.config.needs_data:
             mu = self.fake_score(x_t, t, batch.cond)
@@ -145,10 +152,10 @@ class DMD2(Method):
 
     # ------------------------------------------------------------------------------------------------------- pieces
 
-    def samples(self, batch: Batch, rng: Random) -> Tensor:
-        """G's samples, of one of its steps where it has several."""
+    def samples(self, batch: Batch, rng: Random, depth: int) -> Tensor:
+        """G's samples, of one of its steps."""
         z = rng.normal(batch.size, *self.teacher.shape)
-        return simulated(self.generator, self.start, self.process, self.steps, z, batch.cond, rng)
+        return simulated(self.generator, self.start, self.process, self.steps, z, batch.cond, rng, depth)
 
     def gradient(self, x: Tensor, x_t: Tensor, t: Tensor, mu_base: Tensor, mu_fake: Tensor, cond: Cond) -> Tensor:
         """What distribution matching wants to subtract from x (DMD, Algorithm 2)."""

@@ -15,12 +15,18 @@ Start = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def simulated(
-    generator: nn.Module, start: Start, process: NoiseProcess, steps: Steps, z: Tensor, cond: Cond, rng: Random
+    generator: nn.Module,
+    start: Start,
+    process: NoiseProcess,
+    steps: Steps,
+    z: Tensor,
+    cond: Cond,
+    rng: Random,
+    depth: int,
 ) -> Tensor:
-    """Samples with gradients of one step, each row's step drawn uniformly among the generator's.
+    """Samples with gradients of one of the generator's steps.
 
     The steps before it are run without gradients, from pure noise, with fresh noise between them, just as in sampling.
-    (The paper draws one step for all rows, which costs less; the expectation is the same.)
 
     Args:
         generator: (z, cond) at the first level, (x_t, cond, t) at others.
@@ -30,41 +36,19 @@ def simulated(
         z: unit noise [b, *dims].
         cond: condition of each row.
         rng: randomness of the phase.
+        depth: which step, 0 = the first.
 
     Returns:
-        x_0 as the generator sees it at the drawn step, [b, *dims].
+        x_0 as the generator sees it at that step, [b, *dims].
     """
-    if not steps.later:
-        return generator(z, cond)
-    chosen = rng.integers(len(z), 0, len(steps.later)).to(z.device)
-    return stopped(generator, start, process, steps, z, cond, rng, chosen)
-
-
-@torch.no_grad()
-def finished(
-    generator: nn.Module, start: Start, process: NoiseProcess, steps: Steps, z: Tensor, cond: Cond, rng: Random
-) -> Tensor:
-    """Samples of all steps, [b, *dims], as whoever asks the generator sees them; arguments as of `simulated`."""
-    last = torch.full((len(z),), len(steps.later), device=z.device)
-    return stopped(generator, start, process, steps, z, cond, rng, last)
-
-
-def stopped(
-    generator: nn.Module,
-    start: Start,
-    process: NoiseProcess,
-    steps: Steps,
-    z: Tensor,
-    cond: Cond,
-    rng: Random,
-    chosen: Tensor,
-) -> Tensor:
-    """x_0 of each row's step, int64 [b]; gradients of that step alone."""
     x, t = start(z)
-    for step, level in enumerate(steps.later, start=1):
-        with torch.no_grad():
+    with torch.no_grad():
+        for level in steps.later[:depth]:
             s = torch.full_like(t, level)
-            below = noised(process, generator(x, cond, t), s, rng.normal(*z.shape).to(z.device))
-        on = chosen >= step
-        x, t = torch.where(on.reshape(-1, *[1] * (z.ndim - 1)), below, x), torch.where(on, s, t)
+            x, t = noised(process, generator(x, cond, t), s, rng.normal(*z.shape).to(z.device)), s
     return generator(x, cond, t)
+
+
+def depth_of(steps: Steps, step: int, held_for: int) -> int:
+    """Which of the generator's steps learns at a training step: each for `held_for` in a row, and round again."""
+    return step // held_for % steps.count

@@ -33,6 +33,7 @@ class Steps:
         seconds: of one.
         evaluations: of networks, in one.
         measured: share of the batch that such steps were run with at most; below 1 the rest is extrapolated.
+        depth: how many of its steps the generator takes before the one that learns.
     """
 
     phases: tuple[str, ...]
@@ -40,6 +41,7 @@ class Steps:
     seconds: float
     evaluations: int
     measured: float = 1.0
+    depth: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

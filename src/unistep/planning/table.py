@@ -50,7 +50,8 @@ def stages_table(plan: Plan) -> Table:
         )
         table.add_row(stage.name, *figures)
         for kind in stage.steps:
-            name = f"  {kind.count:,} x {named(kind.phases)}"
+            before = f", {kind.depth} before" if kind.depth else ""
+            name = f"  {kind.count:,} x {named(kind.phases)}{before}"
             table.add_row(name, f"{counted(kind.evaluations)} each", f"{duration(kind.seconds)} each", style="dim")
     needs = plan.needs
     totals = (counted(plan.evaluations), duration(plan.seconds), size(needs["memory"]), size(needs["disk"]))

@@ -76,7 +76,7 @@ Pattern = tuple[Any, ...]
 
 def pattern(method: Method, step: int) -> Pattern:
     """What tells steps of different cost apart: the phases, and the stage that the milestones put the step in."""
-    phases = tuple((phase.name, phase.trains, phase.reuses_samples) for phase in method.phases(step))
+    phases = tuple((phase.name, phase.trains, phase.reuses_samples, phase.depth) for phase in method.phases(step))
     stage = tuple((name, sum(m <= step for m in steps)) for name, steps in sorted(method.milestones().items()))
     return phases, stage
 

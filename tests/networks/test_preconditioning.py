@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from unistep.api.distilling import initial_time
 from unistep.errors import UserError
 from unistep.networks import MLP, EDMDenoiser, Generator, build_denoiser, resolve_precision
-from unistep.networks.precision import autocast, cpu_has_bf16
+from unistep.networks.precision import autocast, has_bf16
 from unistep.networks.preconditioning import edm_weighting
 from unistep.process import ContinuousVPProcess, DiscreteVPProcess, EDMProcess, FlowProcess, NoiseProcess
 from unistep.recipes.sections import GeneratorConfig
@@ -153,9 +153,20 @@ def test_each_label_moves_an_mlp_s_answer_its_own_way() -> None:
     assert torch.equal(network(x, c_noise, torch.eye(4, 3)), none)
 
 
-def test_bf16_is_used_only_where_it_is_native() -> None:
-    assert resolve_precision("cpu", "auto") == ("bf16" if cpu_has_bf16() else "fp32")
-    assert resolve_precision("cpu", "fp32") == "fp32"
+@pytest.mark.parametrize(
+    ("amx", "avx512", "native", "auto"),
+    [(False, False, False, "fp32"), (False, True, True, "fp32"), (True, True, True, "bf16")],
+)
+def test_bf16_is_chosen_only_where_it_pays(
+    amx: bool, avx512: bool, native: bool, auto: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
+    assert (has_bf16("cpu"), resolve_precision("cpu", "auto")) == (native, auto)
+    assert (resolve_precision("cpu", "fp32"), resolve_precision("cpu", "bf16")) == ("fp32", "bf16")
+
+
+def test_autocast_is_on_for_bf16_alone() -> None:
     with autocast("cpu", "bf16"):
         assert torch.is_autocast_enabled("cpu")
     with autocast("cpu", "fp32"):

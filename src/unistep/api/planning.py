@@ -16,7 +16,7 @@ from unistep.api.talk import Talk, with_flags
 from unistep.api.teaching_costs import TeachCosts, rehearse_teaching
 from unistep.errors import UserError
 from unistep.evaluation.throughput import device_name
-from unistep.networks import resolve_precision
+from unistep.networks import has_bf16
 from unistep.planning.memory import DeviceMemory
 from unistep.planning.result import Plan, Resource, Stage
 from unistep.planning.stand import Stand
@@ -169,7 +169,7 @@ def remeasured(recipe: Planned, teacher: Teacher | None, folder: Path, stand: St
     Raises:
         UserError: where the hardware has it not: emulated, it takes no less memory and far more time.
     """
-    if resolve_precision(stand.device) != recipe.training.precision:
+    if recipe.training.precision == "bf16" and not has_bf16(stand.device):
         raise UserError(f"training.precision: found {recipe.training.precision}, which this hardware does not have")
     return measured(recipe, teacher, folder, stand, say)
 

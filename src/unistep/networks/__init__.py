@@ -7,6 +7,7 @@ from unistep.networks.edm2_unet import EDM2UNet as EDM2UNet
 from unistep.networks.generator import Generator as Generator
 from unistep.networks.mlp import MLP as MLP
 from unistep.networks.precision import autocast as autocast
+from unistep.networks.precision import has_bf16 as has_bf16
 from unistep.networks.precision import resolve_precision as resolve_precision
 from unistep.networks.preconditioning import EDMDenoiser as EDMDenoiser
 from unistep.networks.song_unet import SongUNet as SongUNet

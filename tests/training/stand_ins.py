@@ -24,6 +24,7 @@ CONFIG = {
     "steps": 10,
     "batch": 16,
     "device": "cpu",
+    "precision": "fp32",  # equalities are asked for that bf16 does not keep
     "optim": {"default": {"lr": 1e-2, "warmup": 3, "schedule": "cosine"}, "critic": {"lr": 2e-2}},
     "ema": {"half_life": 4.0},
     "checkpoint": {"every_steps": 5, "every_minutes": None},

@@ -165,19 +165,19 @@ def settled(probe: Probe, tolerance: float) -> tuple[Tensor, Tried]:
         UserError: if none does.
     """
     steps = [n for n in REFERENCE_STEPS if has_grid(probe.teacher.process, n)]
-    coarse, reference = probe(Heun(REFERENCE_STEPS[0] // 2))[0] if steps else None, None
+    if not steps:
+        raise UserError("pairs.solver: found a process of few timesteps, too few for a reference; name a solver")
+    (coarse, _), tried = probe(Heun(steps[0] // 2)), list[Tried]()
     for num_steps in steps:
         fine, nfe = probe(Heun(num_steps))
-        assert coarse is not None
-        reference = Tried(solver=Heun(num_steps).config(), evaluations=nfe, error=relative_error(coarse, fine))
-        if reference.error <= REFERENCE_SHARE * tolerance:
-            return fine, reference
+        tried.append(Tried(solver=Heun(num_steps).config(), evaluations=nfe, error=relative_error(coarse, fine)))
+        if tried[-1].error <= REFERENCE_SHARE * tolerance:
+            return fine, tried[-1]
         coarse = fine
-    if reference is None:
-        raise UserError("pairs.solver: found a process of few timesteps, too few for a reference; name a solver")
+    finest = tried[-1]
     raise UserError(
-        f"pairs.solver.tolerance: found {tolerance:g}, expected at least {reference.error / REFERENCE_SHARE:.2g}: the "
-        f"reference, {in_words(reference)}, has not settled: its endpoints move by {reference.error:.2g} when its "
+        f"pairs.solver.tolerance: found {tolerance:g}, expected at least {finest.error / REFERENCE_SHARE:.2g}: the "
+        f"reference, {in_words(finest)}, has not settled: its endpoints move by {finest.error:.2g} when its "
         "steps are halved; raise the tolerance, or name a solver"
     )
 

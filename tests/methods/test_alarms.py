@@ -68,6 +68,18 @@ def test_distribution_matching_alone_collapses_at_low_noise_and_regression_is_th
     assert (both.modes, both.alarms) == (8, [])
 
 
+def test_steps_that_learn_by_turns_of_one_make_up_for_each_other_and_held_they_do_not(
+    good: Path, tmp_path: Path
+) -> None:
+    """What the phases made covers all modes together either way; the monitor watches samples of all steps."""
+    four = ("method={name: dmd2, num_steps: 4, lambda_gan: 0}", "training.steps=600")
+    alone = changed(good, tmp_path / "alone", *four, "method.step_held_for=1")
+    held = changed(good, tmp_path / "held", *four)
+    assert set(alone.alarms) & {"sample_drift", "diversity_collapse"}
+    assert (held.modes, held.alarms) == (8, [])
+    assert alone.energy is not None and held.energy is not None and alone.energy > 2 * held.energy
+
+
 def test_a_weight_far_too_large_explodes_the_gradient_when_its_term_is_switched_on(good: Path, tmp_path: Path) -> None:
     jump = ("method.lambda_dm=1e4", "method.fake_score_from_step=100", "method.dm_from_step=200")
     assert changed(good, tmp_path, *PAIRS, *jump).alarms == ["gradient_explosion"]

@@ -46,6 +46,13 @@ class Sizes(nn.Module):
         return torch.view_as_complex(z.reshape(*z.shape[:-1], -1, 2)).abs()
 
 
+class Squeezed(nn.Module):
+    """The first of two squeezes does nothing."""
+
+    def forward(self, z: Tensor, *conditions: Tensor) -> Tensor:
+        return (z + 1).squeeze(-1).squeeze(1)
+
+
 class Counting(nn.Module):
     """Each row is moved by the sum of its own tokens, each divided by its place and the number of tokens."""
 
@@ -76,12 +83,19 @@ def test_other_work_on_complex_numbers_is_refused() -> None:
         captured(Sizes(), [torch.randn(5, 4, 4)], [ROWS])
 
 
-def test_rows_that_count_their_tokens_are_a_loop(tmp_path: Path) -> None:
+def test_squeezes_of_more_than_one_are_left_out() -> None:
+    program = captured(Squeezed(), [torch.randn(5, 1, 4)], [ROWS])
+    assert [str(node.target) for node in program.graph.nodes].count("aten.squeeze.dim") == 1
+    assert program.module()(torch.randn(3, 1, 4)).shape == (3, 4)
+
+
+def test_rows_that_count_their_tokens_are_a_loop(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     held = Counting().eval()
     mask = (torch.arange(9) < torch.tensor([9, 1, 4, 7, 2])[:, None]).long()
     inputs = {"z": torch.randn(5, 2), "text": torch.randn(5, 9, 3), "mask": mask}
     onnx_file.write_graph(held, inputs, tmp_path / "graph.onnx")  # type: ignore[arg-type]
+    assert capfd.readouterr() == ("", "")
     session = onnxruntime.InferenceSession(tmp_path / "graph.onnx")
     assert {value.name: value.shape[0] for value in session.get_inputs()} == dict.fromkeys(inputs, "batch")
     for rows in (1, 3, 5):

@@ -26,7 +26,20 @@ def captured(module: nn.Module, inputs: Sequence[Tensor], shapes: Sequence[Mappi
     if any(is_complex(node.meta.get("val")) for node in program.graph.nodes):
         plain = InRealNumbers(program.module(check_guards=False))  # type: ignore[arg-type]
         program = torch.export.export(plain, tuple(inputs), dynamic_shapes=free, strict=False)
+    drop_idle_squeezes(program)
     return program
+
+
+def drop_idle_squeezes(program: ExportedProgram) -> None:
+    """Leaves out squeezes of dimensions larger than 1, which torch lets pass and ONNX refuses."""
+    for node in list(program.graph.nodes):
+        if node.target is torch.ops.aten.squeeze.dim:
+            source, dimension = node.args
+            size = source.meta["val"].shape[dimension]
+            if isinstance(size, int) and size > 1:
+                node.replace_all_uses_with(source)
+                program.graph.erase_node(node)
+    program.graph_module.recompile()
 
 
 def as_declared(shapes: Sequence[Any]) -> tuple[Any, ...]:

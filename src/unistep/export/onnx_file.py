@@ -101,9 +101,10 @@ def write_program(
 def silent() -> Iterator[None]:
     """The exporter talks to the terminal and warns about itself; none of it is the user's."""
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)  # what it raises says the same
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        spoken = io.StringIO()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(spoken), contextlib.redirect_stderr(spoken):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -4,16 +4,20 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from unistep.errors import UserError
+from unistep.export.capture import as_declared, captured
 from unistep.export.fresh import ask, require_close
 from unistep.export.held import Held
+from unistep.export.one_row import OneRow
+from unistep.export.row_by_row import OF_A_ROW, loop_over_rows
 from unistep.export.safetensors_file import ROWS, named, require_rebuildable
 from unistep.export.student import Student
 from unistep.samplers import seeded_normal
@@ -22,6 +26,8 @@ FILE = "generator.onnx"
 LIMIT = 1e-3
 LARGEST = 1_500_000_000  # bytes of weights within the file; protocol buffers end at 2 GiB
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
+LENGTH = 7  # of the prompt that is traced: of its branches networks take those for lengths that divide nothing
+REFUSED = "onnx: this network makes no graph: {}; export to safetensors instead"
 
 
 def write_onnx(student: Student, draft: Path, contract: dict[str, Any]) -> dict[str, Any]:
@@ -41,8 +47,11 @@ def write_onnx(student: Student, draft: Path, contract: dict[str, Any]) -> dict[
     cond = student.cond(student.labels(ROWS))
     inputs = {"z": z, **named(cond)}
     contract["inputs"] = {name: describe(tensor) for name, tensor in inputs.items()}
+    samples = student.sample(
+        z, cond
+    )  # first: networks that keep tables of positions make them when they are first called
     write_graph(Held(student, [name for name in inputs if name != "z"]).eval(), inputs, draft / FILE)
-    found = ask("onnx", draft / FILE, {**inputs, "samples": student.sample(z, cond)}, {})
+    found = ask("onnx", draft / FILE, {**inputs, "samples": samples}, {})
     require_close(found, LIMIT, "onnx")
     return {**found["differences"], "limit": LIMIT, "rows": [1, 3, ROWS], "with": f"onnxruntime {found['with']}"}
 
@@ -53,32 +62,49 @@ def describe(tensor: torch.Tensor) -> dict[str, Any]:
 
 
 def write_graph(held: Held, inputs: dict[str, torch.Tensor], file: Path) -> None:
-    """Traces and writes.
+    """Traces and writes: all rows at once, or in a loop where the shapes inside depend on the length of each prompt.
 
     Raises:
         UserError: in the exporter's words, where it cannot.
     """
-    rows = {0: torch.export.Dim("batch", min=1, max=4096)}
-    shapes = {"z": rows} | ({"conditions": (rows,) * (len(inputs) - 1)} if len(inputs) > 1 else {})
-    size = sum(p.numel() * p.element_size() for p in held.parameters())
-    try:
-        with torch.no_grad(), silent():
-            torch.onnx.export(
-                held, tuple(inputs.values()), str(file), input_names=list(inputs), output_names=["x"], dynamo=True,
-                dynamic_shapes=shapes, external_data=size > LARGEST, verbose=False,
-            )  # fmt: skip
-    except Exception as error:  # whatever the tracer and the converter raise
-        words = " ".join(str(error.__cause__ or error).split())
-        raise UserError(f"onnx: this network makes no graph: {words[:300]}; export to safetensors instead") from error
+    with torch.no_grad(), silent():
+        try:
+            return write_program(held, inputs, [{0: "batch"}] * len(inputs), file)
+        except Exception as error:  # whatever the tracer and the converter raise
+            words = " ".join(str(error.__cause__ or error).split())
+            if not {"text", "mask"} <= set(inputs):
+                raise UserError(REFUSED.format(words[:300])) from error
+        try:
+            row = {OF_A_ROW + name: tensor[:1] for name, tensor in inputs.items() if name != "mask"}
+            text = row[f"{OF_A_ROW}text"]
+            row[f"{OF_A_ROW}text"] = text.new_zeros(1, LENGTH, text.shape[-1])
+            write_program(OneRow(held), row, [{1: "length"} if name.endswith("text") else {} for name in row], file)
+            loop_over_rows(file, inputs)
+        except Exception as error:
+            raise UserError(REFUSED.format(words[:300])) from error
+
+
+def write_program(
+    module: nn.Module, inputs: dict[str, torch.Tensor], shapes: Sequence[dict[int, str]], file: Path
+) -> None:
+    """One graph, whose inputs have these names and whose output is x, with what stands before the input z."""
+    size = sum(p.numel() * p.element_size() for p in module.parameters())
+    example = tuple(inputs.values())
+    torch.onnx.export(
+        captured(module, example, shapes), example, str(file), input_names=list(inputs),
+        output_names=[next(iter(inputs)).removesuffix("z") + "x"], dynamo=True, dynamic_shapes=as_declared(shapes),
+        external_data=size > LARGEST, verbose=False,
+    )  # fmt: skip
 
 
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
     """The exporter talks to the terminal and warns about itself; none of it is the user's."""
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)  # what it raises says the same
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        spoken = io.StringIO()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(spoken), contextlib.redirect_stderr(spoken):
             warnings.simplefilter("ignore")
             yield
     finally:

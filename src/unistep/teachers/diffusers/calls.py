@@ -104,7 +104,7 @@ def qwen_image(network: nn.Module, x: Tensor, time: Tensor, cond: Named) -> Tens
         encoder_hidden_states=cond["text"],
         encoder_hidden_states_mask=cond["mask"],
         timestep=time,
-        img_shapes=[[(1, x.shape[2] // 2, x.shape[3] // 2)]] * len(x),
+        img_shapes=[[(1, x.shape[2] // 2, x.shape[3] // 2)]],  # of every row: a list has no symbolic length
         guidance=cond.get("guidance"),
         return_dict=False,
     )[0]

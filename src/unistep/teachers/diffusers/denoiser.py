@@ -116,7 +116,8 @@ class DiffusersDenoiser(nn.Module):
         if self.family.encoded and "text" not in given:
             raise UserError(f"condition: found {', '.join(given) or 'none'}, expected the embeddings of a prompt")
         rows = {name: torch.tensor(value, device=x_t.device) for name, value in self.constants.items()}
-        rows = {name: value.expand(len(x_t), *value.shape) for name, value in rows.items()}
+        # not len(x_t), which to a tracer is a fixed number
+        rows = {name: value.expand(x_t.shape[0], *value.shape) for name, value in rows.items()}
         return {
             name: value.to(self.dtype) if value.is_floating_point() else value for name, value in (rows | given).items()
         }

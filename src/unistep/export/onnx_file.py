@@ -47,9 +47,7 @@ def write_onnx(student: Student, draft: Path, contract: dict[str, Any]) -> dict[
     cond = student.cond(student.labels(ROWS))
     inputs = {"z": z, **named(cond)}
     contract["inputs"] = {name: describe(tensor) for name, tensor in inputs.items()}
-    samples = student.sample(
-        z, cond
-    )  # first: networks that keep tables of positions make them when they are first called
+    samples = student.sample(z, cond)  # before the tracing: tables of positions are made by the first call
     write_graph(Held(student, [name for name in inputs if name != "z"]).eval(), inputs, draft / FILE)
     found = ask("onnx", draft / FILE, {**inputs, "samples": samples}, {})
     require_close(found, LIMIT, "onnx")

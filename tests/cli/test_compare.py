@@ -255,6 +255,22 @@ def test_an_unknown_entry_is_named(tmp_path: Path) -> None:
         unistep.compare(recipe(tmp_path), only=["dmd3"], out=tmp_path / "out", quiet=True)
 
 
+def test_an_entry_that_is_too_dear_stands_in_nobody_elses_way(tmp_path: Path) -> None:
+    entries = {
+        "cheap": {"recipe": "{base}-knowledge"},
+        "dear": {"recipe": "{base}-knowledge", "set": {"pairs": {"count": 1000}}},
+    }
+    path, out = recipe(tmp_path, entries=entries, seeds=[0], solvers=[]), tmp_path / "out"
+    unistep.compare(path, out=out, only=["cheap"], device="cpu", quiet=True)
+    found = Comparison.load(out / "compare.json")
+    assert found.missing.keys() == {"dear"}
+    assert found.missing["dear"].startswith(
+        "budget.evaluations: found 1000, expected more for tiny-dear: its pairs take"
+    )
+    with pytest.raises(UserError, match="expected more for tiny-dear"):
+        unistep.compare(path, out=out, only=["dear"], device="cpu", quiet=True)
+
+
 def test_several_ranks_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="compare: found 2 ranks, expected one process"):

@@ -82,7 +82,8 @@ def compare(
     record_start(folder, where)
     shared = Shared(folder / "shared", where, say, quiet, teacher)
     work = Work(resolved, folder, where, say, quiet, shared)
-    entries = work.planned(recipes)
+    entries, unpaid = work.planned(recipes, chosen)
+    missing += unpaid
     for name in filter(entries.__contains__, chosen):
         for seed in resolved.seeds:
             work.run(entries[name], seed)
@@ -125,23 +126,32 @@ class Work:
 
     # --------------------------------------------------------------------------------------------------------- runs
 
-    def planned(self, recipes: dict[str, DistillRecipe]) -> dict[str, Entry]:
-        """The entries at the lengths that the budget allows.
+    def planned(self, recipes: dict[str, DistillRecipe], chosen: list[str]) -> tuple[dict[str, Entry], list[Skipped]]:
+        """The entries at the lengths that the budget allows, and those not chosen that it does not pay for.
 
         Raises:
-            UserError: for an entry that the budget does not pay for, or a teacher that nothing can judge.
+            UserError: for a chosen entry that the budget does not pay for, or a teacher that nothing can judge.
         """
         entries: dict[str, Entry] = {}
+        unpaid: list[Skipped] = []
         for name, written in recipes.items():
-            chosen, kept = self.shared.with_solver(written)
-            recipe = self.shared.with_pairs(chosen)
+            solved, kept = self.shared.with_solver(written)
+            recipe = self.shared.with_pairs(solved)
             start = self.shared.start(recipe)
             self.judging(recipe, start.teacher)
             file = self.folder / "shared" / f"{name}.json"
-            plan = plan_entry(recipe, self.recipe.budget, start, self.device, file, kept)
+            try:
+                plan = plan_entry(recipe, self.recipe.budget, start, self.device, file, kept)
+            except UserError as error:
+                if name in chosen:
+                    raise
+                unpaid.append(Skipped(name, str(error)))
+                continue
             self.say(f"{name}: {plan.steps:,} steps, {plan.evaluations:,} evaluations")
             entries[name] = Entry(name, of_length(recipe, plan.steps), plan)
-        return entries
+        if not entries:
+            raise UserError(unpaid[0].reason)
+        return entries, unpaid
 
     def place(self, name: str, seed: int) -> Path:
         """The folder of a run."""

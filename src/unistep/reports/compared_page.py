@@ -1,7 +1,7 @@
 """The page of a comparison, one file that needs nothing else: table, quality against cost, samples."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKERS = "osD^vP*X<>"
-SIDEWAYS = 1.12  # rows at the same cost stand beside each other, each so many times further right
+SIDEWAYS = 1.12  # rows at the same cost stand beside each other, at most this factor to the left and right of it
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> Path:
@@ -138,14 +138,18 @@ def draw_solvers(axes: "Axes", rows: list[ComparedRow], key: str) -> None:
 
 def draw_entries(axes: "Axes", rows: list[ComparedRow], key: str) -> None:
     """One point for each entry, its range over seeds as a bar."""
-    beside: Mapping[int, int] = {}
     for index, row in enumerate(rows):
-        values, nfe = row.figures[key], row.nfe or 1
-        place = nfe * SIDEWAYS ** beside.get(nfe, 0)
-        beside = {**beside, nfe: beside.get(nfe, 0) + 1}
+        values, place = row.figures[key], sideways(index, [other.nfe or 1 for other in rows])
         mean = statistics.fmean(values)
         reach = [[mean - min(values)], [max(values) - mean]]
         axes.errorbar(
             [place], [mean], yerr=reach, color=COLOURS[index % len(COLOURS)], marker=MARKERS[index % len(MARKERS)],
             linestyle="", capsize=2, label=row.name,
         )  # fmt: skip
+
+
+def sideways(index: int, costs: Sequence[int]) -> float:
+    """Where one of several entries is drawn, so that those of its cost hide neither each other nor what they cost."""
+    same = [i for i, cost in enumerate(costs) if cost == costs[index]]
+    share = same.index(index) / (len(same) - 1) if len(same) > 1 else 0.5
+    return costs[index] * SIDEWAYS ** (2 * share - 1)

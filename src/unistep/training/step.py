@@ -74,6 +74,11 @@ def train_step(state: TrainState, batches: BatchSource, config: TrainingConfig, 
     return report
 
 
+def part_of(micro: int, accumulate: int) -> Part:
+    """This rank's rows of a micro-batch, of so many a step."""
+    return Part(micro * world_size() + rank(), world_size() * accumulate)
+
+
 @dataclass(frozen=True)
 class PhaseRun:
     """One phase of one step and everything it needs."""
@@ -91,7 +96,7 @@ class PhaseRun:
 
     def part(self, micro: int) -> Part:
         """This rank's rows of a micro-batch."""
-        return Part(micro * world_size() + rank(), world_size() * self.config.accumulate)
+        return part_of(micro, self.config.accumulate)
 
     def batch(self, micro: int, made: list[Batch]) -> Batch:
         """A fresh micro-batch, or the one that carries the samples made earlier in this step."""

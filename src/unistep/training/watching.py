@@ -8,11 +8,12 @@ from torch import Tensor
 from unistep.methods.base import Batch
 from unistep.networks.precision import autocast
 from unistep.training.config import TrainingConfig
-from unistep.training.distributed import mean_over_ranks, rank, world_size
+from unistep.training.distributed import mean_over_ranks
 from unistep.training.health import SampleStatistics, sample_statistics
 from unistep.training.hooks import Diversity
-from unistep.training.random import Part, StepRandom
+from unistep.training.random import StepRandom
 from unistep.training.state import TrainState
+from unistep.training.step import part_of
 from unistep.types import joined
 
 
@@ -41,8 +42,7 @@ def statistics(
 def seen(state: TrainState, batch: Batch, micro: int, config: TrainingConfig, device: torch.device) -> Tensor:
     """The samples of a micro-batch, or what the method answers to its conditions where those are no final ones."""
     assert batch.samples is not None
-    part = Part(micro * world_size() + rank(), world_size() * config.accumulate)
-    rng = StepRandom(config.seed, state.step, "watch", part, device)
+    rng = StepRandom(config.seed, state.step, "watch", part_of(micro, config.accumulate), device)
     with autocast(device, config.precision):
         x = state.method.watched(batch, rng)
     return batch.samples if x is None else x

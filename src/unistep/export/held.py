@@ -43,8 +43,6 @@ class Held(nn.Module):
         self.on_x, self.on_raw, self.c_in, self.clock = map(float, numbers)
 
     def forward(self, z: Tensor, *conditions: Tensor) -> Tensor:
-        for condition in conditions:  # else each has a number of rows of its own to the tracer
-            torch._check(condition.shape[0] == z.shape[0])
         given = dict(zip(self.names, conditions, strict=True))
         x, clock = self.scale * z, torch.full((z.shape[0],), self.clock, device=z.device)
         return self.on_x * x + self.on_raw * self.raw(self.c_in * x, clock, given.get("label", given or None))

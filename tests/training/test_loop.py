@@ -51,6 +51,14 @@ def test_each_phase_moves_only_its_networks() -> None:
     assert report.scalars().keys() >= {"loss/fit", "loss/critic", "grad_norm/generator", "lr/critic", "level"}
     assert all(p.grad is None for net in state.method.networks.values() for p in net.parameters())
 
+    class OnlyTheFirst(TwoPhases):
+        def phases(self, step: int) -> tuple[Phase, ...]:
+            return super().phases(step)[:1]
+
+    state.method = OnlyTheFirst(*state.method.networks.values())
+    report = train_step(state, streams(settings), settings, torch.device("cpu"))
+    assert set(report.lrs) == {"generator"}  # a network that rests has no rate
+
 
 class Breaking(TwoPhases):
     """Goes wrong at the fourth generator phase, in the way asked for."""

@@ -115,7 +115,10 @@ def note(comparison: Comparison) -> str:
     several = any(len(runs) > 1 for runs in seeds)
     behind = [f"{PLUS_MINUS} is the standard deviation over seeds"] if several else []
     parts = [comparison.budget, *behind, *comparison.notes]
-    return "; ".join([*parts, *(f"{name}: {reason}" for name, reason in comparison.missing.items())])
+    without: dict[str, list[str]] = {}
+    for name, reason in comparison.missing.items():
+        without.setdefault(reason, []).append(name)
+    return "; ".join([*parts, *(f"{', '.join(names)}: {reason}" for reason, names in without.items())])
 
 
 def print_comparison(comparison: Comparison, console: Console | None = None) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.evaluation.comparison import ComparedRow, Comparison
+from unistep.reports.columns import significant
 from unistep.reports.compared import cells
 from unistep.reports.figures import COLOURS, GREY, INK, inline_svg, logarithmic, plain_number, render, style
 from unistep.reports.html import flattened, picture, rendered
@@ -69,10 +70,10 @@ def verdict(comparison: Comparison) -> str:
     ranked = sorted(means, key=lambda entry: means[entry])
     if not ranked:
         return "No entry has been judged yet."
-    words = f"At {comparison.budget}, {ranked[0]} has the smallest {name}, {plain_number(round(means[ranked[0]], 6))}"
+    words = f"At {comparison.budget}, {ranked[0]} has the smallest {name}, {significant(means[ranked[0]])}"
     if len(ranked) == 1:
         return f"{words}; it is the only entry."
-    return f"{words}; {ranked[1]} follows with {plain_number(round(means[ranked[1]], 6))}."
+    return f"{words}; {ranked[1]} follows with {significant(means[ranked[1]])}."
 
 
 def entries(comparison: Comparison) -> list[ComparedRow]:

@@ -60,7 +60,12 @@ class NetworkOptimizer:
     adam: AdamW
     config: OptimConfig
 
-    def set_step(self, step: int, steps: int, milestones: Sequence[int]) -> float:
+    @property
+    def lr(self) -> float:
+        """The learning rate as it is set."""
+        return self.adam.param_groups[0]["lr"]
+
+    def set_step(self, step: int, steps: int, milestones: Sequence[int]) -> None:
         """Sets the learning rate of a step, and at a milestone forgets the moments if the settings ask for it."""
         lr = learning_rate(self.config, step, steps, milestones)
         for group in self.adam.param_groups:
@@ -68,7 +73,6 @@ class NetworkOptimizer:
         if self.config.reset_at_milestones and step > 0 and step in milestones:
             for value in self.state().values():
                 value.zero_()
-        return lr
 
     def state(self) -> dict[str, Tensor]:
         """Adam's tensors by `parameter.key`; they are the optimiser's own, so writing into them restores it."""

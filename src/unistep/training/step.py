@@ -26,7 +26,7 @@ class StepReport:
         terms: loss term -> its means, one per micro-batch and phase in which it occurred.
         logs: the method's scalars, likewise.
         norms: network -> gradient norm before clipping, of its last update.
-        lrs: network -> learning rate.
+        lrs: network -> learning rate, of those that learnt in the step.
         made: the batches that carry the generator's samples of the step, one per micro-batch.
     """
 
@@ -64,9 +64,10 @@ def train_step(state: TrainState, batches: BatchSource, config: TrainingConfig, 
     """
     report, milestones = StepReport(), state.method.milestones()
     for name, optimizer in state.optimizers.items():
-        report.lrs[name] = optimizer.set_step(state.step, config.steps, milestones.get(name, ()))
+        optimizer.set_step(state.step, config.steps, milestones.get(name, ()))
     for phase in state.method.phases(state.step):
         report.made = run_phase(PhaseRun(state, batches, config, device, phase), report)
+        report.lrs |= {name: state.optimizers[name].lr for name in phase.trains}
     if state.ema is not None:
         state.ema.update(state.step)
     state.method.after_step(state.step)

@@ -43,6 +43,15 @@ def test_lpips_is_given_three_channels_of_224_in_0_to_1(channels: int, monkeypat
     assert float(gradient[1].sum()) == pytest.approx(0.5, rel=1e-5)
 
 
+def test_what_is_too_bright_is_seen_at_the_edge_and_can_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "piq", SimpleNamespace(LPIPS=Metric))
+    x = torch.full((1, 3, 8, 8), 1.5, requires_grad=True)
+    found = build_regression("lpips")(x, torch.zeros(1, 3, 8, 8))
+    assert found.item() == pytest.approx(0.5)  # as at 1
+    (gradient,) = torch.autograd.grad(found, x)
+    assert float(gradient.sum()) == pytest.approx(0.5, rel=1e-5)
+
+
 def test_colours_keep_their_channel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "piq", SimpleNamespace(LPIPS=Metric))
     distance = build_regression("lpips")

@@ -27,6 +27,8 @@ def test_l2_and_pseudo_huber_values() -> None:
     x, y = torch.zeros(1, 4), torch.full((1, 4), 2.0)
     assert l2(x, y).item() == pytest.approx(4.0)
     assert pseudo_huber(x, y, c=1.0).item() == pytest.approx(5**0.5 - 1)
+    one = torch.tensor([[4.0, 0.0, 0.0, 0.0]])  # the mean square is that of 2 everywhere
+    assert pseudo_huber(x, one, c=1.0).item() == pytest.approx(5**0.5 - 1)
 
 
 def test_multiscale_weighs_large_structure() -> None:

@@ -9,6 +9,7 @@ from fixed_random import FixedRandom
 from small import PROCESSES, full_batch, made_of, names
 from torch import Tensor, nn
 
+from unistep.losses.regression import l2
 from unistep.methods import Batch
 from unistep.methods.consistency import (
     Consistency,
@@ -16,6 +17,7 @@ from unistep.methods.consistency import (
     ConsistencyTrainingConfig,
     neighbours,
 )
+from unistep.process import EDMProcess
 from unistep.process.base import NoiseProcess
 from unistep.process.noising import data_time
 from unistep.teachers.analytic import GaussianMixture
@@ -85,6 +87,15 @@ def test_neighbours_are_next_to_each_other_from_the_terminal_time_to_data(proces
     assert all(float(s[t == a].unique()) == b for a, b in zip(grid[:-1], grid[1:], strict=True))
 
 
+def test_the_default_grid_is_the_papers_eighteen_levels_and_data() -> None:
+    process, config = EDMProcess(), ConsistencyDistillationConfig(name="consistency_distillation")
+    t, s = neighbours(process, config.levels, torch.zeros(2000, 2), FixedRandom())
+    rho, low, high = 7, 0.002, 80.0
+    karras = [(low ** (1 / rho) + i / 17 * (high ** (1 / rho) - low ** (1 / rho))) ** rho for i in range(18)]
+    torch.testing.assert_close(t.unique(), torch.tensor(karras))
+    torch.testing.assert_close(s.unique(), torch.tensor([0.0, *karras[:-1]]))
+
+
 def test_gradients_stop_at_the_goal() -> None:
     method = distillation()
     (phase,) = method.phases(0)
@@ -113,6 +124,20 @@ def test_the_papers_schedule_of_levels_and_averages() -> None:
     assert training(target_decay=0).decay_at(50, 100) == 0
 
 
+def test_the_average_of_a_training_follows_as_its_schedule_says() -> None:
+    config = training(last_levels=9)
+    method = config.build(made_of())
+    for step in (0, 20, 39):
+        before = [p.clone() for p in method.target.parameters()]
+        with torch.no_grad():
+            for p in method.generator.parameters():
+                p.add_(1)
+        method.after_step(step)
+        mu = config.decay_at(step, 40)
+        for p, old, new in zip(method.target.parameters(), before, method.generator.parameters(), strict=True):
+            torch.testing.assert_close(p, mu * old + (1 - mu) * new)
+
+
 def test_ects_ratio_starts_near_a_half_and_closes_in() -> None:
     config, t = training(schedule="ect"), torch.tensor([0.01, 1.0, 80.0])
     first = config.nearer(t, 0, 800)
@@ -130,6 +155,12 @@ def test_ects_weight_is_one_over_the_gap() -> None:
     torch.testing.assert_close(points.weight, 1 / (points.t - points.s))
     assert bool((points.t >= 0.02 - 1e-6).all() and (points.t <= 10).all())
     assert not method.carried
+    batch, rng = Batch(size=50, real=torch.randn(50, 2)), FixedRandom(4)
+    assert batch.real is not None
+    points = method.schedule.points(batch.real, None, FixedRandom(4), 20)
+    expected = points.weight * l2(method.generator(points.x_t, None, points.t), method.goal(points, None))
+    found = method.loss(method.phases(20)[0], batch, rng).terms["consistency"]
+    torch.testing.assert_close(found, expected)
 
 
 def test_the_target_is_the_average_of_the_network() -> None:
@@ -142,4 +173,8 @@ def test_the_target_is_the_average_of_the_network() -> None:
     for name, p in method.target.named_parameters():
         torch.testing.assert_close(p, before[name] + 0.25)
     assert method.carried == {"target": method.target}
+    points = method.schedule.points(torch.randn(50, 2), None, FixedRandom(), 0)
+    noisy = points.s > 0
+    expected = method.target(points.x_s, None, points.s)
+    torch.testing.assert_close(method.goal(points, None)[noisy], expected[noisy])  # not the network's
     assert not distillation().carried

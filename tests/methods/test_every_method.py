@@ -126,6 +126,12 @@ def test_guidance_without_conditions_is_refused(values: dict[str, Any]) -> None:
         ({"name": "f_distill", "lambda_gan": 0}, "lambda_gan: found 0"),
         ({"name": "sid", "max_fraction": 0}, "min_fraction: found 0.0"),
         ({"name": "consistency_training", "first_levels": 9, "last_levels": 3}, "last_levels: found 3"),
+        (
+            {"name": "consistency_training", "schedule": "ect", "last_levels": 9},
+            "last_levels: found 9, expected nothing",
+        ),
+        ({"name": "consistency_training", "q": 3.0}, "q: found 3.0, expected nothing: schedule is song"),
+        ({"name": "sid", "fake_levels": "uniform", "P_std": 2.0}, "P_std: found 2.0, expected nothing: fake_levels is"),
         ({"name": "progressive", "start_steps": 12}, "start_steps: found 12, expected final_steps 1 times"),
         ({"name": "progressive", "start_steps": 2, "final_steps": 4}, "start_steps: found 2"),
         ({"name": "progressive", "start_steps": 4, "long_rounds": 3}, "long_rounds: found 3, expected at most 2"),
@@ -149,6 +155,48 @@ def test_settings_that_contradict_each_other(values: dict[str, Any], words: str)
 def test_trainings_too_short_for_the_stages(values: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         settings(values).check_length(4)
+
+
+class Guided(torch.nn.Module):
+    """mu(x, t, none) + w (mu(x, t, cond) - mu(x, t, none)), by hand."""
+
+    def __init__(self, teacher: Any, scale: float):
+        super().__init__()
+        self.teacher, self.scale = teacher, scale
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+        none = self.teacher(x, t, torch.full_like(cond, -1))
+        return none + self.scale * (self.teacher(x, t, cond) - none)
+
+
+@pytest.mark.parametrize("name", ["dmd", "dmd2", "f_distill", "sid", "sida", "consistency distillation", "progressive"])
+def test_guidance_is_the_teachers_alone(name: str) -> None:
+    """Losses are those of a teacher that is guided by hand; fake score, generator and targets are not guided."""
+
+    def losses(scale: float, by_hand: bool) -> dict[str, torch.Tensor]:
+        ingredients = made_of(classes=3, guidance=1.0 if by_hand else scale)
+        method: Any = settings(SETTINGS[name]).build(ingredients)
+        for network in method.networks.values():
+            for p in network.parameters():
+                p.data.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+        if by_hand:
+            owner = getattr(method, "schedule", method)
+            owner.mu_base = Guided(ingredients.teacher.denoiser, scale)
+        found = {}
+        for step in (0, 39):  # the first and, of methods in rounds, the last
+            made = full_batch(3)
+            for index, phase in enumerate(method.phases(step)):
+                output = method.loss(phase, made, FixedRandom(index))
+                made = replace(made, samples=output.samples if output.samples is not None else made.samples)
+                found |= {f"{step} {phase.name} {key}": term.detach() for key, term in output.terms.items()}
+        return found
+
+    guided, by_hand, plain = losses(2.5, by_hand=False), losses(2.5, by_hand=True), losses(1.0, by_hand=False)
+    for key, term in guided.items():
+        torch.testing.assert_close(term, by_hand[key], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(guided[next(iter(guided))], plain[next(iter(plain))])
+    if name == "progressive":  # later rounds learn from a student that has learnt the guidance
+        assert torch.equal(guided["39 halving halving"], plain["39 halving halving"])
 
 
 def test_a_start_below_the_second_step() -> None:

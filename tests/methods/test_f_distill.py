@@ -36,6 +36,29 @@ def test_h_is_r_squared_times_the_curvature_of_f(divergence: str) -> None:
     torch.testing.assert_close(found, expected / expected.mean(), rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("divergence", F)
+def test_the_weighted_scores_are_the_gradient_of_the_divergence(divergence: str) -> None:
+    """Of D_f(p | q) = E_q f(p / q) with p = N(0, 1) and q = N(theta, 0.9^2), by quadrature."""
+    x = torch.linspace(-4, 4.5, 8001, dtype=torch.float64)  # r stays within the clip where there is any mass
+    theta = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+
+    def log_normal(x: Tensor, mean: Tensor | float, std: float) -> Tensor:
+        return -0.5 * ((x - mean) / std).square() - torch.log(torch.tensor(std * (2 * torch.pi) ** 0.5))
+
+    log_p, log_q = log_normal(x, 0.0, 1.0), log_normal(x, theta, 0.9)
+    divergence_of = torch.trapezoid(log_q.exp() * F[divergence]((log_p - log_q).exp()), x)
+    (expected,) = torch.autograd.grad(divergence_of, theta)
+    with torch.no_grad():
+        inside = ((log_p - log_q).exp() > 0.1) & ((log_p - log_q).exp() < 20)
+        x, log_p, log_q = x[inside], log_p[inside], log_q[inside]
+        weight = divergence_weight(log_p - log_q, divergence).double()  # type: ignore[arg-type]
+        r = (log_p - log_q).exp()
+    weight = weight * (r.square() * curvature(F[divergence], r)).mean()  # without its normalisation
+    s_fake, s_real = -(x - 0.3) / 0.9**2, -x
+    found = torch.trapezoid(log_q.exp() * weight * (s_fake - s_real), x)
+    torch.testing.assert_close(found, expected, rtol=2e-2, atol=0)
+
+
 def test_weights_are_clipped_and_have_mean_one() -> None:
     found = divergence_weight(torch.tensor([-100.0, 0.0, 100.0]), "kl")
     torch.testing.assert_close(found, torch.tensor([0.1, 1.0, 20.0]) / torch.tensor([0.1, 1.0, 20.0]).mean())

@@ -57,6 +57,16 @@ def crookedness(flow: nn.Module, z: Tensor, x: Tensor) -> float:
     return float(method.loss(phase, Batch(size=len(z), pair_z=z, pair_x=x), FixedRandom(3)).total())
 
 
+def test_the_reflow_loss_is_the_distance_of_velocities() -> None:
+    grid = (torch.arange(1000) + 0.5)[:, None] / 1000
+    x_over_z = (1 - grid) * SPREAD + grid  # x_t of a pair (z, SPREAD z), for z = 1
+    gain = (1 - grid) * SPREAD**2 / (((1 - grid) * SPREAD).square() + grid**2)
+    velocity = (x_over_z - gain * x_over_z) / grid  # (x_t - mu) / t
+    expected = float(((1 - SPREAD) - velocity).square().mean())
+    z = torch.randn(40_000, 2, generator=torch.Generator().manual_seed(5))
+    assert crookedness(Independent(), z, SPREAD * z) == pytest.approx(expected, rel=0.05)
+
+
 def test_in_closed_form_reflow_makes_paths_straight_and_they_stay_so() -> None:
     process, z = FlowProcess(), torch.randn(2000, 2)
 

@@ -24,11 +24,15 @@ class LPIPS(nn.Module):
         return self.metric(*(self.prepare(image) for image in (x, y))).flatten()
 
     def prepare(self, x: Tensor) -> Tensor:
-        """[-1, 1] to three channels in [0, 1], at 224 x 224 or as large as they are."""
+        """[-1, 1] to three channels in [0, 1], at 224 x 224 or as large as they are.
+
+        What lies outside is seen at the edge, and its gradient passes: a pixel too bright could else not come back.
+        """
         x = x.float().expand(-1, 3, -1, -1)
         if min(x.shape[-2:]) < SIZE:
             x = F.interpolate(x, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
-        return ((x + 1) / 2).clamp(0, 1)
+        x = (x + 1) / 2
+        return x + (x.clamp(0, 1) - x).detach()
 
 
 class VGGMetric(nn.Module):

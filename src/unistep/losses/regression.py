@@ -30,7 +30,8 @@ def l2(x: Tensor, y: Tensor) -> Tensor:
 def pseudo_huber(x: Tensor, y: Tensor, c: float = 0.00054) -> Tensor:
     """(sqrt(|x - y|^2 + (c sqrt(n))^2) - c sqrt(n)) / sqrt(n) over the n coordinates, [b] (arXiv:2310.14189).
 
-    The default c is the factor that paper recommends. Per coordinate it is nearly L1: a few wrong pixels cost little.
+    The default c is the factor that paper recommends. It is nearly the root mean square of a sample: samples far off
+    pull no harder than others, and within a sample pixels weigh as in L2.
     """
     difference = (x - y).float().flatten(1)
     n = difference.shape[1]

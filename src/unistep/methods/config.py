@@ -1,6 +1,7 @@
 """What the settings of every method share: what it needs, what it is compared by, and how it is built."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -117,6 +118,18 @@ def clean_images(batch: Batch) -> tuple[Tensor, Cond]:
     return batch.pair_x, batch.pair_cond
 
 
+def refuse_unused(config: MethodConfig, names: Iterable[str], because: str) -> None:
+    """Refuses settings that another one makes idle; their defaults pass, which a run's own recipe spells out.
+
+    Raises:
+        ValueError: naming the first that has another value.
+    """
+    for name in names:
+        found = getattr(config, name)
+        if found != type(config).model_fields[name].default:
+            raise ValueError(f"{name}: found {found}, expected nothing: {because}")
+
+
 def require_edm(process: NoiseProcess, found: str, remedy: str) -> None:
     """Refuses what is defined in terms of sigma for a process whose time is something else.
 
@@ -132,7 +145,7 @@ class ManySteps(MethodConfig):
     """Settings of a method whose generator may be asked several times, with fresh noise in between.
 
     `places` are those of the levels after the first on the training grid, 0..1 and decreasing; None = equally spaced
-    (0.75, 0.5, 0.25 for four steps: DMD2's timesteps 999, 749, 499, 249).
+    (0.75, 0.5, 0.25 for four steps; of 1,000 timesteps 999, 749, 500, 250, beside DMD2's 999, 749, 499, 249).
     """
 
     num_steps: int = Field(default=1, ge=1)

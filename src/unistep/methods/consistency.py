@@ -3,7 +3,8 @@
 One network f maps every x_t of a trajectory to its data, f(x_t, t) = f(x_s, s). At data itself f is the identity, the
 boundary condition: EDM's preconditioning has c_skip = 1 and c_out = 0 there (for every process with alpha = 1 at data),
 and the loss takes x_s itself where s is data, whatever the network. (The paper's boundary is at a small epsilon instead
-of 0; ECT, arXiv:2406.14548, has it at 0 too.)
+of 0; ECT, arXiv:2406.14548, has it at 0 too.) So a grid of N levels ends with 0 where the paper's ends with
+epsilon: on EDM's process, whose lowest noisy level is that epsilon, the paper's grid is `levels: N + 1` here.
 """
 
 import math
@@ -15,7 +16,14 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from unistep.methods.base import Batch, LossOutput, Method, Phase, Random
-from unistep.methods.config import ComparesImages, LearnsFromImages, ManySteps, clean_images, require_edm
+from unistep.methods.config import (
+    ComparesImages,
+    LearnsFromImages,
+    ManySteps,
+    clean_images,
+    refuse_unused,
+    require_edm,
+)
 from unistep.methods.following import follow
 from unistep.methods.ingredients import Ingredients
 from unistep.process.base import NoiseProcess
@@ -27,25 +35,32 @@ from unistep.types import Cond
 
 
 class ConsistencyDistillationConfig(ComparesImages, LearnsFromImages, ManySteps):
-    """Settings of consistency distillation; the defaults are the paper's for CIFAR-10 (Table 3).
+    """Settings of consistency distillation; the defaults are the paper's for CIFAR-10 (Table 3), its N = 18.
 
-    `levels` is N, data included. `target_decay` is mu, the decay of the average that targets are made with; at 0
+    `levels` counts data as one. `target_decay` is mu, the decay of the average that targets are made with; at 0
     they are made with the network itself. With `num_steps` more than 1 the generator samples as in Algorithm 1.
     """
 
     name: Literal["consistency_distillation"]
     from_terminal = True
-    levels: int = Field(default=18, ge=2)
+    levels: int = Field(default=19, ge=2)
     target_decay: float = Field(default=0.0, ge=0, lt=1)
 
     def build(self, made_of: Ingredients) -> "Consistency":
         return Consistency(made_of, self, Distillation(made_of, self))
 
 
+OF_SCHEDULE = {
+    "song": ("first_levels", "last_levels", "target_decay"),
+    "ect": ("q", "k", "b", "stages", "P_mean", "P_std"),
+}
+
+
 class ConsistencyTrainingConfig(ComparesImages, ManySteps):
     """Settings of consistency training, on real images alone; the defaults are the paper's for CIFAR-10.
 
-    `schedule: song`: N grows from `first_levels` (s_0) to `last_levels` (s_1), mu with it from `target_decay` (mu_0).
+    `schedule: song`: N, data included, grows from `first_levels` (s_0) to `last_levels` (s_1), mu with it from
+    `target_decay` (mu_0).
     `schedule: ect`: from a teacher's weights; r = t (1 - n(t) / q^a) with n(t) = 1 + k sigmoid(-b t) and a growing by
     one in each of `stages` equal parts, ln t ~ N(P_mean, P_std^2), weight 1 / (t - r), no average.
     """
@@ -69,7 +84,8 @@ class ConsistencyTrainingConfig(ComparesImages, ManySteps):
 
     @model_validator(mode="after")
     def check(self) -> "ConsistencyTrainingConfig":
-        """The grid does not become coarser."""
+        """The grid does not become coarser, and nothing is set that belongs to the other schedule."""
+        refuse_unused(self, OF_SCHEDULE["ect" if self.schedule == "song" else "song"], f"schedule is {self.schedule}")
         if self.last_levels < self.first_levels:
             raise ValueError(
                 f"last_levels: found {self.last_levels}, expected at least first_levels, {self.first_levels}"

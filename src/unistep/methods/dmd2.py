@@ -26,7 +26,8 @@ from unistep.types import Cond
 
 
 class MatchingConfig(ManySteps):
-    """Settings of DMD2 and its relatives; the defaults are the paper's for ImageNet (section 4, appendix F).
+    """Settings of DMD2 and its relatives; the defaults are the paper's for ImageNet (section 4, appendix F) but for
+    `lambda_telling`, which is its authors' script's, and `step_held_for`, which is ours.
 
     `lambda_gan` weighs the GAN in the generator's loss, `lambda_telling` in the fake score's; at `lambda_gan: 0` no
     real images are needed. Of a generator with several steps one learns for `step_held_for` training steps in a row:

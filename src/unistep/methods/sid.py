@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from unistep.losses.denoising import denoising_loss
 from unistep.losses.score_identity import score_identity_loss
 from unistep.methods.base import Batch, LossOutput, Method, Phase, Random, updates_of
-from unistep.methods.config import MethodConfig, require_edm
+from unistep.methods.config import MethodConfig, refuse_unused, require_edm
 from unistep.methods.ingredients import Ingredients
 from unistep.methods.matching import compare_scores, levels, noise_uniformly, require_range
 from unistep.process.noising import noised
@@ -36,8 +36,10 @@ class SiDConfig(MethodConfig):
 
     @model_validator(mode="after")
     def check(self) -> "SiDConfig":
-        """A range that is none is refused."""
+        """A range that is none is refused, and so is a distribution of levels that are not drawn from it."""
         require_range(self)
+        if self.fake_levels == "uniform":
+            refuse_unused(self, ("P_mean", "P_std"), "fake_levels is uniform")
         return self
 
     def build(self, made_of: Ingredients) -> "SiD":

@@ -18,8 +18,9 @@ from unistep.types import Cond
 class SiDAConfig(SiDConfig):
     """Settings of SiDA: those of SiD at alpha 1, and the weights of the GAN.
 
-    `lambda_gan` weighs the GAN in the generator's loss (the paper's 0.01), `lambda_telling` in the fake score's
-    (DMD2's).
+    `lambda_gan` weighs the GAN in the generator's loss, `lambda_telling` in the fake score's (DMD2's). The first is the
+    paper's 0.01, but not the paper's balance: SiD's term is a mean over dimensions here and a sum with a scale of 100
+    there, so that the GAN weighs more.
     """
 
     name: Literal["sida"]  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,17 +11,20 @@ import yaml
 
 import unistep
 from unistep.api import comparing
-from unistep.api.budgets import Meter, longest, of_length, stand_ins
+from unistep.api.budgets import Meter, longest, of_length, plan_entry, stand_ins
 from unistep.api.pairing import pairs_of_run
-from unistep.api.solver_rows import steps_for
+from unistep.api.solver_rows import solver_rows, steps_for, unavailable
 from unistep.api.talk import Talk
 from unistep.api.teachers import Starting, starting_point
 from unistep.errors import UserError
+from unistep.evaluation import Evaluation
 from unistep.evaluation.comparison import Comparison
+from unistep.process import DiscreteVPProcess, FlowProcess
 from unistep.recipes import load_recipe
 from unistep.recipes.comparison import Budget, CompareRecipe, SolverRows
 from unistep.recipes.entries import Skipped, entry_recipe
 from unistep.recipes.schema import DistillRecipe
+from unistep.training.finite import NonFiniteError
 from unistep.training.health import HealthMonitor
 from unistep.training.metering import counted
 from unistep.training.state import TrainState
@@ -147,6 +151,88 @@ def test_a_second_call_trains_and_judges_nothing(finished: tuple[Path, Path], mo
     assert (snapshot(out), (out / "compare.json").read_text()) == (before, result)
 
 
+@pytest.fixture
+def small(tmp_path: Path) -> tuple[Path, Path]:
+    """A comparison of one entry and one seed, run."""
+    path = recipe(tmp_path, entries={"knowledge": {"recipe": "{base}-knowledge"}}, seeds=[0], solvers=[])
+    unistep.compare(path, out=tmp_path / "out", device="cpu", quiet=True)
+    return path, tmp_path / "out"
+
+
+def test_a_run_that_was_judged_otherwise_is_judged_again(small: tuple[Path, Path]) -> None:
+    path, out = small
+    run, before = out / "knowledge" / "seed-0", (out / "compare.json").read_text()
+    made = (run / "generator" / "model.safetensors").read_bytes()
+    unistep.evaluate(run, overrides=["evaluation.samples=100"], device="cpu", quiet=True)
+    unistep.compare(path, out=out, device="cpu", quiet=True)
+    found, expected = Comparison.load(out / "compare.json"), json.loads(before)
+    assert found.rows[-1].figures == expected["rows"][-1]["figures"]
+    assert {row.num_samples for row in Evaluation.load(run / "evaluation.json").rows} == {128}
+    assert (run / "generator" / "model.safetensors").read_bytes() == made
+
+
+def test_what_is_refused_is_not_lost(small: tuple[Path, Path]) -> None:
+    path, out = small
+    before = snapshot(out)
+    pairs = set((out / "shared").glob("pairs-*"))
+    with pytest.raises(UserError, match=r"^knowledge, seed 0: pairs\.solver\.num_steps: found 3, expected 2"):
+        unistep.compare(path, out=out, overrides=["set.pairs.solver.num_steps=3"], device="cpu", quiet=True)
+    assert snapshot(out) == before
+    assert set((out / "shared").glob("pairs-*")) == pairs  # nor are pairs made for what is refused
+    assert not (out / "compare.json").exists()  # of other settings
+    unistep.compare(path, out=out, device="cpu", quiet=True)
+    assert Comparison.load(out / "compare.json").rows[-1].name == "knowledge"
+
+
+def test_other_weights_are_exported_and_judged(small: tuple[Path, Path]) -> None:
+    path, out = small
+    for weights in ("raw", "ema"):
+        unistep.compare(path, out=out, overrides=[f"set.generator.weights={weights}"], device="cpu", quiet=True)
+        assert json.loads((out / "knowledge" / "seed-0" / "run.json").read_text())["weights"]["exported"] == weights
+
+
+def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = {"a": {"recipe": "{base}-knowledge"}, "b": {"recipe": "{base}-knowledge"}}
+    path, out, train = recipe(tmp_path, entries=entries, solvers=[]), tmp_path / "out", comparing.distill
+
+    def failing(recipe: DistillRecipe, **how: Any) -> Path:
+        if recipe.name == "tiny-a-seed-1":
+            raise NonFiniteError("loss term reg", "generator", "regression", 3, 0)
+        return train(recipe, **how)
+
+    monkeypatch.setattr(comparing, "distill", failing)
+    with pytest.raises(UserError, match="^a, seed 1: "):
+        unistep.compare(path, out=out, device="cpu", quiet=True)
+    found = Comparison.load(out / "compare.json")
+    assert {row.name: list(row.runs) for row in found.rows if row.role == "entry"} == {"a": ["0"], "b": ["0", "1"]}
+    assert found.missing.keys() == {"a, seed 1"}
+
+
+def test_seeds_that_are_not_there_are_named(small: tuple[Path, Path]) -> None:
+    path, out = small
+    unistep.compare(path, out=out, overrides=["seeds=[0, 1, 2]"], only=["solvers"], device="cpu", quiet=True)
+    found = Comparison.load(out / "compare.json")
+    assert found.missing == {f"knowledge, seed {seed}": "not run yet" for seed in (1, 2)}
+
+
+def test_solvers_that_do_not_suit_the_process_are_left_out_by_name(small: tuple[Path, Path]) -> None:
+    path, out = small
+    row = "solvers=[{name: heun, evaluations: [3], options: {S_churn: 1}}, {name: ddim, evaluations: [2]}]"
+    linear = ["set.teacher.load=gaussians:ring8", row]
+    unistep.compare(path, out=out, overrides=linear, device="cpu", quiet=True)
+    assert "DDIM, 2" in {row.name for row in Comparison.load(out / "compare.json").rows}
+    for name, process, words in (
+        ("heun", DiscreteVPProcess.linear(), "EDM processes only"),
+        ("unipc", FlowProcess(), "unipc"),
+    ):
+        (bad,) = solver_rows(
+            (SolverRows(name=name, evaluations=(3,), options={"S_churn": 1.0} if name == "heun" else {}),)
+        )
+        found = unavailable(bad, process)
+        assert found is not None
+        assert words in found.reason
+
+
 # ----------------------------------------------------------------------------------------------------------- budgets
 
 
@@ -212,6 +298,15 @@ def test_a_budget_of_minutes_is_planned_from_timed_steps(start: Starting, tmp_pa
     assert 0 < spent[1] <= 3 < longer[1] + 60
 
 
+def test_a_plan_of_minutes_is_found_again(start: Starting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = entry_recipe(loaded(tmp_path), "knowledge")
+    assert isinstance(entry, DistillRecipe)
+    budgets = [Budget(minutes=0.02), Budget(minutes=0.04)]
+    made = [plan_entry(entry, budget, start, CPU, tmp_path / "plans", "knowledge") for budget in budgets]
+    monkeypatch.setattr("unistep.api.budgets.Meter", None)  # what is known is not measured again
+    assert [plan_entry(entry, budget, start, CPU, tmp_path / "plans", "knowledge") for budget in budgets] == made
+
+
 def test_milestones_keep_their_share() -> None:
     written = load_recipe("fashion-mnist")
     assert isinstance(written, DistillRecipe)
@@ -236,6 +331,16 @@ def test_the_longest_training_within_a_budget(budget: int, expected: int | None)
         ({"entries": {"a": {"recip": "x"}}}, r"entries\.a\.recip: unknown key; did you mean recipe\?"),
         ({"seeds": [1, 1]}, r"seeds: found \[1, 1\], expected each seed once"),
         ({"solvers": [{"name": "ddim", "evaluations": [1], "option": {}}]}, r"solvers\.0\.option: unknown key; did"),
+        ({"solvers": [{"name": "ddim", "evaluations": [1, 1]}]}, r"solvers\.0\.evaluations: found \[1, 1\], expect"),
+        (
+            {"solvers": [{"name": "ddim", "evaluations": [1], "options": {"num_steps": 1}}]},
+            r"solvers\.0\.options\.num_steps: found a number, expected none",
+        ),
+        ({"set": {"evaluation": None}}, r"set\.evaluation: found None, expected settings by name"),
+        ({"set": {"teacher": "runs/t"}}, r"set\.teacher: found 'runs/t', expected settings by name"),
+        ({"entries": {"a": {"set": {"teacher": "runs/t"}}}}, r"entries\.a: teacher: found 'runs/t', expected settings"),
+        ({"entries": {"a": {"set": {"method": {"name": "gan"}, "data": {}}}}}, r"entries\.a: data\.kind: missing"),
+        ({"base": "paper-methods"}, r"tiny: base: found paper-methods, a recipe of kind compare, expected one of kind"),
         ({"solvers": [{"name": "heun", "evaluations": [4]}]}, r"solvers\.0\.evaluations: found 4, expected .* 3 or 5"),
         ({"entries": {"a": {"set": {"method": {"x": 1}}}}}, r"tiny: entries\.a: method\.x: unknown key"),
         ({"entries": {"a": {"set": {"teacher": {"load": "y"}}}}}, r"entries\.a: teacher\.load: found y, expected ga"),
@@ -253,6 +358,11 @@ def test_mistakes_are_one_line(changes: dict[str, object], message: str, tmp_pat
 def test_an_unknown_entry_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^--only dmd3: no such entry; expected one of dmd, gan, knowledge, solvers$"):
         unistep.compare(recipe(tmp_path), only=["dmd3"], out=tmp_path / "out", quiet=True)
+
+
+def test_an_entry_asked_for_that_cannot_be_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="^--only gan: found an entry that cannot be run: gan learns from real images"):
+        unistep.compare(recipe(tmp_path), only=["gan"], out=tmp_path / "out", quiet=True)
 
 
 def test_an_entry_that_is_too_dear_stands_in_nobody_elses_way(tmp_path: Path) -> None:
@@ -300,3 +410,4 @@ def test_entries_whose_solver_is_not_installed_are_left_out(monkeypatch: pytest.
 def test_heun_takes_odd_numbers_of_evaluations() -> None:
     heun = SolverRows(name="heun", evaluations=(1,))
     assert [steps_for(heun, n, "") for n in (1, 3, 5, 9, 35)] == [1, 2, 3, 5, 18]
+    assert steps_for(SolverRows(name="consistency", evaluations=(2,), options={"times": [0.8]}), 2, "") == 2

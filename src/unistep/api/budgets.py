@@ -66,16 +66,20 @@ class Plan:
 
 
 def plan_entry(
-    recipe: DistillRecipe, budget: Budget, start: Starting, device: torch.device, file: Path, kept: Kept | None = None
-) -> Plan:
-    """The plan of an entry, made once and kept in `file`: what was timed is not timed again.
+    recipe: DistillRecipe, budget: Budget, start: Starting, device: torch.device, folder: Path, name: str,
+    kept: Kept | None = None,
+) -> Plan:  # fmt: skip
+    """The plan of an entry, made once and kept in `folder`: what was timed is not timed again.
+
+    Each set of facts has a file of its own, so that going back to earlier settings finds the earlier plan.
 
     Args:
         recipe: of the entry, its pairs' solver a named one.
         budget: what it may spend.
         start: teacher and network.
         device: where both are.
-        file: where the plan is kept.
+        folder: where plans are kept.
+        name: of the entry.
         kept: the choice of its pairs' solver, which it is charged with.
 
     Raises:
@@ -86,11 +90,12 @@ def plan_entry(
         [settings(recipe), budget.model_dump(), start.teacher.sha256, str(device), *choice], sort_keys=True
     )
     made_for = hashlib.sha256(key.encode()).hexdigest()
+    file = folder / f"{name}-{made_for[:8]}.json"
     if file.is_file() and (known := read_plan(file)).made_for == made_for:
         return known
     meter = Meter(recipe, start, device, timed=TIMED if budget.minutes is not None else 0, kept=kept)
     plan = meter.plan(budget, made_for)
-    file.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     atomic_write(file, (json.dumps(asdict(plan), indent=2) + "\n").encode())
     return plan
 

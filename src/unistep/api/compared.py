@@ -9,9 +9,17 @@ from unistep.api.budgets import Plan
 from unistep.api.shared import pair_minutes
 from unistep.api.solver_rows import SolverRow
 from unistep.evaluation import Evaluation, Row
-from unistep.evaluation.comparison import ComparedRole, ComparedRow
+from unistep.evaluation.comparison import ComparedRole, ComparedRow, Comparison
+from unistep.recipes.comparison import Budget, CompareRecipe
+from unistep.recipes.entries import Skipped
 from unistep.recipes.schema import DistillRecipe
 from unistep.reports.run_files import read_lines
+
+NOTES = (
+    "evaluations are those of pairs and training, a backward pass counted as one through a network and one more into "
+    "its weights",
+    "minutes are those of the pairs and of the training's steps",
+)
 
 ReferenceRole = Literal["floor", "teacher", "teacher_one_step"]
 REFERENCE_ROLES: tuple[ReferenceRole, ...] = ("floor", "teacher", "teacher_one_step")
@@ -98,3 +106,39 @@ def training_minutes(run: Path) -> float:
             minutes += (line["step"] - last) * line["seconds_per_step"] / 60
             last = line["step"]
     return minutes
+
+
+def compared(
+    recipe: CompareRecipe, folder: Path, entries: list[Finished], solvers: list[ComparedRow], missing: list[Skipped]
+) -> Comparison:
+    """Everything that the table, the figure and the page of a comparison show.
+
+    Args:
+        recipe: of the comparison.
+        folder: its own.
+        entries: with the runs that are there, at least one.
+        solvers: rows of the teacher under solvers.
+        missing: what has no row, or lacks a run.
+    """
+    first = entries[0].evaluation
+    earlier = [entry.name for entry in entries if entry.recipe.generator.init is not None]
+    uncounted = (f"{', '.join(earlier)}: what generator.init learnt before is not counted",) if earlier else ()
+    return Comparison(
+        name=recipe.name,
+        about=recipe.about,
+        kind=first.kind,
+        distance=first.distance,
+        budget=in_words(recipe.budget),
+        rows=(*reference_rows(entries), *solvers, *(entry_row(entry, folder) for entry in entries)),
+        missing={absent.name: absent.reason for absent in missing},
+        notes=(*NOTES, *uncounted),
+        teacher=first.teacher,
+        judge=first.judge,
+    )
+
+
+def in_words(budget: Budget) -> str:
+    """The budget of each entry."""
+    if budget.minutes is not None:
+        return f"{budget.minutes:g} minutes each, as planned from timed steps"
+    return f"{budget.evaluations:,} network evaluations each"

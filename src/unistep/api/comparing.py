@@ -7,21 +7,23 @@ from pathlib import Path
 
 import torch
 
-from unistep.api.budgets import Plan, of_length, plan_entry
-from unistep.api.compared import Finished, entry_row, reference_rows, solver_row
+from unistep.api.budgets import of_length, plan_entry
+from unistep.api.compared import Finished, compared, solver_row
 from unistep.api.distilling import distill
 from unistep.api.draws import Draws, Model, generated, solved_teacher, teacher_draws
-from unistep.api.evaluating import NO_JUDGE, TEACHER
+from unistep.api.entry_runs import Entry, done, run_name, runs_of, seeded
+from unistep.api.evaluating import NO_JUDGE, TEACHER, require_its_teacher
+from unistep.api.judged_alike import Judging
 from unistep.api.judged_teacher import judged_teacher
 from unistep.api.judges import AnyJudge, PointReference, find_judge, point_reference
-from unistep.api.runs import load_run_recipe, open_run, record_start, settings
+from unistep.api.runs import has_learnt, open_run, record_start
 from unistep.api.shared import Shared
 from unistep.api.solver_rows import SolverRow, judge_solver, result_file, solver_rows, unavailable
 from unistep.api.talk import Talk
 from unistep.errors import UserError
-from unistep.evaluation import Candidate, Evaluation
-from unistep.evaluation.comparison import ComparedRow, Comparison
-from unistep.recipes.comparison import Budget, CompareRecipe
+from unistep.evaluation import Candidate
+from unistep.evaluation.comparison import ComparedRow
+from unistep.recipes.comparison import CompareRecipe
 from unistep.recipes.entries import Skipped, base_guidance, entry_recipe
 from unistep.recipes.load import Recipe, recipe_of
 from unistep.recipes.schema import DistillRecipe
@@ -31,11 +33,6 @@ from unistep.teachers.teacher import Teacher
 from unistep.training.distributed import resolve_device
 
 SOLVERS = "solvers"
-NOTES = (
-    "evaluations are those of pairs and training, a backward pass counted as one through a network and one more into "
-    "its weights",
-    "minutes are those of the pairs and of the training's steps",
-)
 
 
 def compare(
@@ -64,30 +61,35 @@ def compare(
         The comparison's folder, with compare.json and compare.html.
 
     Raises:
-        UserError: for mistakes in the recipe or an entry's, a budget too small, nothing to judge by, several ranks.
+        UserError: for mistakes in the recipe or an entry's, a budget too small, nothing to judge by, several ranks; for
+            runs that failed, once the others are through and the page is written.
         KeyboardInterrupt: after Ctrl-C, with everything saved.
     """
     flags = [] if device == "auto" else [f"set.training.device={device}"]
     resolved, say = recipe_of(CompareRecipe, recipe, [*overrides, *flags]), Talk(quiet)
     if (ranks := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
-        raise UserError(f"compare: found {ranks} ranks, expected one process; divide the entries with --only instead")
-    chosen, solvers = chosen_names(resolved, tuple(only)), tuple(solver_rows(resolved.solvers))
+        raise UserError(f"compare: found {ranks} ranks, expected one process: its entries run one after the other")
+    named = tuple(only)
+    chosen, solvers = chosen_names(resolved, named), tuple(solver_rows(resolved.solvers))
     found = {name: entry_recipe(resolved, name) for name in resolved.entries}
     missing = [entry for entry in found.values() if isinstance(entry, Skipped)]
     recipes = {name: entry for name, entry in found.items() if isinstance(entry, DistillRecipe)}
     if not recipes:
         raise UserError(f"{resolved.name}: found no entry that can be run: {missing[0].name}: {missing[0].reason}")
-    where = resolve_device(device)
+    if absent := next((entry for entry in missing if entry.name in named), None):
+        raise UserError(f"--only {absent.name}: found an entry that cannot be run: {absent.reason}")
+    where = resolve_device(next(iter(recipes.values())).training.device)
     folder = open_run(resolved, Path(out) if out else None)
     record_start(folder, where)
     shared = Shared(folder / "shared", where, say, quiet, teacher)
     work = Work(resolved, folder, where, say, quiet, shared)
     entries, unpaid = work.planned(recipes, chosen)
     missing += unpaid
-    for name in filter(entries.__contains__, chosen):
-        for seed in resolved.seeds:
-            work.run(entries[name], seed)
-    work.conclude(entries, missing, solvers, SOLVERS in chosen)
+    failures = work.run_all([entries[name] for name in chosen if name in entries])
+    work.conclude(entries, [*missing, *failures], solvers, SOLVERS in chosen)
+    if failures:
+        others = f"; and {len(failures) - 1} more, named in the table's note" if len(failures) > 1 else ""
+        raise UserError(f"{failures[0].name}: {failures[0].reason}{others}")
     return folder
 
 
@@ -102,15 +104,6 @@ def chosen_names(recipe: CompareRecipe, only: tuple[str, ...]) -> list[str]:
         if name not in known:
             raise UserError(f"--only {name}: no such entry; expected one of {', '.join(known)}")
     return [name for name in known if not only or name in only]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An entry with its plan; `recipe` is of the planned length."""
-
-    name: str
-    recipe: DistillRecipe
-    plan: Plan
 
 
 @dataclass(frozen=True)
@@ -135,20 +128,20 @@ class Work:
         entries: dict[str, Entry] = {}
         unpaid: list[Skipped] = []
         for name, written in recipes.items():
-            solved, kept = self.shared.with_solver(written)
-            recipe = self.shared.with_pairs(solved)
-            start = self.shared.start(recipe)
-            self.judging(recipe, start.teacher)
-            file = self.folder / "shared" / f"{name}.json"
+            start = self.shared.start(written)
+            judge, _ = self.judging(written, start.teacher)
             try:
-                plan = plan_entry(recipe, self.recipe.budget, start, self.device, file, kept)
+                solved, kept = self.shared.with_solver(written)
+                recipe = self.shared.with_pairs(solved)
+                plan = plan_entry(recipe, self.recipe.budget, start, self.device, self.folder / "shared", name, kept)
             except UserError as error:
                 if name in chosen:
                     raise
                 unpaid.append(Skipped(name, str(error)))
                 continue
             self.say(f"{name}: {plan.steps:,} steps, {plan.evaluations:,} evaluations")
-            entries[name] = Entry(name, of_length(recipe, plan.steps), plan)
+            judging = Judging.of(recipe, start.teacher, judge)
+            entries[name] = Entry(name, of_length(recipe, plan.steps), plan, judging)
         if not entries:
             raise UserError(unpaid[0].reason)
         return entries, unpaid
@@ -157,25 +150,34 @@ class Work:
         """The folder of a run."""
         return self.folder / name / f"seed-{seed}"
 
+    def run_all(self, entries: list[Entry]) -> list[Skipped]:
+        """Runs what is not there, and returns the runs that failed: one that diverges does not stop the others."""
+        failures = []
+        for entry, seed in ((entry, seed) for entry in entries for seed in self.recipe.seeds):
+            try:
+                self.run(entry, seed)
+            except UserError as error:
+                failures.append(Skipped(run_name(entry, seed), str(error)))
+                self.say(f"{failures[-1].name}: {error}")
+        return failures
+
     def run(self, entry: Entry, seed: int) -> None:
-        """One run of an entry, unless it is there."""
+        """One run of an entry, unless it is there.
+
+        Raises:
+            UserError: for a folder with a run of other settings or of another teacher, or whatever `distill` raises.
+        """
         place, recipe = self.place(entry.name, seed), seeded(entry.recipe, seed)
-        if is_done(place, recipe):
+        if done(place, recipe, entry.judging) is not None:
             return
-        self.say(f"{entry.name}, seed {seed}: {place}")
+        self.say(f"{run_name(entry, seed)}: {place}")
+        if has_learnt(place):
+            require_its_teacher(place, self.shared.start(recipe).teacher)
+        open_run(recipe, place)
         (place / "evaluation.json").unlink(missing_ok=True)  # of other settings: a row must not outlive them
         self.shared.make_pairs(recipe)
-        self.shared.into(recipe, open_run(recipe, place))
+        self.shared.into(recipe, place)
         distill(recipe, out=place, teacher=self.shared.own, quiet=self.quiet)
-
-    def finished(self, entry: Entry) -> Finished | Skipped:
-        """An entry's runs, those that are there."""
-        places = {seed: self.place(entry.name, seed) for seed in self.recipe.seeds}
-        runs = {seed: run for seed, run in places.items() if is_done(run, seeded(entry.recipe, seed))}
-        if not runs:
-            return Skipped(entry.name, "not run yet")
-        evaluations = {seed: Evaluation.load(run / "evaluation.json") for seed, run in runs.items()}
-        return Finished(entry.name, entry.recipe, entry.plan, runs, evaluations)
 
     # ---------------------------------------------------------------------------------------------------- the result
 
@@ -183,18 +185,25 @@ class Work:
         self, entries: dict[str, Entry], missing: list[Skipped], solvers: tuple[SolverRow, ...], judge_solvers: bool
     ) -> None:
         """Judges the solvers if asked, and writes what there is to show."""
-        base = self.base(entries)
-        missing = [*missing, *(absent for row in solvers if (absent := unavailable(row)) is not None)]
-        shown = [row for row in solvers if unavailable(row) is None and (judge_solvers or self.known(row, base))]
+        base, failed = self.base(entries), {failure.name for failure in missing}
+        process = self.shared.start(base).teacher.process
+        unsuited = [absent for row in solvers if (absent := unavailable(row, process)) is not None]
+        missing, left_out = [*missing, *unsuited], {absent.name for absent in unsuited}
+        shown = [row for row in solvers if row.name not in left_out and (judge_solvers or self.known(row, base))]
         judged = self.solvers(shown, base)
-        every = [self.finished(entry) for entry in entries.values()]
-        done = [entry for entry in every if isinstance(entry, Finished)]
-        missing += [entry for entry in every if isinstance(entry, Skipped)]
-        if not done:
+        finished = list[Finished]()
+        for entry in entries.values():
+            places = {seed: self.place(entry.name, seed) for seed in self.recipe.seeds}
+            runs, absent = runs_of(entry, places, failed)
+            finished += [runs] if runs else []
+            missing += absent
+        if not finished:
             self.say("no entry has been run yet: table, figure and page come with the first")
+            for stale in ("compare.json", "compare.html", "compare.svg"):  # of other settings
+                (self.folder / stale).unlink(missing_ok=True)
             return
-        self.draw(done, shown, base)
-        comparison = self.comparison(done, judged, missing)
+        self.draw(finished, shown, base)
+        comparison = compared(self.recipe, self.folder, finished, judged, missing)
         comparison.save(self.folder / "compare.json")
         page = write_comparison(self.folder, comparison)
         if not self.quiet:
@@ -209,7 +218,9 @@ class Work:
 
     def known(self, row: SolverRow, base: DistillRecipe) -> bool:
         """Whether a solver has been judged before."""
-        return result_file(row, base, self.shared.start(base).teacher, self.folder / SOLVERS).is_file()
+        teacher = self.shared.start(base).teacher
+        judge, _ = self.judging(base, teacher)
+        return result_file(row, base, Judging.of(base, teacher, judge), self.folder / SOLVERS).is_file()
 
     def solvers(self, rows: list[SolverRow], recipe: DistillRecipe) -> list[ComparedRow]:
         """The teacher under each solver, judged as the base is."""
@@ -248,48 +259,7 @@ class Work:
         first_seed = base.evaluation.first_seed
         write_samples(self.folder, rows, first_seed=first_seed, real=real, is_points=points is not None)
 
-    def comparison(self, entries: list[Finished], solvers: list[ComparedRow], missing: list[Skipped]) -> Comparison:
-        """Everything that the table, the figure and the page show."""
-        first = entries[0].evaluation
-        return Comparison(
-            name=self.recipe.name,
-            about=self.recipe.about,
-            kind=first.kind,
-            distance=first.distance,
-            budget=in_words(self.recipe.budget),
-            rows=(*reference_rows(entries), *solvers, *(entry_row(entry, self.folder) for entry in entries)),
-            missing={absent.name: absent.reason for absent in missing},
-            notes=NOTES,
-            teacher=first.teacher,
-            judge=first.judge,
-        )
-
-
-def seeded(recipe: DistillRecipe, seed: int) -> DistillRecipe:
-    """An entry's recipe with one of the comparison's seeds."""
-    name = f"{recipe.name}-seed-{seed}"
-    return recipe.model_copy(update={"name": name, "training": recipe.training.model_copy(update={"seed": seed})})
-
-
-def is_done(run: Path, recipe: DistillRecipe) -> bool:
-    """Whether a run of this very recipe has been trained and judged."""
-    if not (run / "evaluation.json").is_file():
-        return False
-    stored = load_run_recipe(run)
-    return (
-        isinstance(stored, DistillRecipe)
-        and settings(stored) == settings(recipe)
-        and stored.evaluation == recipe.evaluation
-    )
-
 
 def candidate(name: str, draws: Draws, nfe: int) -> Candidate:
     """A row of the grid."""
     return Candidate(name=name, sample=draws, nfe=nfe)
-
-
-def in_words(budget: Budget) -> str:
-    """The budget of each entry."""
-    if budget.minutes is not None:
-        return f"{budget.minutes:g} minutes each, as planned from timed steps"
-    return f"{budget.evaluations:,} network evaluations each"

@@ -88,12 +88,12 @@ def with_row(recipe: DistillRecipe, generator: Path) -> DistillRecipe:
 
 
 def require_its_teacher(folder: Path, teacher: Teacher) -> None:
-    """Refuses to judge a run beside another teacher than the one it was made with."""
+    """Refuses another teacher than the one that a run was made with."""
     made_with = read_record(folder / "run.json").get("teacher", {})
     if made_with.get("sha256", teacher.sha256) != teacher.sha256:
         raise UserError(
             f"{folder}: found teacher {teacher.source} ({teacher.sha256[:12]}), expected the run's own, "
-            f"{made_with.get('source')} ({made_with['sha256'][:12]}); give it as evaluate(run, teacher=...)"
+            f"{made_with.get('source')} ({made_with['sha256'][:12]}); give that one, or begin in another folder"
         )
 
 

@@ -48,10 +48,14 @@ class Shared:
         return self.starts[place]
 
     def into(self, recipe: DistillRecipe, run: Path) -> None:
-        """Puts teacher, certificate and a place for the teacher's features into a run's folder, as links and a copy."""
+        """Puts teacher, certificate and places for features of the teacher's samples and of real images into a run.
+
+        As links and a copy.
+        """
         place = self.teacher_folder(recipe)
         judged = [recipe.teacher.model_dump(), recipe.evaluation.model_dump(mode="json")]
         link(run / "features", self.folder / named("features", judged))
+        link(run / "reference", place / "reference")
         if (place / "teacher").is_dir():
             link(run / "teacher", place / "teacher")
         if (place / CERTIFICATE).is_file() and not (run / CERTIFICATE).exists():

@@ -4,19 +4,22 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
 from unistep.api.draws import Draws, solved_teacher
 from unistep.api.evaluating import NO_JUDGE
+from unistep.api.judged_alike import Judging
 from unistep.api.judged_teacher import alignment_of, judged_teacher
 from unistep.api.judges import AnyJudge, point_reference
+from unistep.api.pairing import sampler_of
 from unistep.api.talk import Talk
 from unistep.errors import UserError
 from unistep.evaluation import Candidate, Evaluation, evaluate_models, evaluate_points
 from unistep.evaluation.evaluate import slug
+from unistep.process.base import NoiseProcess
 from unistep.recipes.comparison import SolverRows
 from unistep.recipes.entries import Skipped
 from unistep.recipes.schema import DistillRecipe
@@ -70,7 +73,14 @@ def steps_for(wanted: SolverRows, evaluations: int, place: str) -> int:
     Raises:
         UserError: if there is none.
     """
-    each = {build_sampler(wanted.name, n, **wanted.options).nfe(): n for n in range(1, max(evaluations, 1) + 1)}
+    each, refused = dict[int, int](), None
+    for n in range(1, max(evaluations, 1) + 1):
+        try:
+            each[build_sampler(wanted.name, n, **wanted.options).nfe()] = n
+        except UserError as error:  # options may fit one number of steps only
+            refused = error
+    if not each and refused is not None:
+        raise UserError(f"{place}: {refused}") from refused
     if evaluations not in each:
         near = sorted(each, key=lambda nfe: abs(nfe - evaluations))[:2]
         raise UserError(
@@ -80,9 +90,9 @@ def steps_for(wanted: SolverRows, evaluations: int, place: str) -> int:
     return each[evaluations]
 
 
-def result_file(row: SolverRow, recipe: DistillRecipe, teacher: Teacher, folder: Path) -> Path:
-    """Where a row's evaluation is kept: another name for other settings."""
-    facts = [row.solver.model_dump(), recipe.teacher.guidance, judged_by(recipe.evaluation), teacher.sha256]
+def result_file(row: SolverRow, recipe: DistillRecipe, judging: Judging, folder: Path) -> Path:
+    """Where a row's evaluation is kept: another name for other settings, another teacher, judge or reference."""
+    facts = [row.solver.model_dump(), recipe.teacher.guidance, judged_by(recipe.evaluation), asdict(judging)]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
     return folder / f"{slug(row.name)}-{key}.json"
 
@@ -92,7 +102,7 @@ def judge_solver(
     say: Talk,
 ) -> Evaluation:  # fmt: skip
     """The evaluation of one row, from its file in `folder` where it was judged before."""
-    file = result_file(row, recipe, teacher, folder)
+    file = result_file(row, recipe, Judging.of(recipe, teacher, judge), folder)
     if not file.is_file():
         say(f"judging {recipe.evaluation.samples:,} samples: {row.name}")
         teacher = judged_teacher(recipe, teacher, device)
@@ -111,7 +121,8 @@ def judged(
     name: str, draws: Draws, nfe: int, config: EvaluationConfig, teacher: Teacher, judge: AnyJudge | None
 ) -> Evaluation:
     """One candidate judged as the runs judge theirs."""
-    candidate = Candidate(name=name, sample=draws, nfe=nfe, latency=draws.batch, device=draws.device)
+    latency = draws.batch if config.timed else None
+    candidate = Candidate(name=name, sample=draws, nfe=nfe, latency=latency, device=draws.device)
     if judge is not None:
         return evaluate_models(
             [candidate], judge, num_samples=config.samples, first_seed=config.first_seed, batch=config.batch,
@@ -134,7 +145,17 @@ def finite(result: Evaluation) -> Evaluation:
     return replace(result, rows=tuple(replace(row, figures=kept(dict(row.figures))) for row in result.rows))
 
 
-def unavailable(row: SolverRow) -> Skipped | None:
-    """Why a row has to be left out: its solver lives in a package that is not installed."""
-    reason = missing_package(row.solver.name)
+def unavailable(row: SolverRow, process: NoiseProcess) -> Skipped | None:
+    """Why a row has to be left out: its solver is not installed, or does not suit the process."""
+    reason = missing_package(row.solver.name) or unsuited(row.solver, process)
     return None if reason is None else Skipped(row.name, reason)
+
+
+def unsuited(solver: SolverConfig, process: NoiseProcess) -> str | None:
+    """What a solver says to a process that it cannot solve, asked with a denoiser that answers zero."""
+    z = torch.zeros(1, 1)
+    try:
+        sampler_of(solver)(lambda x, t, cond: torch.zeros_like(x), process, z, seeds=torch.zeros(1, dtype=torch.int64))
+    except UserError as error:
+        return str(error)
+    return None

@@ -1,5 +1,6 @@
 """Diversity: the mean distance between samples of one class, over that of real images of the class."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ class Diversity:
 
     Frechet distance can reward a half-collapsed generator; this shows it. At most `per_class` rows of a class are
     used, the first ones. Where samples or reference have no classes they are compared as a whole. A class of which the
-    reference holds a single image has no spread to compare with: it is left out, and named in the settings.
+    reference holds less than two images has no spread to compare with: it is left out, and named in the settings.
     """
 
     name = "diversity"
@@ -46,7 +47,7 @@ class Diversity:
         classified = all(bool((labels >= 0).any()) for labels in (samples.labels, real.labels))
         labels, real_labels = (samples.labels, real.labels) if classified else (None, None)
         asked = samples.labels.unique().tolist() if classified else [-1]
-        classes = [c for c in asked if c not in self.single_classes()]
+        classes = [c for c in asked if c < 0 or c not in self.lone_classes()]
         require_samples(f"{self.name}, classes of two or more real images", len(classes), 1, "one")
         ratios = [
             self.spread(samples.features, labels, c) / self.spread(real.features, real_labels, c) for c in classes
@@ -59,11 +60,12 @@ class Diversity:
         require_samples(f"{self.name}, class {label}", len(rows), 2, "a pair")
         return mean_pairwise_distance(rows[: self.per_class])
 
-    def single_classes(self) -> list[int]:
-        """Classes of which the reference holds fewer than two images."""
-        counts = torch.bincount(self.reference.labels[self.reference.labels >= 0])
-        return torch.nonzero(counts < 2).flatten().tolist()
+    def lone_classes(self) -> list[int]:
+        """Classes of the samples and of the reference of which the latter holds fewer than two images."""
+        counts = Counter(self.reference.labels.tolist())
+        asked = {label for seen in self.parts for label in seen.labels.tolist()}
+        return sorted(label for label in asked | set(counts) if label >= 0 and counts[label] < 2)
 
     def settings(self) -> Mapping[str, Any]:
-        left_out = self.single_classes()
+        left_out = self.lone_classes()
         return {"per_class": self.per_class, **({"classes_left_out": left_out} if left_out else {})}

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unistep.data.dataset import ImageDataset
-from unistep.data.images import drawn_rows
 from unistep.errors import UserError
 from unistep.evaluation.frechet import FeatureMoments
 from unistep.networks.weights_file import file_sha256
@@ -28,7 +27,8 @@ class ReferenceFeatures:
     """Real images as the judge sees them.
 
     Attributes:
-        features: float32 [m, d] of m of the images (stored as float16); none where only moments are known.
+        features: float32 [m, d] of m of the images (stored as float16), shuffled: the first n are a fair sample,
+            also of images that were sorted by class. None where only moments are known.
         labels: int64 [m]; -1 = none.
         mean: float64 [d] over all `count` images, not only the m stored.
         cov: float64 [d, d], unbiased, over all `count` images.
@@ -47,11 +47,16 @@ class ReferenceFeatures:
 
 
 def reference_of(features: Tensor, labels: Tensor, stored: int = ONE_BY_ONE) -> ReferenceFeatures:
-    """Reference of all features [n, d], of which the first `stored` are kept one by one (rounded to float16)."""
+    """Reference of all features [n, d], of which `stored` are kept one by one (rounded to float16)."""
     every = features.double().numpy()
-    kept = features[:stored].half().float()
+    rows = shuffled(len(every), stored)
     mean, cov = every.mean(0), np.atleast_2d(np.cov(every, rowvar=False))
-    return ReferenceFeatures(kept, labels[:stored], mean, cov, len(every))
+    return ReferenceFeatures(features[rows].half().float(), labels[rows], mean, cov, len(every))
+
+
+def shuffled(n: int, stored: int) -> Tensor:
+    """As many rows of n, drawn by a fixed seed, in the order in which they were drawn."""
+    return torch.from_numpy(np.random.default_rng(0).permutation(n)[:stored])
 
 
 def reference_from_images(
@@ -70,8 +75,9 @@ def reference_from_images(
         batch: images seen at once.
         on_progress: called with the number of images seen.
     """
+    rows = shuffled(len(data), stored)
     kept_rows = torch.zeros(len(data), dtype=torch.bool)
-    kept_rows[drawn_rows(len(data), stored)] = True
+    kept_rows[rows] = True
     moments, kept, done = FeatureMoments(), list[Tensor](), 0
     for images, chosen in zip(data.images.split(batch), kept_rows.split(batch), strict=True):
         features = see(images)
@@ -80,7 +86,8 @@ def reference_from_images(
         done += len(images)
         on_progress(done)
     labels = torch.full((len(data),), -1) if data.labels is None else data.labels
-    return ReferenceFeatures(torch.cat(kept), labels[kept_rows], moments.mean, moments.cov, moments.count)
+    order = rows.argsort().argsort()  # of each drawn row among those kept, which are in the order of the data
+    return ReferenceFeatures(torch.cat(kept)[order], labels[rows], moments.mean, moments.cov, moments.count)
 
 
 def reference_from_statistics(path: Path) -> ReferenceFeatures:

@@ -51,6 +51,15 @@ class SolverRows(Section):
     evaluations: tuple[int, ...] = Field(min_length=1)
     options: dict[str, Any] = {}
 
+    @model_validator(mode="after")
+    def check(self) -> "SolverRows":
+        """Each number once, and no number of steps beside it."""
+        if "num_steps" in self.options:
+            raise ValueError("options.num_steps: found a number, expected none: `evaluations` says how many")
+        if len({*self.evaluations}) < len(self.evaluations):
+            raise ValueError(f"evaluations: found {list(self.evaluations)}, expected each number once")
+        return self
+
 
 class CompareRecipe(Section):
     """A recipe of `unistep compare`.
@@ -78,4 +87,7 @@ class CompareRecipe(Section):
             raise ValueError(f"entries.{taken[0]}: found a name that the folder needs for itself, expected another")
         if len({*self.seeds}) < len(self.seeds):
             raise ValueError(f"seeds: found {list(self.seeds)}, expected each seed once")
+        for name, section in self.set.items():
+            if name in ("evaluation", "teacher") and not isinstance(section, dict):
+                raise ValueError(f"set.{name}: found {section!r}, expected settings by name, or no such line")
         return self

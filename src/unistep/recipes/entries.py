@@ -34,6 +34,11 @@ def entry_recipe(comparison: CompareRecipe, name: str) -> DistillRecipe | Skippe
     """
     entry, base = comparison.entries[name], recipe_values(comparison.base)
     source = f"{comparison.name}: entries.{name}"
+    if base.get("kind") != "distill":
+        raise UserError(
+            f"{comparison.name}: base: found {comparison.base}, a recipe of kind {base.get('kind')}, expected one of "
+            "kind distill"
+        )
     chosen = recipe_values(entry.recipe.replace("{base}", comparison.base))
     values = overlaid(overlaid(chosen, comparison.set), entry.set)
     judged = overlaid({"evaluation": base.get("evaluation", {})}, comparison.set)["evaluation"]
@@ -44,7 +49,10 @@ def entry_recipe(comparison: CompareRecipe, name: str) -> DistillRecipe | Skippe
 
 def checked(values: dict[str, Any], name: str, source: str) -> DistillRecipe | Skipped:
     """The recipe of an entry's values, or why it has to be left out."""
-    with_data = {**values, "data": values.get("data") or {"kind": "exact"}}  # whatever they are: is all else right?
+    with_data = {
+        **values,
+        "data": {"kind": "exact"} if values.get("data") is None else values["data"],
+    }  # whatever they are: is all else right?
     recipe = require_distill(with_data, source)
     if recipe.method.needs_pairs and recipe.pairs is not None:
         reason = missing_package(recipe.pairs.solver.name)
@@ -76,8 +84,11 @@ def require_distill(values: dict[str, Any], source: str) -> DistillRecipe:
 
 def require_teacher(values: Mapping[str, Any], base: Mapping[str, Any], source: str) -> None:
     """Refuses an entry with another teacher; guidance may differ."""
+    teacher, of_base = (section.get("teacher") or {} for section in (values, base))
+    if not isinstance(teacher, Mapping):
+        raise UserError(f"{source}: teacher: found {teacher!r}, expected settings by name, such as guidance: 2")
     for key in ("load", "teach", "options"):
-        found, expected = ((section.get("teacher") or {}).get(key) for section in (values, base))
+        found, expected = (section.get(key) or None for section in (teacher, of_base))
         if found != expected:
             raise UserError(
                 f"{source}: teacher.{key}: found {found}, expected {expected}, the base's: one comparison, one teacher"

@@ -70,3 +70,8 @@ def test_a_class_with_a_single_real_image_is_left_out_and_named() -> None:
     metric.update(Observed(features=features, labels=labels, predicted=labels))
     assert metric.compute()["diversity"] == pytest.approx(1.0)
     assert metric.settings()["classes_left_out"] == [2]
+    unknown = torch.tensor([*labels.tolist()[:-1], 7])  # a class that the reference does not have at all
+    metric = Diversity(SimpleNamespace(features=features, labels=labels))  # type: ignore[arg-type]
+    metric.update(Observed(features=features, labels=unknown, predicted=unknown))
+    assert metric.compute()["diversity"] == pytest.approx(1.0)
+    assert metric.settings()["classes_left_out"] == [2, 7]

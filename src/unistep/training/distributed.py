@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, Literal, TypeVar, cast
 
 import torch
@@ -17,6 +18,9 @@ from unistep.errors import UserError
 
 Strategy = Literal["none", "ddp", "fsdp"]
 Result = TypeVar("Result")
+PATIENCE = timedelta(days=7)
+"""How long ranks wait for each other: the first one embeds prompts and judges alone, which may take a day. torchrun
+ends them all if one dies."""
 
 # ------------------------------------------------------------------------------------------------------------- ranks
 
@@ -53,7 +57,7 @@ def process_group(device: torch.device) -> Iterator[None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl")
+    dist.init_process_group("gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl", timeout=PATIENCE)
     try:
         yield
     finally:

@@ -21,7 +21,8 @@ from unistep.teachers.teacher import Teacher
 from unistep.types import Cond, to_device
 
 SEED = 0
-TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}  # a pipeline's latents are in its type
+# A pipeline's latents are in its network's type, and its first x_0 comes of a division by a small alpha.
+TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 2e-2}
 PLAIN = {"clip_sample": False, "thresholding": False, "timestep_spacing": "trailing", "set_alpha_to_one": True}
 OFF = {"true_cfg_scale": 1.0, "use_resolution_binning": False}
 

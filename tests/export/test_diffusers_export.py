@@ -15,6 +15,8 @@ from unistep.errors import UserError
 from unistep.export import Student, diffusers_folder, write_export
 from unistep.export.licence import licence_of
 from unistep.networks.generator import ONE_STEP, Steps
+from unistep.networks.lora import Adapted, LoRAConfig
+from unistep.teachers.adapters import Base, StoredAdapter
 
 sys.path.insert(0, str(Path(__file__).parent))
 from students import own_student, pixel_student, text_student, tiny
@@ -84,6 +86,22 @@ def test_a_pipeline_stored_in_half_precision_is_opened_without_further_knowledge
 def test_other_families_and_several_steps(make: Any, steps: Steps, tmp_path: Path) -> None:
     student = text_student(make(), tmp_path, steps)
     require_verified(write_export(student, "diffusers", tmp_path / "export").contract)
+
+
+@pytest.mark.slow
+def test_an_adapter_is_laid_over_a_half_precision_pipeline_in_float32(tmp_path: Path) -> None:
+    student = text_student(tiny.sd15().to(torch.bfloat16), tmp_path, dtype="bfloat16")
+    lora = LoRAConfig(rank=2, target_modules=("to_q", "to_out.0"))
+    adapted = Adapted(student.generator.denoiser, lora, seed=0)
+    state = {name: 0.1 * torch.randn(p.shape) for name, p in adapted.named_parameters()}
+    adapted.load_state_dict(state)
+    adapted.merged()
+    base = Base(source=student.teacher["source"], sha256=student.teacher["sha256"], dtype="bfloat16")
+    with_adapter = replace(student, adapter=StoredAdapter(lora, base, state))
+    exported = write_export(with_adapter, "lora-peft", tmp_path / "export")
+    verified = exported.contract["verified"]
+    assert verified["limit"] == 5e-2 and max(verified["samples"], verified["images"]) <= 1e-4
+    assert "torch_dtype=torch.float32)" in (exported.folder / "README.md").read_text()
 
 
 UNEVEN = (0.9, 0.4)

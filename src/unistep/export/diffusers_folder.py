@@ -125,10 +125,10 @@ def embedded(student: Student, denoiser: DiffusersDenoiser, labels: Tensor) -> C
     conditioner = student.conditioner
     if not isinstance(conditioner, TextConditioner):
         return student.cond(labels)
-    rows = conditioner.embeddings.rows(labels)
-    if rows["text"].dtype == torch.float32:
+    rows, source = conditioner.embeddings.rows(labels), student.config["codec"].get("source")
+    if rows["text"].dtype == torch.float32 or source is None:
         return rows
-    folder = open_folder(student.config["codec"]["source"])
+    folder = open_folder(source)
     encoder = TextEncoder(folder.load("float32", folder.encoding), denoiser.family)
     return encoder([conditioner.names[i] for i in labels.tolist()])
 

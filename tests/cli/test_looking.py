@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import unistep.api.judges
 from unistep import api, load_teacher
+from unistep.api import sampling
 from unistep.api.draws import Draws
 from unistep.api.hooks import IMAGE_SEEDS, POINT_SEEDS, Features, looking_hooks
 from unistep.api.judges import judged_features
@@ -151,3 +152,18 @@ def test_sample_writes_a_file_per_image_of_the_labels_asked_for(tmp_path: Path) 
     for name, image in zip(names, expected, strict=True):
         with Image.open(tmp_path / name) as file:
             assert np.array_equal(np.asarray(file), image[0].numpy())
+
+
+def test_samples_do_not_depend_on_how_many_are_made_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = embedded_folder("fashion-mnist") / "regression_only"
+    found = []
+    for values in (sampling.VALUES, 2 * 28 * 28):
+        monkeypatch.setattr(sampling, "VALUES", values)
+        with Image.open(api.sample(generator, num=5, out=tmp_path / str(values), device="cpu")) as file:
+            found.append(np.asarray(file).astype(int))
+    assert len(sampling.tiles(5, (1, 28, 28))) == 3 and np.abs(found[0] - found[1]).max() <= 1
+
+
+def test_large_samples_are_made_a_few_at_a_time() -> None:
+    assert [part.start for part in sampling.tiles(120, (3, 32, 32))] == [0, 100]
+    assert len(sampling.tiles(64, (4, 128, 128))) == 16 and len(sampling.tiles(3, (16, 256, 256))) == 3

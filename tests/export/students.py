@@ -47,16 +47,22 @@ def pixel_student(scheduler: Any, t_init: float | None = None, steps: Steps = ON
     return student_of_teacher(teacher_from_pipeline(pipeline, Options(compare=0)), t_init, steps)
 
 
-def text_student(pipeline: Any, folder: Path, steps: Steps = ONE_STEP, t_init: float | None = None) -> Student:
+def text_student(
+    pipeline: Any,
+    folder: Path,
+    steps: Steps = ONE_STEP,
+    t_init: float | None = None,
+    dtype: str = "float32",
+    size: tuple[int, int] | None = None,
+) -> Student:
     """Of a pipeline with a VAE, saved to FOLDER/pipeline."""
     pipeline.save_pretrained(folder / "pipeline")
     reads_text = hasattr(pipeline, "encode_prompt")
     prompts = {"prompts": ["a red fox", "two boats"], "cache": str(folder / "cache")} if reads_text else {}
     large = isinstance(pipeline, diffusers.WanPipeline | diffusers.ZImagePipeline)  # their own size, in their code only
-    small = {"size": (32, 32)} if large else {}
-    small |= {"frames": 5} if isinstance(pipeline, diffusers.WanPipeline) else {}
-    teacher = load_diffusers_teacher(str(folder / "pipeline"), Options(**prompts, **small, compare=0))
-    return student_of_teacher(teacher, t_init, steps)
+    frames = 5 if isinstance(pipeline, diffusers.WanPipeline) else None
+    options = Options(**prompts, size=size or ((32, 32) if large else None), frames=frames, dtype=dtype, compare=0)
+    return student_of_teacher(load_diffusers_teacher(str(folder / "pipeline"), options), t_init, steps)
 
 
 @torch.no_grad()

@@ -83,3 +83,8 @@ def test_what_no_scheduler_expresses_is_refused(t_init: float | None, steps: Ste
 def test_edms_first_level_is_refused() -> None:
     with pytest.raises(UserError, match="process.type: found 'edm'"):
         scheduler_of(pixel_student(diffusers.EDMEulerScheduler()))
+
+
+def test_rectified_flow_from_an_earlier_time_is_refused() -> None:
+    with pytest.raises(UserError, match=r"timesteps: found \[0.5\], expected the first at t = 1"):
+        scheduler_of(pixel_student(diffusers.FlowMatchEulerDiscreteScheduler(), 0.5))

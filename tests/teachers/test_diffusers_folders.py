@@ -68,6 +68,38 @@ def test_other_text_encoders_have_other_embeddings(folder: Path) -> None:
     assert key is not None and other is not None and key.config()["sha256"] != other.config()["sha256"]
 
 
+def test_files_that_are_not_read_do_not_change_the_hash(folder: Path) -> None:
+    first = load_teacher(f"diffusers:{folder}", options(folder))
+    for name, weights in (("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"),
+                          ("text_encoder", "model")):  # fmt: skip
+        for other in (".fp16.safetensors", ".bin", ".fp16-00001-of-00002.safetensors", ".safetensors.index.fp16.json"):
+            (folder / name / f"{weights}{other}").write_bytes(b"another variant")
+    again = load_teacher(f"diffusers:{folder}", options(folder))
+    assert again.sha256 == first.sha256 and again.conditioner.config() == first.conditioner.config()  # type: ignore[union-attr]
+
+
+def test_what_decides_the_null_condition_is_in_the_key(tmp_path: Path) -> None:
+    tiny.sdxl().save_pretrained(tmp_path)
+    keys = []
+    for zeros in (True, False):
+        edit(tmp_path / "model_index.json", force_zeros_for_empty_prompt=zeros)
+        conditioner = load_teacher(f"diffusers:{tmp_path}", options(tmp_path, compare=0)).conditioner
+        assert conditioner is not None and bool(conditioner.null(1)["text"].any()) != zeros  # type: ignore[index, call-overload]
+        keys.append(conditioner.config()["sha256"])
+    assert keys[0] != keys[1]
+
+
+def test_a_text_encoder_that_is_left_out_is_in_the_key(tmp_path: Path) -> None:
+    tiny.sd3().save_pretrained(tmp_path)
+    keys = set()
+    for changes in ({}, {"text_encoder_3": [None, None], "tokenizer_3": [None, None]}):
+        edit(tmp_path / "model_index.json", **changes)
+        conditioner = load_teacher(f"diffusers:{tmp_path}", options(tmp_path, compare=0)).conditioner
+        assert conditioner is not None
+        keys.add(conditioner.config()["sha256"])
+    assert len(keys) == 2
+
+
 def test_codec_comes_back_from_its_configuration(folder: Path) -> None:
     codec = load_teacher(f"diffusers:{folder}", options(folder)).codec
     again, x = codec_from_config(json.loads(json.dumps(codec.config()))), torch.randn(1, 4, 8, 8)

@@ -148,6 +148,14 @@ def test_what_a_scheduler_may_not_say(scheduler: Any, message: str) -> None:
         teacher_from_pipeline(pipeline_of(scheduler))
 
 
+@pytest.mark.parametrize("kind", ["DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "DEISMultistepScheduler"])
+def test_a_dynamic_shift_without_its_numbers(kind: str) -> None:
+    settings = {"use_flow_sigmas": True, "use_dynamic_shifting": True, "prediction_type": "flow_prediction"}
+    message = "scheduler.use_dynamic_shifting: found true without base_image_seq_len, max_image_seq_len, .* flow_shift"
+    with pytest.raises(UserError, match=message):
+        teacher_from_pipeline(pipeline_of(getattr(diffusers, kind)(**settings)))
+
+
 def test_a_scheduler_whose_table_is_another_than_it_says_is_refused() -> None:
     scheduler = diffusers.DDPMScheduler()
     scheduler.alphas_cumprod = scheduler.alphas_cumprod.sqrt()

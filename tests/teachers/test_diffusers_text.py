@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from unistep.errors import UserError
 from unistep.teachers.conditioners import conditioner_from_config
-from unistep.teachers.diffusers import Options, embeddings, teacher_from_pipeline
+from unistep.teachers.diffusers import Options, embeddings, teacher_from_pipeline, text
 from unistep.teachers.diffusers.conditioner import TextConditioner
 from unistep.teachers.diffusers.embeddings import Embeddings, compute, open_embeddings
 from unistep.teachers.diffusers.families import FAMILIES
@@ -167,6 +167,32 @@ def test_damaged_embeddings_are_refused(tmp_path: Path, damage: Any, message: st
         open_embeddings(tmp_path)
 
 
+def test_a_shard_is_hashed_when_its_first_row_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embeddings, "ROWS_PER_SHARD", 4)
+    compute(tmp_path, "key", PROMPTS, encode, null)
+    second = tmp_path / "rows-000000000004.safetensors"
+    second.write_bytes(second.read_bytes()[:-1] + b"x")  # of the same size
+    table = open_embeddings(tmp_path, "key")[0]
+    hashed: list[str] = []
+    digest = embeddings.digest
+    monkeypatch.setattr(embeddings, "digest", lambda file: hashed.append(file.name) or digest(file))
+    for again in (table, open_embeddings(tmp_path, "key")[0]):
+        again.rows(torch.tensor([0, 3, -1, 10]))
+    assert hashed == ["rows-000000000000.safetensors", "rows-000000000008.safetensors"]
+    with pytest.raises(UserError, match="rows-000000000004.safetensors: found another content than the manifest"):
+        table.rows(torch.tensor([0, 5]))
+
+
+def test_embeddings_of_an_older_format_are_no_finished_ones(tmp_path: Path) -> None:
+    compute(tmp_path, "key", PROMPTS, encode, null)
+    assert embeddings.is_complete(tmp_path)
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(embeddings.FORMAT, "unistep-text/1"))
+    assert not embeddings.is_complete(tmp_path)
+    with pytest.raises(UserError, match="found format 'unistep-text/1', expected a whole"):
+        open_embeddings(tmp_path)
+
+
 def test_embeddings_of_another_key_are_refused(tmp_path: Path) -> None:
     compute(tmp_path, "key", PROMPTS, encode, null)
     with pytest.raises(UserError, match="found embeddings of key key, expected other"):
@@ -216,6 +242,14 @@ def test_the_encoder_that_reads_most_decides() -> None:
     assert encoder(["a" * 300])["text"].shape == (1, 512, 16)
     with pytest.raises(UserError, match="expected at most 512, which FluxPipeline reads"):
         encoder(["a" * 520])
+
+
+def test_all_prompts_are_measured_before_the_first_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = (*PROMPTS * 2, "b" * 76)
+    monkeypatch.setattr(text, "AT_ONCE", 4)
+    monkeypatch.setattr(TextEncoder, "encode", None)  # a use of the text encoders would fail
+    with pytest.raises(UserError, match="prompt 'b+'...: found 78 tokens"):
+        teacher_from_pipeline(tiny.sd15(), Options(prompts=prompts))
 
 
 def test_sdxl_takes_zeros_for_no_condition() -> None:

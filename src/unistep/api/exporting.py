@@ -72,7 +72,6 @@ def student_of(source: Path, teacher: Teacher | None) -> Student:
         weights=weights_of(record, recipe, step),
         teacher=record.get("teacher", {}),
         guidance=recipe.teacher.guidance,
-        teacher_dtype=(recipe.teacher.options or {}).get("dtype", "float32"),
         evaluation=evaluation_of(run, step),
         adapter=read_adapter(source),
     )

@@ -1,5 +1,6 @@
 """`sample`: a grid, and files if asked, from a one-step generator or a teacher."""
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -27,7 +28,8 @@ from unistep.teachers.teacher import Conditioner, Teacher
 from unistep.training.distributed import resolve_device
 from unistep.types import Cond
 
-COLUMNS, BATCH = 10, 100
+COLUMNS = 10
+ROWS, VALUES = 100, 100 * 3 * 32 * 32  # at most that many samples at once, and numbers in them: large latents need room
 SHOWN = 20  # names in a message; prompts are many
 
 
@@ -75,7 +77,8 @@ def sample(
     folder = Path(out) if out is not None else default_folder(source)
     seeds = torch.arange(first_seed, first_seed + num)
     wanted = labels_of(draws.conditioner, seeds, labels)
-    made = torch.cat([draws.decoded(seeds[part], condition(draws.conditioner, wanted, part)) for part in batches(num)])
+    parts = tiles(num, draws.shape)
+    made = torch.cat([draws.decoded(seeds[part], condition(draws.conditioner, wanted, part)) for part in parts])
     picture = folder / f"seeds-{first_seed}-{first_seed + num - 1}.png"
     rows = {"": made} if made.ndim == 2 else {f"{first_seed + i * COLUMNS}": r for i, r in enumerate(in_rows(made))}
     write_picture(picture, rows)
@@ -129,9 +132,10 @@ def default_folder(run: str | Path) -> Path:
     return folder.parent / "samples" / (inside[1] or "")
 
 
-def batches(num: int) -> list[slice]:
-    """The samples of one call each."""
-    return [slice(first, first + BATCH) for first in range(0, num, BATCH)]
+def tiles(num: int, shape: tuple[int, ...]) -> list[slice]:
+    """The samples of one call each: fewer at once, the larger they are; a sample depends on its seed alone."""
+    rows = max(1, min(ROWS, VALUES // math.prod(shape)))
+    return [slice(first, first + rows) for first in range(0, num, rows)]
 
 
 def condition(conditioner: Conditioner | None, labels: Tensor | None, part: slice) -> Cond:

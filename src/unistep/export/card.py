@@ -47,10 +47,12 @@ def use_diffusers(contract: dict[str, Any]) -> str:
 def use_lora(contract: dict[str, Any]) -> str:
     """The teacher's pipeline with adapter and scheduler laid over it."""
     scheduler, lora = contract["scheduler"]["class"], contract["lora"]
+    base = lora["base"]["source"].removeprefix("diffusers:")
     lines = (
+        "import torch",
         f"from diffusers import DiffusionPipeline, {scheduler}",
         "",
-        f'pipeline = DiffusionPipeline.from_pretrained("{lora["base"]["source"].removeprefix("diffusers:")}")',
+        f'pipeline = DiffusionPipeline.from_pretrained("{base}", torch_dtype=torch.float32)',
         f'pipeline.load_lora_weights("this-folder", weight_name="{lora["file"]}")',
         f'pipeline.scheduler = {scheduler}.from_pretrained("this-folder", subfolder="scheduler")',
         f"shown = {called(contract)}",

@@ -14,17 +14,22 @@ from torch import Tensor
 from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.export.fresh import ask, require_close
-from unistep.export.schedulers import scheduler_of
+from unistep.export.schedulers import OTHER_FORMS, scheduler_of
 from unistep.export.student import Student
+from unistep.process import FlowProcess
 from unistep.teachers.conditioners import LabelConditioner
-from unistep.teachers.diffusers.calls import pack
+from unistep.teachers.diffusers.calls import pack, unpack
 from unistep.teachers.diffusers.codec import VAECodec
 from unistep.teachers.diffusers.compare import OFF
+from unistep.teachers.diffusers.conditioner import TextConditioner
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.teachers.diffusers.folder import PipelineFolder, open_folder
 from unistep.teachers.diffusers.rebuild import import_diffusers
+from unistep.teachers.diffusers.text import TextEncoder
+from unistep.types import Cond
 
-LIMITS = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 5e-2}  # by the type in which prompts were embedded
+LIMIT = 1e-4
+ROUNDED = {"float32": LIMIT, "float16": 2e-2, "bfloat16": 5e-2}  # an adapter's, by the type of what it learnt on
 LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
 PICKLES = re.compile(r".*(\.(bin|ckpt|pt|pth|msgpack|h5|pkl)|\.(fp16|bf16|non_ema)\..*)")  # and what is not read
 SEED, ROWS = 0, 2
@@ -89,19 +94,43 @@ def proven(
         UserError: for a difference above the limit.
     """
     labels, rng = student.labels(ROWS), torch.Generator().manual_seed(SEED)
-    x = student.sample_from(rng, student.cond(labels), ROWS)
+    packed = denoiser.family.packing > 1
+    x = student.sample_from(rng, embedded(student, denoiser, labels), ROWS, packed_noise if packed else torch.randn)
     images = seen(student, x)
     call = call_of(student, denoiser, kind, images)
     contract["scheduler"] = {"class": type(scheduler).__name__, "config": plain(scheduler.config)}
     contract["pipeline"], contract["call"] = kind.__name__, call
     contract["guidance"]["scale"] = call.get("guidance_scale", 1.0)
-    asked = {"samples": pack(x) if denoiser.family.packing > 1 else x, "images": images}
+    asked = {"samples": pack(x) if packed else x, "images": images}
     facts = {"seed": SEED, "call": {**call, **rows_of(student, kind, labels)}, **(laid_over or {})}
     found = ask("diffusers", draft, asked, facts)
-    limit = LIMITS[student.teacher_dtype]
+    limit = limit_of(student, laid_over or {})
     require_close(found, limit, "diffusers")
     return {**found["differences"], "limit": limit, "timesteps": found["timesteps"],
             "with": f"diffusers {found['with']}"}  # fmt: skip
+
+
+def packed_noise(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Unit noise as a scheduler draws it that is given packed latents, unpacked."""
+    return unpack(torch.randn(shape, generator=generator), shape)
+
+
+def limit_of(student: Student, laid_over: Mapping[str, str]) -> float:
+    """The largest difference allowed; an adapter alone lies on weights that are not rounded as when it learnt."""
+    return ROUNDED[student.adapter.base.dtype] if student.adapter and "lora" in laid_over else LIMIT
+
+
+def embedded(student: Student, denoiser: DiffusersDenoiser, labels: Tensor) -> Cond:
+    """The condition of labels as a pipeline in float32 makes it: embeddings that are kept in half are made anew."""
+    conditioner = student.conditioner
+    if not isinstance(conditioner, TextConditioner):
+        return student.cond(labels)
+    rows, source = conditioner.embeddings.rows(labels), student.config["codec"].get("source")
+    if rows["text"].dtype == torch.float32 or source is None:
+        return rows
+    folder = open_folder(source)
+    encoder = TextEncoder(folder.load("float32", folder.encoding), denoiser.family)
+    return encoder([conditioner.names[i] for i in labels.tolist()])
 
 
 def write_pixels(student: Student, denoiser: DiffusersDenoiser, scheduler: Any, draft: Path) -> Any:
@@ -135,11 +164,20 @@ def write_latents(student: Student, denoiser: DiffusersDenoiser, scheduler: Any,
     taken = [name for name in folder.components if name not in (folder.denoiser, "scheduler", *LEFT_OUT)]
     for name in taken:
         shutil.copytree(folder.path / name, draft / name, ignore=ignored)
+        if folder.components[name][0] == "transformers":
+            open_as_float32(draft / name / "config.json")
     network: Any = denoiser.network
     network.save_pretrained(str(draft / folder.denoiser))
     scheduler.save_pretrained(str(draft / "scheduler"))
     atomic_write(draft / "model_index.json", (json.dumps(index_of(folder, scheduler), indent=2) + "\n").encode())
     return folder.kind
+
+
+def open_as_float32(config: Path) -> None:
+    """Has a text encoder opened in the student's type; transformers takes the type that the configuration names."""
+    if config.is_file():  # tokenizers have none
+        said = {name: value for name, value in json.loads(config.read_text()).items() if name != "torch_dtype"}
+        atomic_write(config, (json.dumps(said | {"dtype": "float32"}, indent=2) + "\n").encode())
 
 
 def ignored(folder: str, names: list[str]) -> set[str]:
@@ -169,12 +207,24 @@ def seen(student: Student, x: Tensor) -> Tensor:
 
 
 def call_of(student: Student, denoiser: DiffusersDenoiser, kind: Any, images: Tensor) -> dict[str, Any]:
-    """Arguments that the pipeline must be given whatever is asked for: steps, guidance off, and the size."""
+    """Arguments that the pipeline must be given whatever is asked for: steps, guidance off, and the size.
+
+    Raises:
+        UserError: for several steps of rectified flow in a pipeline that cannot be told their levels.
+    """
     known = inspect.signature(kind.__call__).parameters
+    levels = {}
+    if isinstance(denoiser.process, FlowProcess) and student.generator.steps.later:
+        levels = {"sigmas": student.times}
+    if not levels.keys() <= known.keys():
+        raise UserError(
+            f"steps: found {student.generator.steps.count}, expected 1: {kind.__name__} takes no sigmas, and its own "
+            f"are others; {OTHER_FORMS}"
+        )
     size = {"height": images.shape[-3], "width": images.shape[-2]}
     size |= {"num_frames": images.shape[1]} if images.ndim == 5 else {}
     told = denoiser.constants.get("guidance", denoiser.family.no_guidance)
-    wanted = {"num_inference_steps": student.generator.steps.count, "guidance_scale": told, **OFF, **size}
+    wanted = {"num_inference_steps": student.generator.steps.count, "guidance_scale": told, **OFF, **size, **levels}
     scale = known.get("guidance_scale")
     if scale is not None and scale.default is None:
         wanted.pop("guidance_scale")

@@ -26,7 +26,7 @@ def main(folder: str, asked: str) -> None:
         return result
 
     pipeline.scheduler.step = recording
-    generator = torch.Generator().manual_seed(facts["seed"])
+    generator = torch.manual_seed(facts["seed"])  # the global stream, which some schedulers draw from whatever is given
     shown = pipeline(**facts["call"], generator=generator, output_type="np", return_dict=False)[0]
     scale = max(1.0, float(samples.abs().max()))
     differences = {
@@ -43,13 +43,15 @@ def main(folder: str, asked: str) -> None:
 def opened(folder: str, facts: dict[str, Any]) -> Any:
     """The pipeline of a folder, or the one that a LoRA is laid over."""
     import diffusers
+    import torch
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-    pipeline: Any = DiffusionPipeline.from_pretrained(facts.get("base", folder))
-    if "lora" in facts:
-        pipeline.load_lora_weights(folder, weight_name=facts["lora"])
-        kind = getattr(diffusers, facts["scheduler"])
-        pipeline.scheduler = kind.from_pretrained(folder, subfolder="scheduler")
+    if "lora" not in facts:
+        return DiffusionPipeline.from_pretrained(folder)
+    pipeline: Any = DiffusionPipeline.from_pretrained(facts["base"], torch_dtype=torch.float32)
+    pipeline.load_lora_weights(folder, weight_name=facts["lora"])
+    kind = getattr(diffusers, facts["scheduler"])
+    pipeline.scheduler = kind.from_pretrained(folder, subfolder="scheduler")
     return pipeline
 
 

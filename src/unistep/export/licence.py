@@ -5,9 +5,11 @@ from typing import Any
 
 import yaml
 
-from unistep.errors import UserError
 from unistep.export.student import UNKNOWN_LICENCE, Student
-from unistep.teachers.diffusers.folder import open_folder
+from unistep.optional import import_optional
+from unistep.teachers.diffusers.folder import HUB_ID
+
+CARD = "README.md"
 
 
 def licence_of(student: Student) -> str:
@@ -18,19 +20,22 @@ def licence_of(student: Student) -> str:
     name = (
         source.removeprefix("diffusers:") if source.startswith("diffusers:") else student.config["codec"].get("source")
     )
-    for folder in (folders for folders in (pipeline_folder(name), Path(source)) if folders is not None):
-        said = card_licence(folder / "README.md")
+    for place in (name, source):
+        said = card_licence(card_of(place)) if place else None
         if said:
             return said
     return UNKNOWN_LICENCE
 
 
-def pipeline_folder(name: str | None) -> Path | None:
-    """Where a pipeline lies, None where it is not to be found."""
+def card_of(place: str) -> Path:
+    """The model card in a folder, or of a repository of the hub, which is fetched: it does not come with a pipeline."""
+    card = Path(place) / CARD
+    if Path(place).is_dir() or not HUB_ID.fullmatch(place):
+        return card
     try:
-        return None if name is None else open_folder(name).path
-    except UserError:
-        return None
+        return Path(import_optional("huggingface_hub", "diffusers").hf_hub_download(place, CARD))
+    except Exception:  # whatever the hub's client and its transport raise: the licence is unknown then
+        return card
 
 
 def card_licence(card: Path) -> str | None:

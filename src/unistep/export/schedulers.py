@@ -19,7 +19,7 @@ def scheduler_of(student: Student) -> Any:
 
     A table of alpha-bar from its last entry: DDIM with trailing spacing, whose last step is x_0 itself. From an earlier
     entry: the table cut there, and Euler's method, which scales the noise to sigma(t) (arXiv:2206.00364, Table 1, VP).
-    Rectified flow from t = 1: Euler's method, z - velocity.
+    Rectified flow from t = 1: Euler's method, z - velocity; of several steps the call gives the levels as `sigmas`.
 
     Raises:
         UserError: where no scheduler does, saying why.
@@ -96,14 +96,16 @@ def betas(table: torch.Tensor) -> list[float]:
 
 
 def flow_scheduler(student: Student, process: FlowProcess) -> Any:
-    """Euler's method; with one step from t = 1 no shift matters.
+    """Euler's method, or with fresh noise between the steps its stochastic form; the call gives it the levels.
 
     Raises:
-        UserError: for another first time, or several steps.
+        UserError: for another first time.
     """
-    if student.times != [1.0]:
+    steps = student.generator.steps
+    if student.times[0] != 1.0:
         raise UserError(
-            f"timesteps: found {student.times}, expected one step from t = 1: diffusers starts rectified flow with "
-            f"unit noise, and its shifted grids are not unistep's; {OTHER_FORMS}"
+            f"timesteps: found {student.times}, expected the first at t = 1: diffusers starts rectified flow with unit "
+            f"noise; {OTHER_FORMS}"
         )
-    return import_diffusers().FlowMatchEulerDiscreteScheduler(process.num_bins, shift=1.0)
+    fresh = bool(steps.later) and steps.between == "noise"
+    return import_diffusers().FlowMatchEulerDiscreteScheduler(process.num_bins, shift=1.0, stochastic_sampling=fresh)

@@ -1,7 +1,8 @@
 """What is exported: a generator and what is known of how it was made and how well it measures."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from unistep.teachers.conditioners import conditioner_from_config
 from unistep.teachers.teacher import Codec, Conditioner
 from unistep.types import Cond
 
+Draw = Callable[..., Tensor]
 UNKNOWN_LICENCE = "unknown: see the teacher"
 
 
@@ -30,7 +32,6 @@ class Student:
         weights: `ema` or `raw`; None where no run says.
         teacher: source and sha256, as far as a run says.
         guidance: the teacher's scale w that the student learnt; None where no run says.
-        teacher_dtype: type of the teacher's text encoders, in which the student's prompts were embedded.
         evaluation: of these weights, or None.
         adapter: what was trained, where that was LoRA; the generator has it merged.
     """
@@ -42,7 +43,6 @@ class Student:
     weights: str | None = None
     teacher: Mapping[str, str] = field(default_factory=dict)
     guidance: float | None = None
-    teacher_dtype: str = "float32"
     evaluation: Evaluation | None = None
     adapter: StoredAdapter | None = None
 
@@ -56,7 +56,7 @@ class Student:
         """Model space to images."""
         return codec_from_config(self.config["codec"])
 
-    @property
+    @cached_property
     def conditioner(self) -> Conditioner | None:
         """Labels or prompts to conditions."""
         return conditioner_from_config(self.config.get("conditioner"))
@@ -88,7 +88,14 @@ class Student:
         return self.generator.sample(z, cond, torch.arange(len(z)))
 
     @torch.no_grad()
-    def sample_from(self, rng: torch.Generator, cond: Cond, rows: int) -> Tensor:
-        """The same with all noise from one stream, as pipelines draw it: z first, then what comes between the steps."""
+    def sample_from(self, rng: torch.Generator, cond: Cond, rows: int, noise: Draw = torch.randn) -> Tensor:
+        """The same with all noise from one stream, as pipelines draw it: z first, then what comes between the steps.
+
+        Args:
+            rng: the stream.
+            cond: of the rows.
+            rows: how many.
+            noise: (shape, generator=rng) -> what comes between the steps.
+        """
         z = torch.randn(rows, *self.shape, generator=rng)
-        return self.generator.walk(z, cond, lambda step: torch.randn(z.shape, generator=rng))
+        return self.generator.walk(z, cond, lambda step: noise(z.shape, generator=rng))

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.teachers.diffusers.text import Rows
 
-FORMAT = "unistep-text/1"
+FORMAT = "unistep-text/2"
 MANIFEST, NULL = "manifest.json", "null.safetensors"
 ROWS_PER_SHARD, TILE = 256, 8
 REMEDY = "delete the folder, its embeddings are computed anew from the prompts"
@@ -31,10 +32,16 @@ class Embeddings:
     Args:
         shards: equal numbers of rows each, but for the last one.
         null: one row, "no condition".
+        check: called with a shard's number before each of its rows is read.
     """
 
-    def __init__(self, shards: Sequence[Mapping[str, Tensor]], null: Mapping[str, Tensor]):
-        self.shards, self.null = shards, null
+    def __init__(
+        self,
+        shards: Sequence[Mapping[str, Tensor]],
+        null: Mapping[str, Tensor],
+        check: Callable[[int], None] = lambda shard: None,
+    ):
+        self.shards, self.null, self.check = shards, null, check
         self.rows_per_shard = len(shards[0]["text"])
         self.length = max(part["text"].shape[1] for part in (*shards, null))
 
@@ -49,6 +56,8 @@ class Embeddings:
 
     def row(self, i: int) -> Rows:
         """One row, padded."""
+        if i >= 0:
+            self.check(i // self.rows_per_shard)
         shard, place = (self.null, 0) if i < 0 else (self.shards[i // self.rows_per_shard], i % self.rows_per_shard)
         return {name: self.padded(name, shard[name][place]) for name in self.null}
 
@@ -98,7 +107,7 @@ def compute(folder: Path, key: str, prompts: Sequence[str], encode: Encode, null
                 atomic_write(file, save(encode_all(prompts[first : first + ROWS_PER_SHARD], encode), {"key": key}))
         atomic_write(folder / NULL, save(null(), {"key": key}))
         names = [*map(shard_name, range(0, len(prompts), ROWS_PER_SHARD)), NULL]
-        files = {name: digest(folder / name) for name in names}
+        files = {name: {"bytes": (folder / name).stat().st_size, "sha256": digest(folder / name)} for name in names}
         manifest = {"format": FORMAT, "key": key, "prompts": list(prompts), "files": files}
         atomic_write(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
     except OSError as error:
@@ -119,12 +128,18 @@ def digest(file: Path) -> str:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a folder of embeddings is finished."""
-    return (folder / MANIFEST).is_file()
+    """Whether a folder of embeddings is finished, in the present format."""
+    try:
+        with (folder / MANIFEST).open("rb") as manifest:
+            return f'"{FORMAT}"'.encode() in manifest.read(64)  # prompts may be millions
+    except OSError:
+        return False
 
 
 def open_embeddings(folder: Path, key: str | None = None) -> tuple[Embeddings, tuple[str, ...], str]:
     """Embeddings of a folder, memory-mapped, their prompts and their key.
+
+    Sizes are compared here, and the content of each shard when its first row is read, once in a process.
 
     Raises:
         UserError: for a folder that is missing, damaged or another one than `key` names.
@@ -132,12 +147,34 @@ def open_embeddings(folder: Path, key: str | None = None) -> tuple[Embeddings, t
     manifest = read_manifest(folder)
     if key is not None and manifest["key"] != key:
         raise UserError(f"{folder}: found embeddings of key {manifest['key']}, expected {key}; {REMEDY}")
-    for name, expected in manifest["files"].items():
-        if not (folder / name).is_file() or digest(folder / name) != expected:
-            raise UserError(f"{folder / name}: found another content than the manifest lists, expected it; {REMEDY}")
-    tables = {name: mapped(folder / name, manifest["key"]) for name in manifest["files"]}
-    null = tables.pop(NULL)
-    return Embeddings([tables[name] for name in sorted(tables)], null), tuple(manifest["prompts"]), manifest["key"]
+    listed = manifest["files"]
+    for name, expected in listed.items():
+        if not (folder / name).is_file() or (folder / name).stat().st_size != expected["bytes"]:
+            raise other_content(folder / name)
+    require_content(folder / NULL, listed[NULL]["sha256"])
+    tables = {name: mapped(folder / name, manifest["key"]) for name in listed}
+    null, names = tables.pop(NULL), sorted(name for name in listed if name != NULL)
+
+    def check(shard: int) -> None:
+        require_content(folder / names[shard], listed[names[shard]]["sha256"])
+
+    return Embeddings([tables[name] for name in names], null, check), tuple(manifest["prompts"]), manifest["key"]
+
+
+@cache
+def require_content(file: Path, sha256: str) -> None:
+    """A file must have a sha256; asked again in the same process it is not read again.
+
+    Raises:
+        UserError: if it has another one.
+    """
+    if digest(file) != sha256:
+        raise other_content(file)
+
+
+def other_content(file: Path) -> UserError:
+    """For a file that is missing or another one."""
+    return UserError(f"{file}: found another content than the manifest lists, expected it; {REMEDY}")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

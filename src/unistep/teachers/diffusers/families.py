@@ -49,6 +49,7 @@ class Family:
         null_prompt: the prompt of "no condition", for pipelines whose `encode_prompt` makes none.
         idle: beginnings of names in the last block on which the prediction does not depend: they never learn.
         no_guidance: the guidance_scale of the pipeline's call that is off: 1 (standard w), or 0 where it counts w - 1.
+        wide_latents: whether the pipeline keeps its latents in float32, whatever the network's type.
         lora: what the names of layers end with that an adapter is put on where a recipe does not say.
     """
 
@@ -60,6 +61,7 @@ class Family:
     null_prompt: str = ""
     idle: tuple[str, ...] = ()
     no_guidance: float = 1.0
+    wide_latents: bool = False
     lora: tuple[str, ...] = TRANSFORMER_LAYERS
 
 
@@ -71,10 +73,10 @@ FAMILIES: Mapping[str, Family] = {
     "PixArtTransformer2DModel": Family(calls.pixart, CFG_MASKED),
     "SD3Transformer2DModel": Family(calls.sd3, CFG_POOLED),
     "FluxTransformer2DModel": Family(calls.flux, ("text", "pooled", ""), clock="noise", packing=4),
-    "SanaTransformer2DModel": Family(calls.sana, CFG_MASKED),
+    "SanaTransformer2DModel": Family(calls.sana, CFG_MASKED, wide_latents=True),
     "Lumina2Transformer2DModel": Family(calls.lumina2, CFG_MASKED, clock="data", sign=-1.0),
-    "ZImageTransformer2DModel": Family(calls.z_image, CFG, clock="data", sign=-1.0, no_guidance=0.0),
-    "WanTransformer3DModel": Family(calls.wan, CFG),
+    "ZImageTransformer2DModel": Family(calls.z_image, CFG, clock="data", sign=-1.0, no_guidance=0.0, wide_latents=True),
+    "WanTransformer3DModel": Family(calls.wan, CFG, wide_latents=True),
     "QwenImageTransformer2DModel": Family(
         calls.qwen_image,
         ("text", "mask"),

@@ -5,7 +5,7 @@ import inspect
 import json
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ LIBRARIES = ("diffusers", "transformers")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 UNUSED = ("safety_checker", "feature_extractor", "image_encoder")  # not fetched
 TEXT = re.compile(r"(text_encoder|tokenizer)(_\d)?")
+WEIGHTS = re.compile(r"(diffusion_pytorch_model|model)(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 CHUNK = 1 << 20
 
 
@@ -38,12 +39,16 @@ class PipelineFolder:
         source: what the user called it.
         kind: the pipeline's class.
         components: name -> (library, class name), without those that are null.
+        settings: what else model_index.json says.
+        absent: components of the class that are null; diffusers wants to be told of some of them (SD3 without T5).
     """
 
     path: Path
     source: str
     kind: Any
     components: Mapping[str, tuple[str, str]]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
 
     @property
     def denoiser(self) -> str:
@@ -66,7 +71,7 @@ class PipelineFolder:
             UserError: for an unknown dtype, or a component that cannot be loaded.
         """
         wanted = DTYPES[require_choice(dtype, DTYPES, "teacher.options.dtype")]
-        left_out = {name: None for name in self.components if name not in names}
+        left_out = {name: None for name in (*self.components, *self.absent) if name not in names}
         try:
             with without_bars():
                 return self.kind.from_pretrained(
@@ -93,14 +98,24 @@ class PipelineFolder:
         return all(name in self.components for name in known if name.startswith("text_encoder"))
 
     def digest(self, names: Collection[str]) -> str:
-        """sha256 over all files of some components, by name, path and content."""
+        """sha256 over what is read of some components, by name, path and content.
+
+        Other variants (fp16) and formats that lie beside the weights do not matter.
+        """
         sha = hashlib.sha256()
-        for file in sorted(file for name in sorted(names) for file in (self.path / name).rglob("*") if file.is_file()):
+        for file in sorted(file for name in sorted(names) for file in files_read(self.path / name)):
             sha.update(f"{file.relative_to(self.path)} {file.stat().st_size}\n".encode())
             with file.open("rb") as stream:
                 while chunk := stream.read(CHUNK):
                     sha.update(chunk)
         return sha.hexdigest()
+
+
+def files_read(component: Path) -> list[Path]:
+    """The files of a component that loading it opens: of a model configuration and weights, else all that are there."""
+    files = [file for file in component.rglob("*") if file.is_file() and not file.name.startswith(".")]
+    read = [file for file in files if file.name == "config.json" or WEIGHTS.fullmatch(file.name)]
+    return read if any(file.name != "config.json" for file in read) else files
 
 
 def open_folder(spec: str) -> PipelineFolder:
@@ -119,7 +134,11 @@ def open_folder(spec: str) -> PipelineFolder:
     except (ValueError, AttributeError) as error:
         raise UserError(f"{index}: no readable description of a pipeline ({error}); restore the file") from error
     components = {name: value for name, value in listed.items() if len(value) == 2 and value != (None, None)}
-    folder = PipelineFolder(path, spec, pipeline_class(described.get("_class_name"), index), components)
+    settings = {name: value for name, value in described.items() if name not in listed}
+    kind = pipeline_class(described.get("_class_name"), index)
+    known = inspect.signature(kind.__init__).parameters
+    absent = tuple(name for name in listed if name in known and name not in components)
+    folder = PipelineFolder(path, spec, kind, components, settings, absent)
     require_components(folder)
     return folder
 

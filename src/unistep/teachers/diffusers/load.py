@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -109,7 +109,9 @@ def teacher_from_pipeline(pipeline: Any, options: Options = Options(), device: s
         prompts, encoder = required_prompts(options), TextEncoder(pipeline, family, device)
         parts = {name: part for name, part in pipeline.components.items() if name.startswith("text_encoder") and part}
         encoders = {name: identity(part, {}) for name, part in parts.items()}
-        key = embeddings.key_of({"pipeline": type(pipeline).__name__, "encoders": encoders}, prompts)
+        facts = {"pipeline": type(pipeline).__name__, "encoders": encoders, "settings": scalars(pipeline.config)}
+        key = embeddings.key_of(facts, prompts)
+        encoder.require_short(prompts)
         text = TextConditioner(embeddings.in_memory(prompts, encoder, encoder.null), prompts, key)
     return assemble(pipeline.to(device), text, options, source=f"a {type(pipeline).__name__} in memory", files=None)
 
@@ -152,7 +154,10 @@ def text_conditioner(folder: PipelineFolder, family: Family, options: Options, d
         raise UserError(f"{folder.path}: found no {' and no '.join(missing)}, expected them: the pipeline reads text")
     facts = {
         "pipeline": folder.kind.__name__,
+        "settings": scalars(folder.settings),
+        "encoders": list(folder.text),
         "components": folder.digest(folder.text),
+        "width": None if folder.has_all_text else embeddings.digest(folder.path / folder.denoiser / "config.json"),
         "arguments": settings_of(folder.kind),
         "dtype": options.dtype,
         "cleaners": [name for name in CLEANERS if find_spec(name)],
@@ -161,8 +166,15 @@ def text_conditioner(folder: PipelineFolder, family: Family, options: Options, d
     place = (Path(options.cache) if options.cache else embeddings.default_cache()) / key[:24]
     if not embeddings.is_complete(place):
         encoder = TextEncoder(folder.load(options.dtype, folder.encoding), family, device)
+        encoder.require_short(prompts)  # all of them, before hours are spent on the first ones
         embeddings.compute(place, key, prompts, encoder, encoder.null)
     return TextConditioner.open(str(place), key)
+
+
+def scalars(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a pipeline's own settings say in plain values, such as what its "no condition" is."""
+    plain = {name: value for name, value in settings.items() if isinstance(value, bool | int | float | str)}
+    return {name: value for name, value in plain.items() if not name.startswith("_")}
 
 
 def assemble(

@@ -41,6 +41,7 @@ NAMED: Mapping[str, Callable[..., DiscreteVPProcess]] = {
     "scaled_linear": DiscreteVPProcess.scaled_linear,
 }
 PREDICTIONS: Mapping[str, Prediction] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+DYNAMIC = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
 CLOSE = 1e-4  # between our float64 table of alpha-bar and the scheduler's float32 one
 
 
@@ -124,7 +125,18 @@ def static_shift(config: Mapping[str, Any]) -> float:
 
 
 def dynamic_shift(config: Mapping[str, Any], tokens: int) -> float:
-    """mu grows linearly with the number of tokens; the shift is exp(mu), or mu itself (`time_shift_type`)."""
+    """mu grows linearly with the number of tokens; the shift is exp(mu), or mu itself (`time_shift_type`).
+
+    Raises:
+        UserError: for a scheduler that leaves the numbers to the pipeline's code.
+    """
+    missing = [name for name in DYNAMIC if name not in config]
+    if missing:
+        raise UserError(
+            f"scheduler.use_dynamic_shifting: found true without {', '.join(missing)}, expected them: by which numbers "
+            "does the shift grow? set use_dynamic_shifting to false and flow_shift to the shift in "
+            "scheduler_config.json, or take a FlowMatchEulerDiscreteScheduler"
+        )
     few, many = config["base_image_seq_len"], config["max_image_seq_len"]
     slope = (config["max_shift"] - config["base_shift"]) / (many - few)
     mu = config["base_shift"] + slope * (tokens - few)

@@ -1,7 +1,7 @@
 """Prompts to embeddings by the pipeline's own `encode_prompt`, and what it takes for "no condition"."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from unistep.teachers.diffusers.families import Family
 
 Rows = dict[str, Tensor]
 """Embeddings by name, a row for each prompt: `text` [b, length, width], `pooled` [b, width], `mask` [b, length]."""
+
+AT_ONCE = 1024  # prompts that are tokenised in one call
 
 
 class TextEncoder:
@@ -66,12 +68,21 @@ class TextEncoder:
         longest = max(limits, key=lambda name: limits[name])
         prefix = prefix_of(self.pipeline)
         tokenize = getattr(self.pipeline, longest)
-        for prompt, ids in zip(prompts, tokenize([prefix + prompt for prompt in prompts]).input_ids, strict=True):
-            if len(ids) > limits[longest]:
+        for prompt, count in counted(prompts, lambda part: tokenize([prefix + prompt for prompt in part]).input_ids):
+            if count > limits[longest]:
                 raise UserError(
-                    f"prompt {prompt[:40]!r}...: found {len(ids)} tokens, expected at most {limits[longest]}, which "
+                    f"prompt {prompt[:40]!r}...: found {count} tokens, expected at most {limits[longest]}, which "
                     f"{type(self.pipeline).__name__} reads; shorten it"
                 )
+
+
+def counted(
+    prompts: Sequence[str], tokenize: Callable[[Sequence[str]], Sequence[Sequence[int]]]
+) -> Iterator[tuple[str, int]]:
+    """Each prompt and its tokens, tokenised some at a time: prompts may be millions."""
+    for first in range(0, len(prompts), AT_ONCE):
+        part = prompts[first : first + AT_ONCE]
+        yield from ((prompt, len(ids)) for prompt, ids in zip(part, tokenize(part), strict=True))
 
 
 def settings_of(kind: Any) -> dict[str, Any]:

@@ -1,0 +1,24 @@
+"""Pipelines in half precision: each family is read, compared with its pipeline's own sample, and answers."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers_checks import condition
+from diffusers_families import CASES, PROMPTS
+
+from unistep.teachers.load import load_teacher
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", CASES)
+def test_a_half_precision_teacher_makes_its_pipelines_sample(name: str, dtype: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    pipeline = case.build()
+    pipeline.save_pretrained(tmp_path, safe_serialization=True)
+    text = {"prompts": PROMPTS, "cache": str(tmp_path / "cache")} if hasattr(pipeline, "encode_prompt") else {}
+    teacher = load_teacher(f"diffusers:{tmp_path}", {**text, **case.options, "dtype": dtype})
+    assert teacher.denoiser.dtype == getattr(torch, dtype)  # type: ignore[attr-defined]
+    t = teacher.process.time(torch.tensor([0.3, 0.8], dtype=torch.float64)).float()
+    mu = teacher(torch.randn(2, *teacher.shape), t, condition(teacher, 2))
+    assert mu.dtype == torch.float32 and mu.isfinite().all()

@@ -6,7 +6,7 @@ import pytest
 
 from unistep.evaluation.comparison import ComparedRow, Comparison
 from unistep.reports.compared import cells
-from unistep.reports.compared_page import sideways, verdict
+from unistep.reports.compared_page import legible, sideways, verdict
 
 
 def test_what_is_missing_is_said_once_for_each_reason() -> None:
@@ -18,6 +18,10 @@ def test_what_is_missing_is_said_once_for_each_reason() -> None:
     )  # fmt: skip
     assert cells(comparison).note == "10 network evaluations each; c, e: not run yet; d: no data"
     assert verdict(comparison).endswith("b has the smallest Frechet distance, 0.143; a follows with 0.250.")
+
+
+def test_labels_of_the_axis_do_not_lie_over_each_other() -> None:
+    assert legible([1, 20, 18, 10, 1, 8, 32]) == [1, 8, 10, 18, 32]
 
 
 @pytest.mark.parametrize("costs", [[1], [1] * 10, [1, 2, 1, 4, 2, 1]])

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKERS = "osD^vP*X<>"
+APART = 1.2  # labels of the logarithmic axis, at least this factor
 SIDEWAYS = 1.12  # rows at the same cost stand beside each other, at most this factor to the left and right of it
 
 
@@ -107,7 +108,7 @@ def draw_cost(comparison: Comparison, ink: str = INK) -> "Figure":
     draw_entries(axes, [row for row in shown if row.role == "entry"], key)
     axes.set_xscale("log")
     if shown:
-        axes.set_xticks(sorted({row.nfe for row in shown if row.nfe is not None}))
+        axes.set_xticks(legible([row.nfe for row in shown if row.nfe is not None]))
         logarithmic(axes)
     axes.xaxis.set_major_formatter(plain_number)
     axes.xaxis.set_minor_locator(NullLocator())
@@ -116,6 +117,15 @@ def draw_cost(comparison: Comparison, ink: str = INK) -> "Figure":
     axes.set_ylabel(name)
     figure.legend(loc="outside right upper", frameon=False, fontsize=8.5, labelcolor=ink)
     return figure
+
+
+def legible(costs: Sequence[int]) -> list[int]:
+    """The costs that are written at the axis: those too near to the one before would lie over it."""
+    kept: list[int] = []
+    for cost in sorted(costs):
+        if not kept or cost >= APART * kept[-1]:
+            kept.append(cost)
+    return kept
 
 
 def draw_references(axes: "Axes", comparison: Comparison, key: str) -> None:

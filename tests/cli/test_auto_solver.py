@@ -192,7 +192,7 @@ def test_a_comparison_charges_the_choice_and_shares_the_pairs(compared: tuple[Pa
     _, out = compared
     kept = read_choice(next((out / "shared").glob("solver-*.json")))
     assert kept.choice.chosen.solver == {"name": "dpmpp_2m", "num_steps": 8}
-    plans = {name: json.loads((out / "shared" / f"{name}.json").read_text()) for name in ("auto", "named")}
+    plans = {name: json.loads(next((out / "shared").glob(f"{name}-*.json")).read_text()) for name in ("auto", "named")}
     assert plans["named"]["pair_evaluations"] == 20 * 8  # 15 in tiles of 10
     assert plans["auto"]["pair_evaluations"] == 20 * 8 + kept.choice.spent
     assert plans["auto"]["steps"] < plans["named"]["steps"]

@@ -26,7 +26,7 @@ training: {steps: 2, batch: 4, evaluate_every: 1, optim: {default: {lr: 1e-4}}}
 evaluation:
   judge: efficientnet-lite0
   real: {kind: digits, limit: 200}
-  samples: 64
+  samples: 100
   samples_during_training: 32
   solver: {num_steps: 2}
 """
@@ -74,7 +74,7 @@ def test_a_run_is_judged_without_classes_and_says_by_what(recipe: Path, tmp_path
     run = unistep.distill(recipe, out=tmp_path / "run", quiet=True)
     found = json.loads((run / "evaluation.json").read_text())
     floor, teacher, *_, student = found["rows"]
-    assert floor["role"] == "floor" and floor["num_samples"] == 64
+    assert floor["role"] == "floor" and floor["num_samples"] == 100
     for row in (floor, teacher, student):
         assert set(row["figures"]) == {"frechet", "diversity"}
     assert (found["judge"], found["judge_title"], found["distance"]) == ("e" * 64, "efficientnet-lite0", "FD")
@@ -94,7 +94,7 @@ def test_a_run_is_judged_without_classes_and_says_by_what(recipe: Path, tmp_path
     Quarters.looked = 0
     again = unistep.evaluate(run, quiet=True)
     assert again.reference_sha256 == found["reference_sha256"]
-    assert Quarters.looked < 4 * 64  # the student's samples and trials; real images and the teacher's are stored
+    assert Quarters.looked < 3 * 100  # the student's samples and trials; real images and the teacher's are stored
     unistep.evaluate(run, overrides=["evaluation.real.limit=100"], quiet=True)
     assert len(list((run / "reference").iterdir())) == 4
 

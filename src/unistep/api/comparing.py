@@ -186,11 +186,8 @@ class Work:
     ) -> None:
         """Judges the solvers if asked, and writes what there is to show."""
         base, failed = self.base(entries), {failure.name for failure in missing}
-        process = self.shared.start(base).teacher.process
-        unsuited = [absent for row in solvers if (absent := unavailable(row, process)) is not None]
-        missing, left_out = [*missing, *unsuited], {absent.name for absent in unsuited}
-        shown = [row for row in solvers if row.name not in left_out and (judge_solvers or self.known(row, base))]
-        judged = self.solvers(shown, base)
+        shown, judged, unsuited = self.solvers(solvers, base, judge_solvers)
+        missing = [*missing, *unsuited]
         finished = list[Finished]()
         for entry in entries.values():
             places = {seed: self.place(entry.name, seed) for seed in self.recipe.seeds}
@@ -216,20 +213,27 @@ class Work:
         teacher = recipe.teacher.model_copy(update={"guidance": base_guidance(self.recipe)})
         return recipe.model_copy(update={"teacher": teacher})
 
-    def known(self, row: SolverRow, base: DistillRecipe) -> bool:
-        """Whether a solver has been judged before."""
-        teacher = self.shared.start(base).teacher
-        judge, _ = self.judging(base, teacher)
-        return result_file(row, base, Judging.of(base, teacher, judge), self.folder / SOLVERS).is_file()
+    def solvers(
+        self, rows: tuple[SolverRow, ...], recipe: DistillRecipe, judge_all: bool
+    ) -> tuple[list[SolverRow], list[ComparedRow], list[Skipped]]:
+        """The teacher under solvers, judged as the base is.
 
-    def solvers(self, rows: list[SolverRow], recipe: DistillRecipe) -> list[ComparedRow]:
-        """The teacher under each solver, judged as the base is."""
-        teacher = self.shared.start(recipe).teacher
+        Args:
+            rows: every one that the recipe asks for.
+            recipe: of the base.
+            judge_all: or only those that have been judged before.
+
+        Returns:
+            Solvers with a row, their rows, and the solvers that cannot be had.
+        """
+        teacher, place = self.shared.start(recipe).teacher, self.folder / SOLVERS
         judge, _ = self.judging(recipe, teacher)
-        place = self.folder / SOLVERS
-        return [
-            solver_row(row, judge_solver(row, recipe, teacher, judge, place, self.device, self.say)) for row in rows
-        ]
+        alike = Judging.of(recipe, teacher, judge)
+        absent = {row.name: reason for row in rows if (reason := unavailable(row, teacher.process)) is not None}
+        suited = [row for row in rows if row.name not in absent]
+        shown = [row for row in suited if judge_all or result_file(row, recipe, alike, place).is_file()]
+        judged = [judge_solver(row, recipe, teacher, judge, place, self.device, self.say) for row in shown]
+        return shown, [solver_row(*both) for both in zip(shown, judged, strict=True)], [*absent.values()]
 
     def judging(self, recipe: DistillRecipe, teacher: Teacher) -> tuple[AnyJudge | None, PointReference | None]:
         """What judges the entries: a judge of images, or exact points.

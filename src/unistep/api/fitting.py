@@ -74,7 +74,8 @@ def fitted(recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.
         model, _ = solved(network, teacher.process, None, recipe.evaluation.solver, 1.0)
         return Draws(model=model, shape=teacher.shape, codec=teacher.codec, conditioner=None, device=device)
 
-    say(f"fitting a network to {teacher.source}, which has no weights")
+    if not is_fitted(folder):
+        say(f"fitting a network to {teacher.source}, which has no weights")
     result = train(
         method,
         samples_of(fit, teacher, mixture, device),

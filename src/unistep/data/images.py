@@ -113,4 +113,9 @@ def drawn_rows(n: int, limit: int | None) -> Tensor:
     """Rows to use of n, int64, ascending: all, or `limit` of them drawn by a fixed seed, so that no class is lost."""
     if limit is None or limit >= n:
         return torch.arange(n)
-    return torch.from_numpy(np.sort(np.random.default_rng(0).permutation(n)[:limit]))
+    return shuffled_rows(n)[:limit].sort().values
+
+
+def shuffled_rows(n: int) -> Tensor:
+    """All rows of n in an order drawn by a fixed seed, int64: the first of them are a fair sample of all."""
+    return torch.from_numpy(np.random.default_rng(0).permutation(n))

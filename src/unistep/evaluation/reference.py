@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unistep.data.dataset import ImageDataset
+from unistep.data.images import shuffled_rows
 from unistep.errors import UserError
 from unistep.evaluation.frechet import FeatureMoments
 from unistep.networks.weights_file import file_sha256
@@ -49,14 +50,9 @@ class ReferenceFeatures:
 def reference_of(features: Tensor, labels: Tensor, stored: int = ONE_BY_ONE) -> ReferenceFeatures:
     """Reference of all features [n, d], of which `stored` are kept one by one (rounded to float16)."""
     every = features.double().numpy()
-    rows = shuffled(len(every), stored)
+    rows = shuffled_rows(len(every))[:stored]
     mean, cov = every.mean(0), np.atleast_2d(np.cov(every, rowvar=False))
     return ReferenceFeatures(features[rows].half().float(), labels[rows], mean, cov, len(every))
-
-
-def shuffled(n: int, stored: int) -> Tensor:
-    """As many rows of n, drawn by a fixed seed, in the order in which they were drawn."""
-    return torch.from_numpy(np.random.default_rng(0).permutation(n)[:stored])
 
 
 def reference_from_images(
@@ -75,7 +71,7 @@ def reference_from_images(
         batch: images seen at once.
         on_progress: called with the number of images seen.
     """
-    rows = shuffled(len(data), stored)
+    rows = shuffled_rows(len(data))[:stored]
     kept_rows = torch.zeros(len(data), dtype=torch.bool)
     kept_rows[rows] = True
     moments, kept, done = FeatureMoments(), list[Tensor](), 0

@@ -87,7 +87,7 @@ class CompareRecipe(Section):
             raise ValueError(f"entries.{taken[0]}: found a name that the folder needs for itself, expected another")
         if len({*self.seeds}) < len(self.seeds):
             raise ValueError(f"seeds: found {list(self.seeds)}, expected each seed once")
-        for name, section in self.set.items():
-            if name in ("evaluation", "teacher") and not isinstance(section, dict):
-                raise ValueError(f"set.{name}: found {section!r}, expected settings by name, or no such line")
+        for name in ("evaluation", "teacher"):
+            if not isinstance(self.set.get(name, {}), dict):
+                raise ValueError(f"set.{name}: found {self.set[name]!r}, expected settings by name, or no such line")
         return self

@@ -49,11 +49,8 @@ def entry_recipe(comparison: CompareRecipe, name: str) -> DistillRecipe | Skippe
 
 def checked(values: dict[str, Any], name: str, source: str) -> DistillRecipe | Skipped:
     """The recipe of an entry's values, or why it has to be left out."""
-    with_data = {
-        **values,
-        "data": {"kind": "exact"} if values.get("data") is None else values["data"],
-    }  # whatever they are: is all else right?
-    recipe = require_distill(with_data, source)
+    data = {"kind": "exact"} if values.get("data") is None else values["data"]
+    recipe = require_distill({**values, "data": data}, source)  # whatever the data are: is all else right?
     if recipe.method.needs_pairs and recipe.pairs is not None:
         reason = missing_package(recipe.pairs.solver.name)
         if reason is not None:

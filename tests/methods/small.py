@@ -13,7 +13,7 @@ from unistep.process.base import NoiseProcess
 from unistep.teachers.codecs import PointCodec
 from unistep.teachers.conditioners import LabelConditioner
 from unistep.teachers.teacher import Teacher
-from unistep.weighting import default_weighting
+from unistep.weighting import training_weighting
 
 PROCESSES = [EDMProcess(0.02, 10.0), ContinuousVPProcess(), DiscreteVPProcess.linear(), FlowProcess(shift=2.0)]
 ROWS = 6
@@ -27,7 +27,7 @@ def small_teacher(process: NoiseProcess = PROCESSES[0], classes: int = 0) -> Tea
     torch.manual_seed(0)
     return Teacher(
         denoiser=EDMDenoiser(MLP(2, 16, 2, classes), process, label_dim=classes), process=process, shape=(2,),
-        weighting=default_weighting(process), codec=PointCodec(), source="test", sha256="0",
+        weighting=training_weighting("F", process), codec=PointCodec(), source="test", sha256="0",
         conditioner=LabelConditioner(classes) if classes else None,
     )  # fmt: skip
 

@@ -15,7 +15,7 @@ from unistep.teachers.conditioners import LabelConditioner
 from unistep.teachers.teacher import Teacher
 from unistep.training import OptimConfig
 from unistep.training.optim import learning_rate
-from unistep.weighting import default_weighting
+from unistep.weighting import training_weighting
 
 
 def make(conditional: bool = False, **settings: object) -> DMD:
@@ -23,7 +23,7 @@ def make(conditional: bool = False, **settings: object) -> DMD:
     process, classes = EDMProcess(), 3 if conditional else 0
     teacher = Teacher(
         denoiser=EDMDenoiser(MLP(2, 16, 1, classes), process, label_dim=classes), process=process, shape=(2,),
-        weighting=default_weighting(process), codec=PointCodec(), source="test", sha256="0",
+        weighting=training_weighting("F", process), codec=PointCodec(), source="test", sha256="0",
         conditioner=LabelConditioner(classes) if classes else None,
     )  # fmt: skip
     generator = Generator(teacher.trainable_copy(), process)

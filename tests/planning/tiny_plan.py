@@ -13,7 +13,7 @@ from unistep.teachers.codecs import PointCodec
 from unistep.teachers.conditioners import LabelConditioner
 from unistep.teachers.teacher import Teacher
 from unistep.training import Streams, TrainingConfig
-from unistep.weighting import default_weighting
+from unistep.weighting import training_weighting
 
 CPU = torch.device("cpu")
 NETWORK = {"type": "mlp", "dim": 2, "width": 16, "num_blocks": 1, "label_dim": 3}
@@ -31,7 +31,7 @@ def tiny_teacher() -> Teacher:
         torch.manual_seed(0)
         denoiser = build_denoiser({"network": NETWORK, "process": process.config()})
     return Teacher(
-        denoiser=denoiser, process=process, weighting=default_weighting(process), shape=(2,), codec=PointCodec(),
+        denoiser=denoiser, process=process, weighting=training_weighting("F", process), shape=(2,), codec=PointCodec(),
         source="tiny", sha256="0", conditioner=LabelConditioner(3),
     )  # fmt: skip
 

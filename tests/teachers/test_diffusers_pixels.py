@@ -35,6 +35,23 @@ def test_mu_is_what_the_raw_output_and_the_schedulers_alphas_say(prediction: str
     torch.testing.assert_close(teacher(x_t, t.float()), by_hand[prediction], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("zero_snr", [False, True])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_the_fake_score_is_weighted_as_the_scheduler_says_the_network_was_trained(
+    prediction: str, zero_snr: bool
+) -> None:
+    scheduler = diffusers.DDIMScheduler(prediction_type=prediction, rescale_betas_zero_snr=zero_snr)
+    if zero_snr and prediction == "epsilon":
+        with pytest.raises(UserError, match="found eps with weight 0 at t = 999"):
+            teacher_from_pipeline(pipeline_of(scheduler))
+        return
+    teacher = teacher_from_pipeline(pipeline_of(scheduler))
+    t = torch.tensor([0, 500, 999])
+    abar = scheduler.alphas_cumprod[t].double() * (t < (999 if zero_snr else 1000))  # theirs ends at 4.9e-8
+    by_hand = {"epsilon": abar / (1 - abar), "v_prediction": 1 / (1 - abar), "sample": torch.ones(3).double()}
+    torch.testing.assert_close(teacher.weighting(t.float()).double(), by_hand[prediction], rtol=1e-3, atol=0)
+
+
 def test_our_ddim_is_the_pipelines() -> None:
     scheduler = diffusers.DDIMScheduler(clip_sample=False, timestep_spacing="trailing")
     pipeline = diffusers.DDIMPipeline(unet_2d(), scheduler)

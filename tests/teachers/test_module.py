@@ -131,12 +131,22 @@ def test_labels_reach_the_network() -> None:
     assert teacher(torch.zeros(4, 2), torch.ones(4), cond)[:, 0].tolist() == [0, 1, 2, 0]
 
 
-def test_the_weighting_is_the_one_given_or_the_process_s_own() -> None:
+def test_the_weighting_is_the_one_given_or_that_of_the_prediction() -> None:
     process, t = EDMProcess(), torch.tensor([0.1, 2.0, 40.0])
     given = Teacher.from_module(nn.Identity(), process, "x0", (2,), weighting=lambda t: 7 / t)
     torch.testing.assert_close(given.weighting(t), 7 / t)
-    usual = Teacher.from_module(nn.Identity(), process, "x0", (2,))
+    usual = Teacher.from_module(nn.Identity(), process, "F", (2,))
     torch.testing.assert_close(usual.weighting(t), 1 / t**2 + 4)
+    plain = Teacher.from_module(nn.Identity(), process, "x0", (2,))
+    torch.testing.assert_close(plain.weighting(t), torch.ones(3))
+
+
+def test_eps_without_signal_at_the_end_is_refused_when_the_teacher_is_made() -> None:
+    process = DiscreteVPProcess.zero_terminal_snr(DiscreteVPProcess.linear())
+    with pytest.raises(UserError, match="prediction: found eps with weight 0 at t = 999, expected a positive finite"):
+        Teacher.from_module(nn.Identity(), process, "eps", (2,))
+    v = Teacher.from_module(nn.Identity(), process, "v", (2,))
+    assert v.weighting(torch.tensor([999.0])).item() == 1
 
 
 def test_a_teacher_and_its_copies_do_not_drop_out() -> None:

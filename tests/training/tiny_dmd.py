@@ -23,7 +23,7 @@ from unistep.training.distributed import full_tensor
 from unistep.training.health import HealthMonitor
 from unistep.training.state import TrainState
 from unistep.training.step import PhaseRun, StepReport, update
-from unistep.weighting import default_weighting
+from unistep.weighting import training_weighting
 
 NETWORK = {
     "type": "unet", "img_resolution": 8, "img_channels": 1, "model_channels": 8, "channel_mult": [1, 2],
@@ -62,8 +62,8 @@ def tiny_teacher() -> Teacher:
             for p in denoiser.parameters():
                 p.add_(0.02 * torch.randn_like(p))
     return Teacher(
-        denoiser=denoiser, process=process, weighting=default_weighting(process), shape=(1, 8, 8), codec=PixelCodec(),
-        source="test", sha256="0", conditioner=LabelConditioner(3), config=config,
+        denoiser=denoiser, process=process, weighting=training_weighting("F", process), shape=(1, 8, 8),
+        codec=PixelCodec(), source="test", sha256="0", conditioner=LabelConditioner(3), config=config,
     )  # fmt: skip
 
 

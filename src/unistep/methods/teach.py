@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from unistep.losses.denoising import denoising_loss
 from unistep.methods.base import Batch, LossOutput, Method, Phase, Random
-from unistep.networks.preconditioning import EDMDenoiser, edm_weighting
+from unistep.networks.preconditioning import EDMDenoiser
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.teachers.teacher import Conditioner
 from unistep.types import Cond, bcast, to_device
@@ -29,7 +29,7 @@ class Teach(Method):
 
     Args:
         denoiser: the network to train, possibly wrapped for several ranks.
-        design: the same network's unwrapped preconditioning (process, sigma_data).
+        design: the same network unwrapped, whose training weight is used.
         config: noise distribution.
         conditioner: labels (captions are labels too) -> conditions; None leaves the labels as they are.
     """
@@ -39,7 +39,7 @@ class Teach(Method):
     def __init__(self, denoiser: nn.Module, design: EDMDenoiser | DiffusersDenoiser, config: TeachConfig,
                  conditioner: Conditioner | None = None):  # fmt: skip
         self.denoiser, self.config, self.conditioner = denoiser, config, conditioner
-        self.process, self.sigma_data = design.process, design.sigma_data
+        self.weighting = design.weighting
         self.networks = {"denoiser": denoiser}
 
     def phases(self, step: int) -> tuple[Phase, ...]:
@@ -53,7 +53,7 @@ class Teach(Method):
         sigma = (self.config.P_mean + self.config.P_std * rng.normal(len(x)).to(x.device)).exp()
         cond = to_device(self.condition(self.drop_labels(batch.real_cond, rng)), x.device)
         x_t = x + bcast(sigma, x) * rng.normal(*x.shape).to(x.device)
-        loss = denoising_loss(self.denoiser(x_t, sigma, cond), x, edm_weighting(self.process, self.sigma_data, sigma))
+        loss = denoising_loss(self.denoiser(x_t, sigma, cond), x, self.weighting(sigma))
         return LossOutput(terms={"denoise": loss}, weights={"denoise": 1.0})
 
     def condition(self, labels: Tensor | None) -> Cond:

@@ -23,6 +23,7 @@ class LevelDenoiser(EDMDenoiser):
     """What the three have in common: a process with t = sigma that stays within the levels the network knows."""
 
     kind = ""
+    prediction = "eps"  # with either sign
 
     def check_process(self) -> None:
         if not isinstance(self.process, EDMProcess):
@@ -34,9 +35,6 @@ class LevelDenoiser(EDMDenoiser):
                 f"process: found sigma_min {self.process.sigma_min:g} and sigma_max {self.process.sigma_max:g}, "
                 f"expected levels from {self.sigma_min:g} to {self.sigma_max:g}, as {self.kind} has them"
             )
-
-    def weighting(self, t: Tensor) -> Tensor:
-        return self.coefficients(t)[1].to(t.dtype) ** -2
 
 
 class VPDenoiser(LevelDenoiser):

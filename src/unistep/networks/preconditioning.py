@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unistep.prediction import Prediction
 from unistep.process.base import NoiseProcess
 from unistep.types import Cond, bcast
+from unistep.weighting import training_weight
 
 
 class EDMDenoiser(nn.Module):
@@ -26,6 +28,7 @@ class EDMDenoiser(nn.Module):
 
     raw_name = "model"  # of F_x among the parameter names
     sigma_min, sigma_max = 0.0, math.inf  # levels that the preconditioning is defined for
+    prediction: Prediction = "F"  # what the raw network predicts, which its training weight belongs to
 
     def __init__(self, model: nn.Module, process: NoiseProcess, sigma_data: float = 0.5, label_dim: int = 0):
         super().__init__()
@@ -50,8 +53,8 @@ class EDMDenoiser(nn.Module):
         return alpha * self.sigma_data**2 / total, sigma * self.sigma_data / total.sqrt(), 1 / total.sqrt(), c_noise
 
     def weighting(self, t: Tensor) -> Tensor:
-        """The training weight lambda that belongs to these coefficients, t [b] -> [b]."""
-        return edm_weighting(self.process, self.sigma_data, t)
+        """The training weight lambda = 1 / c_out^2 (Table 1), t [b] -> [b]."""
+        return training_weight(self.prediction, self.process, t, self.sigma_data)
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
         """The nearest levels the network knows, [b] -> [b]: all of them, unless a table says otherwise."""
@@ -71,12 +74,6 @@ class EDMDenoiser(nn.Module):
         if not isinstance(cond, Tensor):
             raise TypeError(f"cond: found {type(cond).__name__}, expected a tensor of class indices")
         return F.one_hot(cond + 1, self.label_dim + 1)[:, 1:].float()
-
-
-def edm_weighting(process: NoiseProcess, sigma_data: float, t: Tensor) -> Tensor:
-    """EDM's training weight lambda = 1 / c_out^2, t [b] -> [b] (Table 1; 1/sigma^2 + 1/sigma_data^2 at alpha = 1)."""
-    alpha, sigma = process.alpha(t), process.sigma(t)
-    return ((alpha * sigma_data) ** 2 + sigma**2) / (sigma * sigma_data) ** 2
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -15,7 +15,7 @@ from unistep.teachers.conditioners import LabelConditioner
 from unistep.teachers.module import identity
 from unistep.teachers.teacher import Teacher
 from unistep.types import Cond
-from unistep.weighting import default_weighting
+from unistep.weighting import training_weighting
 
 
 class GaussianMixture(nn.Module):
@@ -155,7 +155,7 @@ def teacher_from_mixture(mixture: GaussianMixture, source: str, conditional: boo
     return Teacher(
         denoiser=mixture,
         process=mixture.process,
-        weighting=default_weighting(mixture.process, mixture.sigma_data),
+        weighting=training_weighting("F", mixture.process, mixture.sigma_data),  # of the network fitted to it
         shape=mixture.dims,
         codec=PointCodec() if len(mixture.dims) == 1 else PixelCodec(),
         conditioner=LabelConditioner(len(mixture.std)) if conditional else None,

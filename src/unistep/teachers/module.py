@@ -15,7 +15,7 @@ from unistep.teachers.codecs import PixelCodec, PointCodec
 from unistep.teachers.conditioners import LabelConditioner
 from unistep.teachers.teacher import Teacher
 from unistep.types import Cond
-from unistep.weighting import default_weighting
+from unistep.weighting import training_weighting
 
 
 class ModuleDenoiser(nn.Module):
@@ -82,13 +82,14 @@ def teacher_from_module(
             so scaling its input and noise level (EDM's c_in and c_noise) is its own affair.
         shape: dims of one sample, for example (3, 32, 32); one number means points.
         num_classes: classes the network is conditioned on, 0 for none.
-        sigma_data: standard deviation of the data the network was trained on, for "F" and for the usual weighting of
-            EDM processes.
-        weighting: weight of Eq. 6 as the network was trained, t -> weight; None = the process's usual one.
+        sigma_data: standard deviation of the data the network was trained on, for "F".
+        weighting: weight of Eq. 6 on the x_0 error as the network was trained, t -> weight; None = that of the plain
+            error of what it predicts, see `weighting.training_weight`.
         source: readable name for reports.
 
     Raises:
-        UserError: for an unknown prediction, or a sigma_data that is not positive.
+        UserError: for an unknown prediction, one that says nothing about x_0 somewhere on the process's grid, or a
+            sigma_data that is not positive.
     """
     if not (math.isfinite(sigma_data) and sigma_data > 0):
         raise UserError(f"sigma_data: found {sigma_data}, expected a positive number")
@@ -102,7 +103,7 @@ def teacher_from_module(
     return Teacher(
         denoiser=ModuleDenoiser(network, process, prediction, num_classes > 0, sigma_data),
         process=process,
-        weighting=weighting or default_weighting(process, sigma_data),
+        weighting=weighting or training_weighting(prediction, process, sigma_data),
         shape=shape,
         codec=PointCodec() if len(shape) == 1 else PixelCodec(),
         conditioner=LabelConditioner(num_classes) if num_classes else None,

@@ -14,7 +14,7 @@ from unistep.teachers.diffusers.calls import Named
 from unistep.teachers.diffusers.families import family_of
 from unistep.teachers.diffusers.schedule import Schedule
 from unistep.types import Cond, bcast
-from unistep.weighting import default_weighting
+from unistep.weighting import require_weight, training_weight
 
 Constants = Mapping[str, float | list[float]]
 
@@ -40,6 +40,7 @@ class DiffusersDenoiser(nn.Module):
         self.network, self.schedule, self.process = network, schedule, schedule.process
         self.constants, self.null_label, self.patch = dict(constants or {}), null_label, patch
         self.family = family_of(type(network).__name__, self.settings)
+        require_weight(schedule.prediction, schedule.process, schedule.sigma_data)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
         schedule = self.schedule
@@ -138,8 +139,8 @@ class DiffusersDenoiser(nn.Module):
         return labels
 
     def weighting(self, t: Tensor) -> Tensor:
-        """The training weight of Eq. 6 of the schedule's family, [b]."""
-        return default_weighting(self.schedule.process, self.schedule.sigma_data)(t)
+        """The training weight of Eq. 6, of what the network predicts, [b]."""
+        return training_weight(self.schedule.prediction, self.process, t, self.schedule.sigma_data)
 
     def config(self) -> dict[str, Any]:
         """Plain values from which `rebuild.denoiser_from_config` rebuilds the denoiser, its weights apart."""

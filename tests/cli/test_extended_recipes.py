@@ -1,4 +1,4 @@
-"""Recipes on top of others: sections merge key by key, a method takes the other's place, and mistakes are named."""
+"""Recipes on top of others: settings merge at every depth, another method replaces the first, mistakes are named."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ OWN = """
 extends: gaussians
 kind: distill
 method: {name: knowledge, regression: l2}
-training: {steps: 7, optim: {generator: {lr: 1e-3}}}
+training: {steps: 7, optim: {generator: {lr: 1e-3}, fake_score: null}}
 pairs: {count: 11}
 fit: null
 """

@@ -25,7 +25,9 @@ from unistep.evaluation import Candidate
 from unistep.evaluation.comparison import ComparedRow
 from unistep.recipes.comparison import CompareRecipe
 from unistep.recipes.entries import Skipped, base_guidance, entry_recipe
-from unistep.recipes.load import Recipe, recipe_of
+from unistep.recipes.load import RecipeLike, recipe_of
+from unistep.recipes.merge import merge
+from unistep.recipes.overrides import Overrides, read_overrides
 from unistep.recipes.schema import DistillRecipe
 from unistep.reports import print_comparison, write_comparison, write_samples
 from unistep.teachers.checkpoint import load_generator
@@ -36,10 +38,10 @@ SOLVERS = "solvers"
 
 
 def compare(
-    recipe: str | Path | Recipe,
+    recipe: RecipeLike,
     *,
     out: str | Path | None = None,
-    overrides: Iterable[str] = (),
+    overrides: Overrides = (),
     only: Iterable[str] = (),
     teacher: Teacher | None = None,
     device: str = "auto",
@@ -48,10 +50,10 @@ def compare(
     """Runs what a comparison has not run yet, then writes its table, figure, sample grid and page.
 
     Args:
-        recipe: a compare recipe: built-in name, path or loaded.
+        recipe: a compare recipe: built-in name, path, mapping or loaded.
         out: the comparison's folder; None = runs/<recipe name>. Each entry is a run of `distill` in
             OUT/<entry>/seed-<n>.
-        overrides: `a.b=c` items.
+        overrides: `a.b=c` items or a mapping, see `load_recipe`.
         only: entries to run now, `solvers` among them; none = everything. The table shows whatever has been run.
         teacher: your own teacher, instead of the base recipe's.
         device: auto, cpu or cuda.
@@ -65,8 +67,8 @@ def compare(
             runs that failed, once the others are through and the page is written.
         KeyboardInterrupt: after Ctrl-C, with everything saved.
     """
-    flags = [] if device == "auto" else [f"set.training.device={device}"]
-    resolved, say = recipe_of(CompareRecipe, recipe, [*overrides, *flags]), Talk(quiet)
+    flags = {} if device == "auto" else {"set": {"training": {"device": device}}}
+    resolved, say = recipe_of(CompareRecipe, recipe, merge(read_overrides(overrides), flags)), Talk(quiet)
     if (ranks := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
         raise UserError(f"compare: found {ranks} ranks, expected one process: its entries run one after the other")
     named = tuple(only)

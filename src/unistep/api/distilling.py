@@ -1,6 +1,5 @@
 """`distill`: teacher in, one-step generator out, stage by stage; every stage looks for what is done and goes on."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +22,8 @@ from unistep.api.weights import Measure, choose_weights, initial_weights
 from unistep.errors import UserError
 from unistep.methods.ingredients import Ingredients
 from unistep.networks import Generator
-from unistep.recipes.load import Recipe, recipe_of
+from unistep.recipes.load import RecipeLike, recipe_of
+from unistep.recipes.overrides import Overrides
 from unistep.recipes.schema import DistillRecipe
 from unistep.recipes.sections import GeneratorConfig
 from unistep.recipes.stages import Stage, stages_of
@@ -40,10 +40,10 @@ from unistep.training.random import Part, derived_seed
 
 
 def distill(
-    recipe: str | Path | Recipe,
+    recipe: RecipeLike,
     *,
     out: str | Path | None = None,
-    overrides: Iterable[str] = (),
+    overrides: Overrides = (),
     teacher: Teacher | None = None,
     seed: int | None = None,
     device: str = "auto",
@@ -53,9 +53,9 @@ def distill(
     """Distils a teacher into a one-step generator, going on where an earlier call stopped.
 
     Args:
-        recipe: a distill recipe: built-in name, path or loaded.
+        recipe: a distill recipe: built-in name, path, mapping or loaded.
         out: the run's folder; None = runs/<recipe name>.
-        overrides: `a.b=c` items.
+        overrides: `a.b=c` items or a mapping, see `load_recipe`.
         teacher: your own teacher, instead of the recipe's.
         seed: overrides training.seed.
         device: auto, cpu or cuda.

@@ -1,6 +1,6 @@
 """`evaluate`: floor, teacher, teacher at one step and generator, judged alike; then the report."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -23,6 +23,7 @@ from unistep.evaluation.points import FEWEST
 from unistep.evaluation.result import Role
 from unistep.networks import Generator
 from unistep.recipes.load import recipe_of
+from unistep.recipes.overrides import Overrides
 from unistep.recipes.schema import DistillRecipe
 from unistep.recipes.sections import EvaluationConfig
 from unistep.reports import print_table, write_report, write_samples
@@ -41,7 +42,7 @@ NO_JUDGE = (
 def evaluate(
     run: str | Path,
     *,
-    overrides: Iterable[str] = (),
+    overrides: Overrides = (),
     teacher: Teacher | None = None,
     checkpoint: str | None = None,
     device: str = "auto",
@@ -52,7 +53,7 @@ def evaluate(
 
     Args:
         run: the folder of a run of `distill`, or the generator's inside it.
-        overrides: `a.b=c` items; only those under `evaluation` matter.
+        overrides: `a.b=c` items or a mapping; only those under `evaluation` matter.
         teacher: your own teacher, if the run was made with one.
         checkpoint: `best`, `last` or `step-N` of the run's training, given a row of its own beside the generator.
         device: auto, cpu or cuda.

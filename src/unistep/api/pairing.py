@@ -1,7 +1,5 @@
 """`make_pairs`: the noise-image pairs of a recipe, made if they are not there yet."""
 
-import json
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -13,7 +11,9 @@ from unistep.api.talk import Talk, with_flags
 from unistep.api.teachers import find_teacher
 from unistep.errors import UserError
 from unistep.pairs import PairStore, generate_pairs
-from unistep.recipes.load import Recipe, recipe_of
+from unistep.recipes.load import RecipeLike, recipe_of
+from unistep.recipes.merge import merge
+from unistep.recipes.overrides import Overrides, read_overrides
 from unistep.recipes.schema import DistillRecipe
 from unistep.recipes.sections import AutoSolverConfig, PairsConfig, SolverConfig
 from unistep.samplers import Sampler, build_sampler
@@ -22,10 +22,10 @@ from unistep.training.distributed import barrier, on_main, process_group, rank, 
 
 
 def make_pairs(
-    recipe: str | Path | Recipe,
+    recipe: RecipeLike,
     *,
     out: str | Path | None = None,
-    overrides: Iterable[str] = (),
+    overrides: Overrides = (),
     teacher: Teacher | None = None,
     solver: str | None = None,
     device: str = "auto",
@@ -34,9 +34,9 @@ def make_pairs(
     """Makes a distill recipe's pairs, going on where an earlier call stopped, as `distill` does when it needs them.
 
     Args:
-        recipe: a distill recipe: built-in name, path or loaded.
+        recipe: a distill recipe: built-in name, path, mapping or loaded.
         out: the run's folder; None = runs/<recipe name>.
-        overrides: `a.b=c` items.
+        overrides: `a.b=c` items or a mapping, see `load_recipe`.
         teacher: your own teacher, instead of the recipe's.
         solver: a solver's name, or `auto`, in the place of the recipe's; `overrides` may say more of it.
         device: auto, cpu or cuda.
@@ -49,8 +49,8 @@ def make_pairs(
         UserError: for mistakes in recipe, teacher or folder.
         KeyboardInterrupt: on Ctrl-C; finished shards stay.
     """
-    named = [] if solver is None else [f"pairs.solver={json.dumps({'name': solver})}"]
-    resolved = recipe_of(DistillRecipe, recipe, with_flags([*named, *overrides], None, device))
+    named = {} if solver is None else {"pairs": {"solver": solver}}
+    resolved = recipe_of(DistillRecipe, recipe, with_flags(merge(named, read_overrides(overrides)), None, device))
     where, say = resolve_device(resolved.training.device), Talk(quiet)
     with process_group(where):
         folder = on_main(lambda: open_run(resolved, Path(out) if out else None))

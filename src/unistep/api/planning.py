@@ -3,7 +3,7 @@
 import gc
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,8 @@ from unistep.planning.stand import Stand
 from unistep.planning.switches import switches
 from unistep.planning.training import Setting
 from unistep.recipes.comparison import Budget, CompareRecipe
-from unistep.recipes.load import Recipe, load_recipe
+from unistep.recipes.load import Recipe, RecipeLike, load_recipe
+from unistep.recipes.overrides import Overrides
 from unistep.recipes.schema import DistillRecipe, TeachRecipe
 from unistep.teachers.teacher import Teacher
 from unistep.training.distributed import resolve_device
@@ -38,10 +39,10 @@ Costs = TeachCosts | DistillCosts
 
 
 def plan(
-    recipe: str | Path | Recipe,
+    recipe: RecipeLike,
     *,
     out: str | Path | None = None,
-    overrides: Iterable[str] = (),
+    overrides: Overrides = (),
     teacher: Teacher | None = None,
     device: str = "auto",
     memory: float | None = None,
@@ -53,9 +54,9 @@ def plan(
     are there already, and left as it is.
 
     Args:
-        recipe: of either kind: built-in name, path or loaded.
+        recipe: of either kind: built-in name, path, mapping or loaded.
         out: the folder that the run would have; None = runs/<recipe name>.
-        overrides: `a.b=c` items.
+        overrides: `a.b=c` items or a mapping, see `load_recipe`.
         teacher: your own teacher, instead of the recipe's.
         device: auto, cpu or cuda.
         memory: GiB that it must fit into; None = what is available here.

@@ -1,10 +1,12 @@
 """What a verb says while it works: lines on stderr from the first rank, or nothing."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from rich.console import Console
 
+from unistep.recipes.merge import merge
+from unistep.recipes.overrides import Overrides, read_overrides
 from unistep.training.distributed import is_main
 
 
@@ -20,7 +22,8 @@ class Talk:
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def with_flags(overrides: Iterable[str], seed: int | None, device: str) -> list[str]:
+def with_flags(overrides: Overrides, seed: int | None, device: str) -> dict[str, Any]:
     """Overrides with the flags that stand for one: `--seed` and `--device`."""
-    flags = [] if seed is None else [f"training.seed={seed}"]
-    return [*overrides, *flags, *([] if device == "auto" else [f"training.device={device}"])]
+    flags = {"seed": seed, "device": None if device == "auto" else device}
+    given = {key: value for key, value in flags.items() if value is not None}
+    return merge(read_overrides(overrides), {"training": given} if given else {})

@@ -1,6 +1,5 @@
 """`teach`: images in, an EDM teacher out: unconditional, or conditioned on classes or captions."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from unistep.methods import Teach
 from unistep.networks import EDMDenoiser
 from unistep.networks.state_dict import load_strictly
 from unistep.process import process_from_config
-from unistep.recipes.load import Recipe, recipe_of
+from unistep.recipes.load import RecipeLike, recipe_of
+from unistep.recipes.overrides import Overrides
 from unistep.recipes.schema import TeachRecipe
 from unistep.teachers.checkpoint import load_denoiser
 from unistep.teachers.checkpoint_config import random_denoiser
@@ -38,10 +38,10 @@ from unistep.training.random import derived_seed
 
 
 def teach(
-    recipe: str | Path | Recipe,
+    recipe: RecipeLike,
     *,
     out: str | Path | None = None,
-    overrides: Iterable[str] = (),
+    overrides: Overrides = (),
     seed: int | None = None,
     device: str = "auto",
     quiet: bool = False,
@@ -49,9 +49,9 @@ def teach(
     """Trains a teacher, going on where an earlier call stopped.
 
     Args:
-        recipe: a teach recipe: built-in name, path or loaded.
+        recipe: a teach recipe: built-in name, path, mapping or loaded.
         out: the run's folder; None = runs/<recipe name>.
-        overrides: `a.b=c` items.
+        overrides: `a.b=c` items or a mapping, see `load_recipe`.
         seed: overrides training.seed.
         device: auto, cpu or cuda.
         quiet: print nothing.

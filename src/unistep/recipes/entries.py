@@ -5,16 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from unistep.errors import UserError
-from unistep.recipes.builtin import read_recipe
 from unistep.recipes.comparison import CompareRecipe
-from unistep.recipes.extend import extended
+from unistep.recipes.extend import combine, recipe_layers
 from unistep.recipes.load import recipe_from_values
-from unistep.recipes.parse import parse_recipe_text
+from unistep.recipes.merge import merge
 from unistep.recipes.schema import DistillRecipe
-from unistep.recipes.smoke import in_form, is_smoke, without_form
 from unistep.samplers import missing_package
-
-NAMED = ("method", "solver")  # sections whose other keys belong to the name
 
 
 @dataclass(frozen=True)
@@ -40,10 +36,10 @@ def entry_recipe(comparison: CompareRecipe, name: str) -> DistillRecipe | Skippe
             "kind distill"
         )
     chosen = recipe_values(entry.recipe.replace("{base}", comparison.base))
-    values = overlaid(overlaid(chosen, comparison.set), entry.set)
-    judged = overlaid({"evaluation": base.get("evaluation", {})}, comparison.set)["evaluation"]
+    values = merge(merge(chosen, comparison.set), entry.set)
+    judged = merge({"evaluation": base.get("evaluation", {})}, comparison.set)["evaluation"]
     values |= {"name": f"{comparison.name}-{name}", "about": entry.about, "evaluation": {**judged, "beside": {}}}
-    require_teacher(values, overlaid(base, comparison.set), source)
+    require_teacher(values, merge(base, comparison.set), source)
     return checked(values, name, source)
 
 
@@ -94,23 +90,10 @@ def require_teacher(values: Mapping[str, Any], base: Mapping[str, Any], source: 
 
 def base_guidance(comparison: CompareRecipe) -> float:
     """The guidance of what is no entry: the teacher under solvers."""
-    teacher = overlaid(recipe_values(comparison.base), comparison.set).get("teacher") or {}
+    teacher = merge(recipe_values(comparison.base), comparison.set).get("teacher") or {}
     return float(teacher.get("guidance", 1.0))
 
 
 def recipe_values(name: str) -> dict[str, Any]:
     """A recipe's plain values with those it extends, in its usual or its smoke form, not yet checked."""
-    text, source = read_recipe(without_form(name))
-    return in_form(extended(parse_recipe_text(text, source), source), source, is_smoke(name))
-
-
-def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Values over values, key by key at every depth; a `method` or `solver` with a name takes the other's place."""
-    return {**below, **{key: laid(key, below.get(key), value) for key, value in above.items()}}
-
-
-def laid(key: str, below: Any, value: Any) -> Any:
-    """One value over another."""
-    if not isinstance(below, Mapping) or not isinstance(value, Mapping) or (key in NAMED and "name" in value):
-        return value
-    return overlaid(below, value)
+    return combine(recipe_layers(name))

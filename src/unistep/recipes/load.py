@@ -1,7 +1,7 @@
 """From a recipe's name or path to a checked, frozen recipe, and back to YAML."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,39 +10,44 @@ from pydantic import ValidationError
 
 from unistep.arguments import require_choice
 from unistep.errors import UserError
-from unistep.recipes.builtin import read_recipe
 from unistep.recipes.comparison import CompareRecipe
-from unistep.recipes.extend import extended
+from unistep.recipes.extend import combine, recipe_layers
+from unistep.recipes.merge import drop_null
 from unistep.recipes.messages import explain
-from unistep.recipes.parse import apply_override, parse_recipe_text, require_plain
+from unistep.recipes.overrides import Overrides, to_plain
+from unistep.recipes.parse import require_plain
 from unistep.recipes.schema import DistillRecipe, TeachRecipe
-from unistep.recipes.smoke import in_form, is_smoke, without_form
+from unistep.recipes.smoke import without_form
 from unistep.recipes.stages import stages_of
 
 Recipe = DistillRecipe | TeachRecipe | CompareRecipe
+RecipeLike = str | Path | Mapping[str, Any] | Recipe
+"""A built-in name or a path, plain values, or a recipe that is already loaded."""
 
 KINDS: dict[str, type[Recipe]] = {"distill": DistillRecipe, "teach": TeachRecipe, "compare": CompareRecipe}
 
 
-def load_recipe(recipe: str | Path | Recipe, overrides: Iterable[str] = ()) -> Recipe:
+def load_recipe(recipe: RecipeLike, overrides: Overrides = ()) -> Recipe:
     """A checked recipe.
 
     Args:
-        recipe: a built-in name or the path of a YAML file, either with `:smoke` for its smoke form; or a recipe that is
-            already loaded.
-        overrides: `a.b=c` items, applied in order before checking.
+        recipe: a built-in name or the path of a YAML file, either with `:smoke` for its smoke form; a mapping, as YAML
+            would hold it; or a recipe that is already loaded.
+        overrides: `a.b=c` items, merged in order (see `recipes.merge`) before checking; or a mapping,
+            `{"training.steps": 10}` or `{"training": {"steps": 10}}`.
 
     Raises:
         UserError: naming the path in the recipe, what was found and what is allowed.
     """
-    if isinstance(recipe, Recipe):
-        text, source, smoke = dump_recipe(recipe), recipe.name, False
+    given = recipe.model_dump(mode="json") if isinstance(recipe, Recipe) else recipe
+    if isinstance(given, Mapping):
+        given = to_plain(given)
+        source = str(given.get("name", "recipe"))
+    elif isinstance(given, str | Path):
+        source = without_form(given)
     else:
-        (text, source), smoke = read_recipe(without_form(recipe)), is_smoke(recipe)
-    values = in_form(extended(parse_recipe_text(text, source), source), source, smoke)
-    for override in overrides:
-        apply_override(values, override)
-    return recipe_from_values(values, source)
+        raise UserError(f"recipe: found {given!r}, expected a built-in name, the path of a YAML file or a mapping")
+    return recipe_from_values(combine(recipe_layers(given, overrides)), source)
 
 
 def recipe_from_values(values: dict[str, Any], source: str) -> Recipe:
@@ -53,7 +58,7 @@ def recipe_from_values(values: dict[str, Any], source: str) -> Recipe:
     """
     require_plain(values, source)
     kind = require_choice(values.get("kind"), KINDS, f"{source}: kind")
-    values = {"name": Path(source).stem, **values}
+    values = {"name": Path(source).stem, **drop_null(values)}
     try:
         # JSON mode is strict about types and still reads lists as tuples, which frozen models hold.
         recipe = KINDS[kind].model_validate_json(json.dumps(values), strict=True)
@@ -67,7 +72,7 @@ def recipe_from_values(values: dict[str, Any], source: str) -> Recipe:
 AnyRecipe = TypeVar("AnyRecipe", DistillRecipe, TeachRecipe, CompareRecipe)
 
 
-def recipe_of(model: type[AnyRecipe], recipe: str | Path | Recipe, overrides: Iterable[str] = ()) -> AnyRecipe:
+def recipe_of(model: type[AnyRecipe], recipe: RecipeLike, overrides: Overrides = ()) -> AnyRecipe:
     """A checked recipe of one kind.
 
     Raises:

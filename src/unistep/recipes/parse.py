@@ -1,4 +1,4 @@
-"""YAML text and `a.b=c` overrides to plain values, with nothing guessed and nothing dropped."""
+"""YAML text to plain values, with nothing guessed and nothing dropped."""
 
 import re
 from typing import Any
@@ -74,23 +74,3 @@ def require_plain(value: Any, source: str, path: tuple[str, ...] = ()) -> None:
             require_plain(inner, source, (*path, str(index)))
     elif not isinstance(value, str | int | float | None):
         raise UserError(f"{place}found {value} ({type(value).__name__}), expected text or a number; quote a text")
-
-
-def apply_override(values: dict[str, Any], override: str) -> None:
-    """Sets one value in place, `method.lambda_reg=0.5`; the value is read as YAML.
-
-    Raises:
-        UserError: if there is no `=`, or the path leads through something that is no mapping.
-    """
-    path, equals, text = override.partition("=")
-    keys = path.strip().split(".")
-    if not equals or not all(keys):
-        raise UserError(f"--set {override}: expected PATH=VALUE, for example --set method.lambda_reg=0.5")
-    place = values
-    for depth, key in enumerate(keys[:-1]):
-        if place.get(key) is None:
-            place[key] = {}
-        if not isinstance(place[key], dict):
-            raise UserError(f"--set {override}: {'.'.join(keys[: depth + 1])} is {place[key]!r}, it has nothing inside")
-        place = place[key]
-    place[keys[-1]] = parse_yaml(text, f"--set {override}")

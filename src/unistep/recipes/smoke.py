@@ -33,31 +33,14 @@ def is_smoke(recipe: str | Path) -> bool:
     return str(recipe).endswith(SUFFIX)
 
 
-def in_form(values: dict[str, Any], source: str, smoke: bool) -> dict[str, Any]:
-    """A recipe's plain values without the `smoke` section, or under it as a recipe of its own name.
+def smoke_settings(values: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """What the smoke form lays over a recipe's plain values: its `smoke` section, with a name of its own.
 
     Raises:
-        UserError: if the smoke form of a recipe without one is asked for.
+        UserError: for a recipe without such a section.
     """
-    usual = {key: value for key, value in values.items() if key != "smoke"}
-    if not smoke:
-        return usual
     section = values.get("smoke")
     if not isinstance(section, dict):
         raise UserError(f"{source}: smoke: found {section!r}, expected a section: this recipe has no smoke form")
     name = values.get("name", Path(source).stem)
-    return laid_over(
-        usual, {"name": f"{name}-smoke", "about": f"smoke test of {name}: no figure means anything", **section}
-    )
-
-
-def laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Mappings are merged key by key, at every depth; anything else above takes the place of what is below."""
-    merged = dict(below)
-    for key, value in above.items():
-        under = below.get(key)
-        if isinstance(under, dict) and isinstance(value, dict):
-            merged[key] = laid_over(under, value)
-        else:
-            merged[key] = value
-    return merged
+    return {"name": f"{name}-smoke", "about": f"smoke test of {name}: no figure means anything", **section}

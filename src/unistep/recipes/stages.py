@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from unistep.errors import UserError
+from unistep.recipes.merge import drop_null, merge
 from unistep.recipes.messages import explain
 from unistep.recipes.schema import DistillRecipe, StageConfig
-from unistep.recipes.smoke import laid_over
 from unistep.training.resume import flatten
 
 STAGED = ("pairs.count", "training.accumulate", "training.batch", "training.optim", "training.pair_batch")
@@ -56,7 +56,7 @@ def settings_of(recipe: DistillRecipe, stage: StageConfig, number: int) -> Disti
                 f"{place}.{key}: found {value!r}, expected one of {', '.join(allowed)}: nothing else leaves networks "
                 "and their state as they are"
             )
-    values = laid_over(recipe.model_dump(mode="json", exclude={"stages"}), stage.set)
+    values = drop_null(merge(recipe.model_dump(mode="json", exclude={"stages"}), stage.set))
     try:
         return DistillRecipe.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:

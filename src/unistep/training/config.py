@@ -55,7 +55,8 @@ class EMAConfig(Settings):
         """Exactly one of half_life and decay."""
         if (self.half_life is None) == (self.decay is None):
             raise ValueError(
-                f"half_life, decay: found {self.half_life} and {self.decay}, expected exactly one of the two"
+                f"half_life, decay: found {self.half_life} and {self.decay}, expected exactly one of the two; set the "
+                "other to null"
             )
         return self
 
@@ -78,7 +79,8 @@ class TrainingConfig(Settings):
         accumulate: micro-batches per optimiser update.
         seed: every random number follows from it and the step.
         precision, device, strategy, channels_last, compile: how the arithmetic is run, see `prepare_network`.
-        optim: settings by network name; `default` serves the networks that are not named.
+        optim: settings by network name; `default` serves the networks that are not named. In a recipe null leaves out a
+            network that the recipe below it names.
         gradient_checkpointing: compute activations again in the backward pass, not keep them; networks of diffusers.
         ema: None = no averaging.
         log_every, preview_every, evaluate_every: in steps; None = only at the end.

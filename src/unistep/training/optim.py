@@ -45,7 +45,10 @@ def check_names(optim: Mapping[str, OptimConfig], networks: Mapping[str, nn.Modu
     known = ", ".join(["default", *sorted(networks)])
     for name in optim:
         if name != "default" and name not in networks:
-            raise UserError(f"training.optim.{name}: no such network; expected one of {known}")
+            raise UserError(
+                f"training.optim.{name}: no such network; expected one of {known}; null leaves out what an "
+                "extended recipe has"
+            )
 
 
 @dataclass(frozen=True)

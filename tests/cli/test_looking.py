@@ -154,6 +154,19 @@ def test_sample_writes_a_file_per_image_of_the_labels_asked_for(tmp_path: Path) 
             assert np.array_equal(np.asarray(file), image[0].numpy())
 
 
+def test_a_second_call_of_sample_keeps_the_picture_of_the_first(tmp_path: Path) -> None:
+    generator = embedded_folder("fashion-mnist") / "regression_only"
+
+    def drawn(label: str) -> Path:
+        return api.sample(generator, num=2, first_seed=5, labels=[label], files=True, out=tmp_path, device="cpu")
+
+    bags = drawn("bag")
+    before = bags.read_bytes(), (tmp_path / "00000005.png").read_bytes()
+    assert drawn("coat") == tmp_path / "seeds-5-6-2.png" and (tmp_path / "00000005-2.png").is_file()
+    assert (bags.read_bytes(), (tmp_path / "00000005.png").read_bytes()) == before
+    assert drawn("bag") == bags and drawn("shirt").name == "seeds-5-6-3.png"
+
+
 def test_samples_do_not_depend_on_how_many_are_made_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = embedded_folder("fashion-mnist") / "regression_only"
     found = []

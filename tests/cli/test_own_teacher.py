@@ -1,15 +1,24 @@
 """A network of the user's own from Python: distilled, sampled and opened again; its run refuses another teacher."""
 
+import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import unistep
 from unistep.errors import UserError
+from unistep.evaluation import Evaluation
+from unistep.networks import build_denoiser
 from unistep.process import DiscreteVPProcess
+from unistep.samplers import seeded_normal
 from unistep.teachers import teacher_from_module
+from unistep.teachers.checkpoint import save_denoiser
 
 RECIPE = """
 name: mine
@@ -69,3 +78,90 @@ def test_another_teacher_is_refused(run: Path) -> None:
         unistep.evaluate(run, teacher=my_teacher(1), quiet=True)
     with pytest.raises(UserError, match="teacher: found neither load nor teach"):
         unistep.evaluate(run, quiet=True)
+
+
+# ------------------------------------------------------------------------------------------- a codec of the user's own
+
+
+@dataclass(frozen=True)
+class AsinhCodec:
+    """Counts 0..255 seen through asinh, as astronomers look at them; nothing that unistep knows."""
+
+    softening: float = 20.0
+
+    def encode(self, images: Tensor) -> Tensor:
+        return torch.asinh(images.float() / self.softening)
+
+    def decode(self, x: Tensor) -> Tensor:
+        return (torch.sinh(x.float()) * self.softening).round().clamp(0, 255).to(torch.uint8)
+
+    def config(self) -> dict[str, Any]:
+        return {"type": "asinh", "softening": self.softening}
+
+
+def sky(seed: int = 0) -> unistep.Teacher:
+    return dataclasses.replace(my_teacher(seed), codec=AsinhCodec())
+
+
+@pytest.fixture(scope="module")
+def sky_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sky")
+    (folder / "mine.yaml").write_text(RECIPE)
+    return unistep.distill(folder / "mine.yaml", out=folder / "run", teacher=sky(), quiet=True)
+
+
+def pixels(run: Path, **options: Any) -> np.ndarray:
+    picture = unistep.sample(run, num=1, files=True, **options)
+    with Image.open(picture.parent / "02000000.png") as file:
+        return np.asarray(file)
+
+
+def test_samples_are_decoded_by_the_given_teachers_codec(sky_run: Path, tmp_path: Path) -> None:
+    generator, _, _ = unistep.load_generator(sky_run, sky())
+    with torch.no_grad():
+        x = generator(seeded_normal(torch.tensor([2_000_000]), (1, 8, 8)))
+    assert np.array_equal(pixels(sky_run, out=tmp_path, teacher=sky()), AsinhCodec().decode(x)[0, 0].numpy())
+    with pytest.raises(UserError, match="its teacher was a module of your own"):
+        unistep.sample(sky_run, num=1)
+    small = teacher_from_module(MyUNet(), DiscreteVPProcess.linear(), "eps", (1, 4, 4))
+    with pytest.raises(UserError, match=r"teacher: found .* of shape \[1, 4, 4\], expected the gener"):
+        unistep.sample(sky_run, num=1, teacher=small)
+
+
+def test_a_known_network_with_a_codec_of_ones_own(tmp_path: Path) -> None:
+    """The generator opens by itself; whoever decodes its samples needs the teacher, an export too."""
+    network = {"type": "unet", "img_resolution": 8, "img_channels": 1, "model_channels": 8, "num_blocks": 1,
+               "channel_mult": [1], "attn_resolutions": [], "label_dim": 0}  # fmt: skip
+    config = {"network": network, "process": {"type": "edm"}, "sigma_data": 0.5, "shape": [1, 8, 8],
+              "codec": {"type": "pixels"}, "conditioner": None}  # fmt: skip
+    torch.manual_seed(0)
+    denoiser = build_denoiser(config)
+    for p in denoiser.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    save_denoiser(tmp_path / "teacher", denoiser, config)
+    teacher = dataclasses.replace(unistep.load_teacher(tmp_path / "teacher"), codec=AsinhCodec())
+    save_denoiser(tmp_path / "generator", denoiser, {**config, "codec": teacher.codec.config(), "t_init": 2.0})
+    unistep.load_generator(tmp_path / "generator")
+    with pytest.raises(UserError, match=r"codec\.type: found 'asinh', a class of your own; give the teacher"):
+        unistep.sample(tmp_path / "generator", num=1)
+    expected = pixels(tmp_path / "generator", out=tmp_path / "a", teacher=teacher)
+    export = unistep.export_generator(tmp_path / "generator", to="safetensors", teacher=teacher, out=tmp_path / "e")
+    assert np.array_equal(pixels(export, out=tmp_path / "b", teacher=teacher), expected)
+    assert len(np.unique(expected)) > 3
+
+
+def test_rows_beside_may_be_runs_and_exports(tmp_path: Path) -> None:
+    tiny = [
+        "fit.training={steps: 2, batch: 16}", "fit.samples=64", "fit.max_error=100", "training.steps=2",
+        "training.batch=16", "training.preview_every=null", "generator.weights=raw",
+        "evaluation.solver={name: heun, num_steps: 2}", "evaluation.samples=128", "evaluation.timed=false",
+    ]  # fmt: skip
+    first = unistep.distill("gaussians", overrides=tiny, out=tmp_path / "first", quiet=True)
+    export = unistep.export_generator(first, to="safetensors")
+    beside = f"evaluation.beside={{dmd: {first}, export: {export}}}"
+    second = unistep.distill("gaussians", overrides=[*tiny, beside], out=tmp_path / "second", quiet=True)
+    rows = {row.name: row.figures for row in Evaluation.load(second / "evaluation.json").rows}
+    assert rows["dmd"] == rows["export"] and "energy" in rows["dmd"]
+    other = ["evaluation.beside={fashion: embedded:fashion-mnist/regression_only}"]
+    with pytest.raises(UserError, match=r"beside\.fashion: found a generator of shape \[1, 28, 28\]"):
+        unistep.distill("gaussians", overrides=[*tiny, *other], out=tmp_path / "third", quiet=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,7 +28,7 @@ from unistep.recipes.overrides import Overrides
 from unistep.recipes.schema import DistillRecipe
 from unistep.recipes.sections import EvaluationConfig
 from unistep.reports import print_table, write_report, write_samples
-from unistep.teachers.checkpoint import load_generator, read_checkpoint
+from unistep.teachers.checkpoint import load_generator, read_generator
 from unistep.teachers.diffusers.conditioner import TextConditioner
 from unistep.teachers.teacher import Teacher
 from unistep.training.distributed import on_main, process_group, resolve_device
@@ -180,7 +181,8 @@ def special(evaluation: EvaluationConfig, judged: Teacher, alignment: Alignment 
 
 
 def generator_folder(spec: str) -> Path:
-    """The folder of a generator beside: a path, or `embedded:NAME/FOLDER`."""
+    """The place of a generator beside: a run, its generator's folder, an export to safetensors, or
+    `embedded:NAME/FOLDER`."""
     kind, _, place = spec.partition(":")
     if kind != "embedded":
         return Path(spec)
@@ -244,8 +246,21 @@ def require_judging(recipe: DistillRecipe, teacher: Teacher, folder: Path, devic
         for setting, found in (("samples", evaluation.samples), ("samples_during_training", during)):
             if found is not None and found < FEWEST:
                 raise UserError(f"evaluation.{setting}: found {found}, expected at least {FEWEST}")
-    for spec in evaluation.beside.values():
-        read_checkpoint(generator_folder(spec))
+    for name, spec in evaluation.beside.items():
+        require_alike(name, read_generator(generator_folder(spec))[1], teacher)
+
+
+def require_alike(name: str, config: Mapping[str, Any], teacher: Teacher) -> None:
+    """Refuses a generator beside whose samples are not those of the teacher.
+
+    Raises:
+        UserError: naming the row.
+    """
+    found, expected = list(config.get("shape", ())), list(teacher.shape)
+    if found != expected:
+        raise UserError(
+            f"evaluation.beside.{name}: found a generator of shape {found}, expected the teacher's {expected}"
+        )
 
 
 def judge_points(recipe: DistillRecipe, teacher: Teacher, rows: list[Candidate], folder: Path, say: Talk) -> Evaluation:

@@ -61,7 +61,9 @@ def student_of(source: Path, teacher: Teacher | None) -> Student:
     run, step = run_of(source)
     if run is None:
         adapter = read_adapter(source)
-        return Student(generator=generator.float(), config=config, sha256=sha256, name=source.stem, adapter=adapter)
+        return Student(
+            generator=generator.float(), config=config, sha256=sha256, name=source.stem, adapter=adapter, own=teacher
+        )
     recipe, record = load_run_recipe(run), read_record(run / "run.json")
     assert isinstance(recipe, DistillRecipe)
     return Student(
@@ -74,6 +76,7 @@ def student_of(source: Path, teacher: Teacher | None) -> Student:
         guidance=recipe.teacher.guidance,
         evaluation=evaluation_of(run, step),
         adapter=read_adapter(source),
+        own=teacher,
     )
 
 

@@ -95,7 +95,12 @@ def classes(cond: Cond) -> Tensor | None:
 
 
 def write_picture(path: Path, samples: Mapping[str, Tensor]) -> None:
-    """Samples of one kind as a PNG, written atomically: images in rows, points in scatters side by side."""
-    images = next(iter(samples.values())).ndim == 4
+    """Writes samples of one kind as a PNG, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, grid_png(samples) if images else render(draw_points(dict(samples)), "png", path.stem))
+    atomic_write(path, picture_png(samples, path.stem))
+
+
+def picture_png(samples: Mapping[str, Tensor], title: str) -> bytes:
+    """Draws samples of one kind as a PNG: images in rows, points in scatters side by side."""
+    images = next(iter(samples.values())).ndim == 4
+    return grid_png(samples) if images else render(draw_points(dict(samples)), "png", title)

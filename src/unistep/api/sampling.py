@@ -1,11 +1,13 @@
 """`sample`: a grid, and files if asked, from a one-step generator or a teacher."""
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,14 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from unistep.api.checkpoints import export_checkpoint
-from unistep.api.draws import Draws, generated, solved_teacher
-from unistep.api.hooks import LOOKED_AT, write_picture
+from unistep.api.draws import Draws, Model, generated, solved_teacher
+from unistep.api.hooks import LOOKED_AT, picture_png
 from unistep.atomic import atomic_write
 from unistep.errors import UserError
+from unistep.export.opened import is_export, open_export
 from unistep.recipes.sections import SolverConfig
-from unistep.teachers.checkpoint import load_generator
-from unistep.teachers.codecs import codec_from_config
-from unistep.teachers.conditioners import conditioner_from_config
+from unistep.teachers.checkpoint import codec_and_conditioner, load_generator
 from unistep.teachers.diffusers.captions import Captions
 from unistep.teachers.diffusers.prompts import read_prompts
 from unistep.teachers.load import load_teacher
@@ -49,15 +50,16 @@ def sample(
     """Draws samples of seeds first_seed, first_seed + 1, ... and writes them.
 
     Args:
-        run: a distilled run, its generator folder or a file exported from it; a teacher's folder or spec
-            (`embedded:fashion-mnist`) works too, under an 18-step Heun solver.
+        run: a distilled run, its generator folder, or what was exported from it (to safetensors, diffusers or onnx); a
+            teacher's folder or spec (`embedded:fashion-mnist`) works too, under an 18-step Heun solver.
         num: how many.
         first_seed: the first seed; the default is none of the pairs' or the evaluation's.
         labels: classes by name or index (or prompts by their text or index), dealt out in turn; None = each seed's own.
         prompts: for models that were taught on captions, other prompts than theirs, dealt out in turn: a file or
             dataset (see `read_prompts`), or the prompts themselves.
         files: write one PNG per image too (points: samples.npy).
-        out: folder; None = RUN/samples, or a folder of the checkpoint's inside.
+        out: folder; None = RUN/samples, or a folder of the checkpoint's inside. Other samples of the same seeds that
+            are there already are kept: the new ones are numbered (`-2`, `-3`, ...).
         teacher: your own teacher, if the run was made with one.
         checkpoint: `best`, `last` or `step-N` of the run's training instead of what it exported at its end; written
             to a folder of its own first, see `export_checkpoint`.
@@ -79,12 +81,28 @@ def sample(
     wanted = labels_of(draws.conditioner, seeds, labels)
     parts = tiles(num, draws.shape)
     made = torch.cat([draws.decoded(seeds[part], condition(draws.conditioner, wanted, part)) for part in parts])
-    picture = folder / f"seeds-{first_seed}-{first_seed + num - 1}.png"
     rows = {"": made} if made.ndim == 2 else {f"{first_seed + i * COLUMNS}": r for i, r in enumerate(in_rows(made))}
-    write_picture(picture, rows)
+    name = f"seeds-{first_seed}-{first_seed + num - 1}"
+    drawn = picture_png(rows, name)
+    tag = free_tag(folder, name, drawn)
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(folder / f"{name}{tag}.png", drawn)
     if files:
-        write_files(folder, made, first_seed)
-    return picture
+        write_files(folder, made, first_seed, tag)
+    return folder / f"{name}{tag}.png"
+
+
+def free_tag(folder: Path, name: str, drawn: bytes) -> str:
+    """Returns what is put behind the names of a call's files, so that no earlier picture is overwritten.
+
+    Nothing for the first picture of these seeds, or the same one again; then -2, -3, ...
+    """
+    for number in itertools.count(1):
+        tag = f"-{number}" if number > 1 else ""
+        earlier = folder / f"{name}{tag}.png"
+        if not earlier.exists() or earlier.read_bytes() == drawn:
+            return tag
+    raise AssertionError("unreachable")
 
 
 def draws_from(run: str | Path, device: torch.device, own: Teacher | None = None) -> Draws:
@@ -92,18 +110,20 @@ def draws_from(run: str | Path, device: torch.device, own: Teacher | None = None
     folder = Path(run)
     if (folder / "generator").is_dir() or is_generator(folder):
         generator, config, _ = load_generator(folder, own)
-        return Draws(
-            model=generated(generator.to(device)),
-            shape=tuple(config["shape"]),
-            codec=codec_from_config(config["codec"]),
-            conditioner=conditioner_from_config(config.get("conditioner")),
-            device=device,
-        )
+        return drawn_by(generated(generator.to(device)), config, own, device)
+    if is_export(folder):
+        return drawn_by(*open_export(folder, own, device), own, device)
     if (folder / "recipe.yaml").is_file() and not (folder / "teacher" / "config.json").is_file():
         raise UserError(f"{folder}: found a run without a finished model; run its command again to go on")
     teacher = load_teacher(run)
     teacher.denoiser.to(device)
     return solved_teacher(teacher, SolverConfig(), 1.0, device)[0]
+
+
+def drawn_by(model: Model, config: dict[str, Any], own: Teacher | None, device: torch.device) -> Draws:
+    """Draws of a generator, as its configuration or the caller's own teacher decodes and conditions them."""
+    codec, conditioner = codec_and_conditioner(config, own)
+    return Draws(model=model, shape=tuple(config["shape"]), codec=codec, conditioner=conditioner, device=device)
 
 
 def prompted(draws: Draws, prompts: Sequence[str]) -> Draws:
@@ -126,7 +146,7 @@ def is_generator(folder: Path) -> bool:
 def default_folder(run: str | Path) -> Path:
     """`samples` in the run, a folder inside for a checkpoint; in the present folder for a packaged teacher."""
     folder = Path(run)
-    inside = re.fullmatch(r"generator|(?:generator|teacher)-(step-\d+)", folder.name)
+    inside = re.fullmatch(r"generator|export-.+|(?:generator|teacher)-(step-\d+)", folder.name)
     if not folder.is_dir() or inside is None:
         return folder / "samples" if folder.is_dir() else (folder.parent if folder.is_file() else Path()) / "samples"
     return folder.parent / "samples" / (inside[1] or "")
@@ -178,15 +198,15 @@ def in_rows(images: Tensor) -> list[Tensor]:
     return list(torch.cat([images, white]).split(min(COLUMNS, len(images))))
 
 
-def write_files(folder: Path, made: Tensor, first_seed: int) -> None:
-    """One PNG per image named by its seed, or all points in one .npy."""
+def write_files(folder: Path, made: Tensor, first_seed: int, tag: str = "") -> None:
+    """One PNG per image named by its seed, or all points in one .npy; the tag is put behind their names."""
     if made.ndim == 2:
-        atomic_write(folder / "samples.npy", written(lambda file: np.save(file, made.numpy())))
+        atomic_write(folder / f"samples{tag}.npy", written(lambda file: np.save(file, made.numpy())))
         return
     for seed, image in enumerate(made, start=first_seed):
         pixels = image.permute(1, 2, 0).numpy()
         picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-        atomic_write(folder / f"{seed:08d}.png", written(lambda file, p=picture: p.save(file, format="PNG")))
+        atomic_write(folder / f"{seed:08d}{tag}.png", written(lambda file, p=picture: p.save(file, format="PNG")))
 
 
 def written(write: Callable[[BytesIO], object]) -> bytes:

@@ -6,9 +6,7 @@ from typing import Annotated
 import typer
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A built-in recipe's name or a YAML file.")]
-RunArgument = Annotated[
-    Path, typer.Argument(metavar="RUN_OR_EXPORT", help="A run's folder, or the generator folder inside it.")
-]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or the generator folder inside it.")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Override a value of the recipe; may be repeated."),

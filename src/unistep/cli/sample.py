@@ -6,12 +6,15 @@ from typing import Annotated
 import typer
 
 from unistep.cli.errors import one_line_errors
-from unistep.cli.options import Checkpoint, Device, Quiet, RunArgument
+from unistep.cli.options import Checkpoint, Device, Quiet
 
 
 @one_line_errors
 def sample(
-    run: RunArgument,
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN_OR_EXPORT", help="A run, a generator's folder, an export of one, or a teacher."),
+    ],
     num: Annotated[int, typer.Option("--num", "-n", min=1, help="How many.")] = 64,
     first_seed: Annotated[int, typer.Option("--first-seed", min=0, help="Seeds count up from here.")] = 2_000_000,
     label: Annotated[list[str] | None, typer.Option(help="A class, by name or index; may be repeated.")] = None,

@@ -13,7 +13,8 @@ FILE = "sampling_contract.json"
 def contract_of(student: Student, licence: str) -> dict[str, Any]:
     """What holds for every form of export; a form adds its own (`scheduler`, `call`, `inputs`), the proof `verified`.
 
-    `timesteps` are in the unit of `process`. x = `noise_scale` z at the first of them, z unit noise.
+    `timesteps` are in the unit of `process`. x = `noise_scale` z at the first of them, z unit noise. `generator` is the
+    configuration by which unistep opens the export again.
     """
     scale, _ = student.start
     config, steps = student.config, student.generator.steps
@@ -34,9 +35,10 @@ def contract_of(student: Student, licence: str) -> dict[str, Any]:
         "teacher": dict(student.teacher),
         "licence": licence,
         "shape": list(student.shape),
-        "space": config["codec"]["type"],
+        "space": student.space,
         "conditioning": (config.get("conditioner") or {}).get("type"),
         "generator_sha256": student.sha256,
+        "generator": dict(config),
         "unistep": unistep.__version__,
     }
 

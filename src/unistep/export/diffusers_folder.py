@@ -17,6 +17,7 @@ from unistep.export.fresh import ask, require_close
 from unistep.export.schedulers import OTHER_FORMS, scheduler_of
 from unistep.export.student import Student
 from unistep.process import FlowProcess
+from unistep.teachers.codecs import PixelCodec
 from unistep.teachers.conditioners import LabelConditioner
 from unistep.teachers.diffusers.calls import pack, unpack
 from unistep.teachers.diffusers.codec import VAECodec
@@ -46,7 +47,7 @@ def write_diffusers(student: Student, draft: Path, contract: dict[str, Any]) -> 
     """
     denoiser = require_diffusers(student)
     scheduler = scheduler_of(student)
-    write = write_latents if student.config["codec"]["type"] == "vae" else write_pixels
+    write = write_latents if student.space == "vae" else write_pixels
     kind = write(student, denoiser, scheduler, draft)
     return proven(student, denoiser, scheduler, kind, draft, contract)
 
@@ -139,6 +140,11 @@ def write_pixels(student: Student, denoiser: DiffusersDenoiser, scheduler: Any, 
     Raises:
         UserError: for samples that it cannot hold.
     """
+    if not isinstance(student.codec, PixelCodec):
+        raise UserError(
+            f"codec: found {student.space}, expected pixels in [-1, 1], the only ones that diffusers' pipelines "
+            "make; export with --to safetensors or --to onnx"
+        )
     network: Any = denoiser.network
     config, shape = denoiser.settings, student.shape
     if shape[-1] != shape[-2]:

@@ -11,10 +11,9 @@ from unistep.errors import UserError
 from unistep.export.fresh import ask, require_close
 from unistep.export.student import Student
 from unistep.samplers import seeded_normal
-from unistep.teachers.checkpoint import FORMAT, plain_state
+from unistep.teachers.checkpoint import FORMAT, SINGLE_FILE, plain_state
 from unistep.types import Cond
 
-FILE = "generator.safetensors"
 LIMIT = 1e-4
 ROWS = 5
 
@@ -31,10 +30,10 @@ def write_safetensors(student: Student, draft: Path, contract: dict[str, Any]) -
     require_rebuildable(student)
     config = {"format": FORMAT, **student.config}
     metadata = {"config": json.dumps(config), "contract": json.dumps(contract), "format": "pt"}
-    save_file(plain_state(student.generator.denoiser), str(draft / FILE), metadata=metadata)
+    save_file(plain_state(student.generator.denoiser), str(draft / SINGLE_FILE), metadata=metadata)
     z = seeded_normal(torch.arange(ROWS), student.shape)
     cond = student.cond(student.labels(ROWS))
-    found = ask("safetensors", draft / FILE, {"z": z, **named(cond), "samples": student.sample(z, cond)}, {})
+    found = ask("safetensors", draft / SINGLE_FILE, {"z": z, **named(cond), "samples": student.sample(z, cond)}, {})
     require_close(found, LIMIT, "safetensors")
     return {**found["differences"], "limit": LIMIT, "with": f"unistep {found['with']}, fresh process"}
 

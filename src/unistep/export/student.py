@@ -11,9 +11,8 @@ from torch import Tensor
 from unistep.evaluation.result import Evaluation
 from unistep.networks.generator import Generator, first_level
 from unistep.teachers.adapters import StoredAdapter
-from unistep.teachers.codecs import codec_from_config
-from unistep.teachers.conditioners import conditioner_from_config
-from unistep.teachers.teacher import Codec, Conditioner
+from unistep.teachers.checkpoint import codec_and_conditioner
+from unistep.teachers.teacher import Codec, Conditioner, Teacher
 from unistep.types import Cond
 
 Draw = Callable[..., Tensor]
@@ -34,6 +33,7 @@ class Student:
         guidance: the teacher's scale w that the student learnt; None where no run says.
         evaluation: of these weights, or None.
         adapter: what was trained, where that was LoRA; the generator has it merged.
+        own: the caller's own teacher, whose codec and conditioner are taken; None = those that `config` names.
     """
 
     generator: Generator
@@ -45,6 +45,7 @@ class Student:
     guidance: float | None = None
     evaluation: Evaluation | None = None
     adapter: StoredAdapter | None = None
+    own: Teacher | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -52,14 +53,24 @@ class Student:
         return tuple(self.config["shape"])
 
     @property
+    def space(self) -> str:
+        """What samples are before they are decoded: the codec's type, or its class's name where it has none."""
+        return str(self.config["codec"].get("type") or type(self.codec).__name__)
+
+    @property
     def codec(self) -> Codec:
         """Model space to images."""
-        return codec_from_config(self.config["codec"])
+        return self.interface[0]
 
-    @cached_property
+    @property
     def conditioner(self) -> Conditioner | None:
         """Labels or prompts to conditions."""
-        return conditioner_from_config(self.config.get("conditioner"))
+        return self.interface[1]
+
+    @cached_property
+    def interface(self) -> tuple[Codec, Conditioner | None]:
+        """Codec and conditioner, opened once."""
+        return codec_and_conditioner(dict(self.config), self.own)
 
     @property
     def start(self) -> tuple[float, float]:

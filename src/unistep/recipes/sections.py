@@ -158,7 +158,8 @@ class EvaluationConfig(Section):
     where real images are, its train split to compare with and its test split for the floor (in a teach recipe those of
     `data` by default); or `reference` names an .npz with `mu` and `sigma`, of which only the Frechet distance can be
     computed. Without a judge (points) distances to exact samples are measured. `solver` is the teacher's. `beside`
-    names other generators for the table, by row name: a finished run's folder or `embedded:NAME/FOLDER`. `timed` asks
+    names other generators for the table, by row name: a finished run, its generator's folder, an export of it to
+    safetensors, or `embedded:NAME/FOLDER`. `timed` asks
     for latency and throughput too.
 
     For models of text: `prompts` names those that samples are judged under, sample i under prompt i, instead of the

@@ -19,14 +19,21 @@ from unistep.networks.generator import Generator
 from unistep.networks.preconditioning import EDMDenoiser
 from unistep.networks.state_dict import load_strictly
 from unistep.teachers.adapters import StoredAdapter, adapter_of, merged_denoiser
-from unistep.teachers.checkpoint_config import denoiser_from_config, naming, require_types, steps_from_config
-from unistep.teachers.codecs import codec_from_config
-from unistep.teachers.conditioners import conditioner_from_config
+from unistep.teachers.checkpoint_config import (
+    denoiser_from_config,
+    is_own_class,
+    naming,
+    require_types,
+    steps_from_config,
+)
+from unistep.teachers.codecs import CODECS, codec_from_config
+from unistep.teachers.conditioners import CONDITIONERS, conditioner_from_config
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
-from unistep.teachers.teacher import Teacher
+from unistep.teachers.teacher import Codec, Conditioner, Teacher
 
 FORMAT = "unistep-denoiser/1"
 FILES = ("model.safetensors", "config.json")
+SINGLE_FILE = "generator.safetensors"  # in the folder of an export to safetensors
 
 
 def save_denoiser(folder: Path, denoiser: nn.Module, config: dict[str, Any], dtype: torch.dtype | None = None) -> None:
@@ -218,6 +225,34 @@ def read_adapter(folder: str | Path) -> StoredAdapter | None:
 
 
 def own_folder(folder: str | Path) -> Path:
-    """The generator's folder in a run's, or the place itself."""
+    """Finds the generator's folder in a run, its file in an export to safetensors, or returns the place itself."""
     folder = Path(folder)
-    return folder / "generator" if (folder / "generator").is_dir() else folder
+    inside = (folder / "generator", folder / SINGLE_FILE)
+    return next((place for place in inside if place.exists()), folder)
+
+
+def codec_and_conditioner(config: dict[str, Any], teacher: Teacher | None) -> tuple[Codec, Conditioner | None]:
+    """Returns what a generator's samples are decoded by and conditioned on: the teacher's own, if one is given.
+
+    Args:
+        config: of the generator's folder.
+        teacher: whose codec and conditioner are taken, also where their classes are the user's own; None rebuilds
+            those that the configuration names.
+
+    Raises:
+        UserError: for a teacher of samples of another shape, or classes that only a teacher has.
+    """
+    if teacher is None:
+        for key, known in (("codec", CODECS), ("conditioner", CONDITIONERS)):
+            if is_own_class(config, key, known):
+                raise UserError(
+                    f"{key}.type: found {config[key]['type']!r}, a class of your own; give the teacher that has it "
+                    f"(teacher= in Python), or expected one of {', '.join(known)}"
+                )
+        return codec_from_config(config["codec"]), conditioner_from_config(config.get("conditioner"))
+    if tuple(teacher.shape) != tuple(config["shape"]):
+        raise UserError(
+            f"teacher: found {teacher.source} with samples of shape {list(teacher.shape)}, expected the generator's "
+            f"{list(config['shape'])}; give the teacher that it was distilled from"
+        )
+    return teacher.codec, teacher.conditioner

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,8 +14,8 @@ from unistep.errors import UserError
 from unistep.networks.build import NETWORKS, build_denoiser
 from unistep.networks.generator import ONE_STEP, Steps
 from unistep.networks.preconditioning import EDMDenoiser
-from unistep.teachers.codecs import codec_from_config
-from unistep.teachers.conditioners import LabelConditioner, conditioner_from_config
+from unistep.teachers.codecs import CODECS, codec_from_config
+from unistep.teachers.conditioners import CONDITIONERS, LabelConditioner, conditioner_from_config
 from unistep.teachers.diffusers import rebuild
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 
@@ -102,16 +102,26 @@ def require_fitting(config: dict[str, Any]) -> None:
     values = dict(config["network"])
     bound = inspect.signature(NETWORKS[values.pop("type")]).bind(**values)
     bound.apply_defaults()
-    network, shape, codec = bound.arguments, list(config["shape"]), codec_from_config(config["codec"]).config()["type"]
+    network, shape = bound.arguments, list(config["shape"])
     images = "img_resolution" in network
     expected = [network["img_channels"], *[network["img_resolution"]] * 2] if images else [network["dim"]]
     if shape != expected:
         raise UserError(f"shape: found {shape}, expected {expected}, as the network has it")
-    if codec != ("pixels" if images else "points"):
-        raise UserError(f"codec.type: found {codec!r}, expected {'pixels' if images else 'points'!r} for shape {shape}")
+    if not is_own_class(config, "codec", CODECS):
+        codec, wanted = codec_from_config(config["codec"]).config()["type"], "pixels" if images else "points"
+        if codec != wanted:
+            raise UserError(f"codec.type: found {codec!r}, expected {wanted!r} for shape {shape}")
+    if is_own_class(config, "conditioner", CONDITIONERS):
+        return
     conditioner = conditioner_from_config(config.get("conditioner"))
     if isinstance(conditioner, LabelConditioner) and conditioner.num_classes != network["label_dim"]:
         raise UserError(
             f"conditioner.num_classes: found {conditioner.num_classes}, expected {network['label_dim']}, "
             "the network's label_dim"
         )
+
+
+def is_own_class(config: Mapping[str, Any], key: str, known: Collection[str]) -> bool:
+    """Whether a generator's codec or conditioner is a class of the user's own, which only the teacher has."""
+    kind = (config.get(key) or {}).get("type")
+    return "t_init" in config and isinstance(kind, str) and kind not in known

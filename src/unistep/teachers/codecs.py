@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from unistep.teachers.diffusers.codec import VAECodec
 
 
+CODECS = ("pixels", "points", "vae")
+"""The types that a configuration can name."""
+
+
 @dataclass(frozen=True)
 class PixelCodec:
     """Pixels in [-1, 1] <-> uint8, the rounding of EDM's evaluation protocol."""
@@ -50,10 +54,9 @@ def codec_from_config(config: dict[str, Any]) -> "PixelCodec | PointCodec | VAEC
     Raises:
         UserError: for an unknown type, or a VAE that is not where it was.
     """
-    codecs = {"pixels": PixelCodec, "points": PointCodec}
-    kind = require_choice(config.get("type"), (*codecs, "vae"), "codec.type")
+    kind = require_choice(config.get("type"), CODECS, "codec.type")
     if kind == "vae":
         from unistep.teachers.diffusers.codec import load_codec  # which stands on this file
 
         return load_codec(config)
-    return codecs[kind]()
+    return PixelCodec() if kind == "pixels" else PointCodec()

@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from unistep.arguments import require_arguments
+from unistep.arguments import require_arguments, require_choice
 from unistep.errors import UserError
 
 if TYPE_CHECKING:
     from unistep.teachers.diffusers.conditioner import TextConditioner
+
+
+CONDITIONERS = ("labels", "captions", "text")
+"""The types that a configuration can name."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,6 @@ def conditioner_from_config(config: dict[str, Any] | None) -> "LabelConditioner 
 
         require_arguments(captions_from_config, arguments, "conditioner")
         return captions_from_config(**arguments)
-    if kind != "labels":
-        raise UserError(f"conditioner.type: found {kind!r}, expected 'labels', 'captions' or 'text'")
+    require_choice(kind, CONDITIONERS, "conditioner.type")
     require_arguments(LabelConditioner, arguments, "conditioner")
     return LabelConditioner(arguments["num_classes"], tuple(arguments.get("names", ())))

@@ -69,7 +69,7 @@ def require_stable_diffusion(student: Student) -> PipelineFolder:
         UserError: for others.
     """
     source = student.config["codec"].get("source")
-    if student.config["codec"]["type"] != "vae" or source is None:
+    if student.space != "vae" or source is None:
         raise UserError(f"{student.name}: found no pipeline with a VAE on the disk, which a checkpoint needs; "
                         "export with --to diffusers or --to safetensors")  # fmt: skip
     folder = open_folder(source)

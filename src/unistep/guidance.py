@@ -1,7 +1,8 @@
 """Classifier-free guidance as a denoiser around a denoiser (Ho and Salimans 2022, arXiv:2207.12598)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor, nn
 
 from unistep.errors import UserError
@@ -16,13 +17,15 @@ class GuidedDenoiser(nn.Module):
 
     Args:
         denoiser: (x_t, t, cond) -> x_0.
-        null: number of rows -> the condition that means "no condition".
+        null: number of rows -> the condition that means "no condition", called for one row on each device; every row of
+            a batch is this one.
         scale: the guidance scale w.
     """
 
     def __init__(self, denoiser: nn.Module, null: Callable[[int], Cond], scale: float):
         super().__init__()
         self.denoiser, self.null, self.scale = denoiser, null, scale
+        self._null_on: dict[torch.device, Cond] = {}
 
     @property
     def evaluations_per_call(self) -> int:
@@ -34,5 +37,14 @@ class GuidedDenoiser(nn.Module):
             return self.denoiser(x_t, t, cond)
         if cond is None:
             raise UserError(f"guidance: found scale {self.scale:g} and no condition, expected a condition or scale 1")
-        mu_null = self.denoiser(x_t, t, to_device(self.null(len(x_t)), x_t.device))
+        mu_null = self.denoiser(x_t, t, self.null_rows(x_t))
         return mu_null + self.scale * (self.denoiser(x_t, t, cond) - mu_null)
+
+    def null_rows(self, x_t: Tensor) -> Cond:
+        """One "no condition", uploaded once, expanded to the rows of x_t."""
+        if x_t.device not in self._null_on:
+            self._null_on[x_t.device] = to_device(self.null(1), x_t.device)
+        null, rows = self._null_on[x_t.device], x_t.shape[0]  # not len(x_t), which to a tracer is a fixed number
+        if isinstance(null, Mapping):
+            return {name: value.expand(rows, *value.shape[1:]) for name, value in null.items()}
+        return None if null is None else null.expand(rows, *null.shape[1:])

@@ -69,14 +69,42 @@ def row(kind: Prediction, process: NoiseProcess, t: Tensor, sigma_data: float = 
 
 
 def coefficients(kind: Prediction, process: NoiseProcess, t: Tensor, sigma_data: float = 0.5) -> tuple[Tensor, Tensor]:
-    """(a, b), float64 [b], with prediction = a x_0 + b x_t.
+    """(a, b), float64 [b], with prediction = a x_0 + b x_t; not finite where sigma = 0, for every kind but x0.
+
+    Nothing is checked, because a check would wait for the device; callers outside a training step check with
+    `from_x0`.
 
     Raises:
-        UserError: where sigma = 0, for every kind but x0.
+        UserError: for an unknown kind.
     """
     scale, on_x0, on_xt = row(kind, process, t, sigma_data)
-    _refuse_zero(scale, kind, t, "sigma = 0 there, so x_0 does not determine it")
     return on_x0 / scale, on_xt / scale
+
+
+def require_x0(kind: Prediction, process: NoiseProcess, t: Tensor, sigma_data: float = 0.5) -> None:
+    """Refuses times [b] at which a prediction does not determine x_0.
+
+    Raises:
+        UserError: eps and score at alpha = 0, velocity at some sigma = 0.
+    """
+    if kind != "x0":
+        _refuse_zero(
+            row(kind, process, t, sigma_data).on_x0,
+            kind,
+            t,
+            "alpha = 0 or sigma = 0 there, so it does not determine x_0",
+        )
+
+
+def require_x0_on_grid(kind: Prediction, process: NoiseProcess, sigma_data: float = 0.5) -> None:
+    """Refuses a prediction that does not determine x_0 at some level of the process's training grid.
+
+    Denoisers call it once, when they are constructed, so that `to_x0` need not wait for the device.
+
+    Raises:
+        UserError: naming the first such time.
+    """
+    require_x0(kind, process, process.time(torch.linspace(0, 1, process.num_bins, dtype=torch.float64)), sigma_data)
 
 
 def to_x0(
@@ -84,13 +112,12 @@ def to_x0(
 ) -> Tensor:
     """The clean sample that a prediction [b, *dims] stands for, in the prediction's dtype.
 
-    Raises:
-        UserError: where the prediction does not determine it: eps and score at alpha = 0, velocity at some sigma = 0.
+    Not finite where the prediction does not determine it, see `require_x0`: a check here, in the forward pass of every
+    denoiser, would wait for the device and break the graph of `torch.compile`.
     """
     if kind == "x0":
         return pred
     scale, on_x0, on_xt = row(kind, process, t, sigma_data)
-    _refuse_zero(on_x0, kind, t, "alpha = 0 or sigma = 0 there, so it does not determine x_0")
     return bcast(scale / on_x0, pred) * pred - bcast(on_xt / on_x0, pred) * x_t.to(pred.dtype)
 
 
@@ -104,6 +131,7 @@ def from_x0(
     """
     if kind == "x0":
         return x_0
+    _refuse_zero(row(kind, process, t, sigma_data).scale, kind, t, "sigma = 0 there, so x_0 does not determine it")
     a, b = coefficients(kind, process, t, sigma_data)
     return bcast(a, x_0) * x_0 + bcast(b, x_0) * x_t.to(x_0.dtype)
 
@@ -130,6 +158,7 @@ def convert(
         sigma = process.sigma(t.double())
         _refuse_zero(sigma, target, t, "sigma = 0 there, where there is no noise")
         return bcast(-1 / sigma if target == "score" else -sigma, pred) * pred
+    require_x0(source, process, t, sigma_data)
     x_0 = to_x0(pred, x_t, t, source, process, sigma_data)
     return from_x0(x_0, x_t, t, target, process, sigma_data)
 

@@ -29,8 +29,21 @@ def joined(*conds: Cond) -> Cond:
     return None if first is None else torch.cat([c for c in conds if isinstance(c, Tensor)])
 
 
-def to_device(cond: Cond, device: object) -> Cond:
-    """The condition on another device."""
+def to_device(cond: Cond, device: torch.device | str) -> Cond:
+    """The condition on another device, see `upload`."""
     if cond is None:
         return None
-    return {k: v.to(device) for k, v in cond.items()} if isinstance(cond, Mapping) else cond.to(device)  # type: ignore[call-overload]
+    return {k: upload(v, device) for k, v in cond.items()} if isinstance(cond, Mapping) else upload(cond, device)
+
+
+def upload(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """The tensor on another device; one that comes from the CPU is copied without waiting for the device's queue.
+
+    CUDA copies asynchronously from pinned memory only; torch keeps that memory until the copy is done.
+    """
+    device = torch.device(device)
+    if tensor.device.type != "cpu" or device.type == "cpu":
+        return tensor.to(device)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

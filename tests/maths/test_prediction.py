@@ -7,7 +7,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unistep.errors import UserError
-from unistep.prediction import Prediction, coefficients, convert, from_x0, to_x0
+from unistep.prediction import (
+    Prediction,
+    coefficients,
+    convert,
+    from_x0,
+    require_x0,
+    require_x0_on_grid,
+    to_x0,
+)
 from unistep.process import DiscreteVPProcess, EDMProcess, FlowProcess
 
 KINDS: tuple[Prediction, ...] = get_args(Prediction)
@@ -92,7 +100,11 @@ def test_noise_alone_does_not_determine_the_sample(process, kind):
     x_0, _, x_t, t = noised(process, 1.0, 0)
     pred = from_x0(x_0, x_t, t, kind, process)  # this way round is fine
     with pytest.raises(UserError, match=f"prediction {kind}: found t = {float(t[0]):g}"):
-        to_x0(pred, x_t, t, kind, process)
+        require_x0(kind, process, t)
+    assert not to_x0(pred, x_t, t, kind, process).isfinite().any()  # no check in a forward pass, but no number either
+    with pytest.raises(UserError, match=f"prediction {kind}: found t = {float(t[0]):g}"):
+        require_x0_on_grid(kind, process)
+    require_x0_on_grid("v", process)
 
 
 @pytest.mark.parametrize("process", [FlowProcess(), ZERO_SNR], ids=["flow", "zero-snr"])
@@ -112,9 +124,8 @@ def test_a_clean_sample_does_not_determine_its_noise(process, kind):
 
 
 def test_one_singular_row_is_found_in_a_batch():
-    x_0, _, x_t, _ = noised(FlowProcess(), 0.5, 0)
     with pytest.raises(UserError, match="found t = 1,"):
-        to_x0(x_0, x_t, torch.tensor([0.2, 1.0, 0.5]), "eps", FlowProcess())
+        require_x0("eps", FlowProcess(), torch.tensor([0.2, 1.0, 0.5]))
 
 
 def test_unknown_kind_is_named():

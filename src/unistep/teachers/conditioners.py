@@ -12,6 +12,11 @@ from unistep.errors import UserError
 if TYPE_CHECKING:
     from unistep.teachers.diffusers.conditioner import TextConditioner
 
+NO_NULL = (
+    "label: found no class, expected one: this network knows no `no class`, so guidance must be 1 (if its last class "
+    "is meant, load the teacher with null_class: true)"
+)
+
 
 CONDITIONERS = ("labels", "captions", "text")
 """The types that a configuration can name."""
@@ -24,10 +29,12 @@ class LabelConditioner:
     Attributes:
         num_classes: number of classes.
         names: readable class names, in order; numbers where none are known.
+        has_null: whether the network knows "no class".
     """
 
     num_classes: int
     names: tuple[str, ...] = ()
+    has_null: bool = True
 
     def __post_init__(self) -> None:
         if self.num_classes < 1:
@@ -51,19 +58,29 @@ class LabelConditioner:
         """Class indices [b] as a condition.
 
         Raises:
-            UserError: for a label outside -1..num_classes-1.
+            UserError: for a label outside -1..num_classes-1, or -1 where the network knows no "no class". Labels are
+                checked here, before they are uploaded, because a check in the network would wait for the device.
         """
+        if not self.has_null and bool((labels < 0).any()):
+            raise UserError(NO_NULL)
         bad = labels[(labels < -1) | (labels >= self.num_classes)]
         if len(bad):
             raise UserError(f"label: found {int(bad[0])}, expected 0..{self.num_classes - 1} (or -1 for no class)")
         return labels.to(torch.int64)
 
     def null(self, rows: int) -> Tensor:
-        """`rows` times "no class"."""
+        """`rows` times "no class".
+
+        Raises:
+            UserError: if the network knows none.
+        """
+        if not self.has_null:
+            raise UserError(NO_NULL)
         return torch.full((rows,), -1, dtype=torch.int64)
 
     def config(self) -> dict[str, Any]:
-        return {"type": "labels", "num_classes": self.num_classes, "names": list(self.names)}
+        without = {} if self.has_null else {"has_null": False}
+        return {"type": "labels", "num_classes": self.num_classes, "names": list(self.names), **without}
 
 
 def conditioner_from_config(config: dict[str, Any] | None) -> "LabelConditioner | TextConditioner | None":
@@ -88,4 +105,4 @@ def conditioner_from_config(config: dict[str, Any] | None) -> "LabelConditioner 
         return captions_from_config(**arguments)
     require_choice(kind, CONDITIONERS, "conditioner.type")
     require_arguments(LabelConditioner, arguments, "conditioner")
-    return LabelConditioner(arguments["num_classes"], tuple(arguments.get("names", ())))
+    return LabelConditioner(**{**arguments, "names": tuple(arguments.get("names", ()))})

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from unistep.errors import UserError
-from unistep.prediction import Prediction, require_prediction, to_x0
+from unistep.prediction import Prediction, require_prediction, require_x0_on_grid, to_x0
 from unistep.process.base import NoiseProcess
 from unistep.teachers.codecs import PixelCodec, PointCodec
 from unistep.teachers.conditioners import LabelConditioner
@@ -29,13 +29,14 @@ class ModuleDenoiser(nn.Module):
         sigma_data: standard deviation of the data, which "F" is read with and the other kinds do without.
 
     Raises:
-        UserError: for an unknown prediction.
+        UserError: for an unknown prediction, or one that does not determine x_0 at some time of the process's grid.
     """
 
     def __init__(self, network: nn.Module, process: NoiseProcess, prediction: Prediction, conditional: bool,
                  sigma_data: float = 0.5):  # fmt: skip
         super().__init__()
         require_prediction(prediction)
+        require_x0_on_grid(prediction, process, sigma_data)
         self.network, self.process = network, process
         self.prediction: Prediction = prediction
         self.conditional, self.sigma_data = conditional, sigma_data

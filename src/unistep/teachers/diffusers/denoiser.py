@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unistep.errors import UserError
-from unistep.prediction import to_x0
+from unistep.prediction import require_x0_on_grid, to_x0
 from unistep.process import EDMProcess, FlowProcess
 from unistep.teachers.diffusers.calls import Named
 from unistep.teachers.diffusers.families import family_of
@@ -32,6 +32,9 @@ class DiffusersDenoiser(nn.Module):
         null_label: the class that means "no class", where the network has one.
         patch: side of the squares of x_t that the network sees as one place with patch^2 times the channels; it
             halves (at 2) the resolution that the network works at. 1 = as it is; pipelines have no other.
+
+    Raises:
+        UserError: for a prediction that does not determine x_0 at some time of the schedule.
     """
 
     def __init__(self, network: nn.Module, schedule: Schedule, constants: Constants | None = None,
@@ -39,7 +42,9 @@ class DiffusersDenoiser(nn.Module):
         super().__init__()
         self.network, self.schedule, self.process = network, schedule, schedule.process
         self.constants, self.null_label, self.patch = dict(constants or {}), null_label, patch
+        self._constants_on: dict[torch.device, dict[str, Tensor]] = {}
         self.family = family_of(type(network).__name__, self.settings)
+        require_x0_on_grid(schedule.prediction, schedule.process, schedule.sigma_data)
         require_weight(schedule.prediction, schedule.process, schedule.sigma_data)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
@@ -116,27 +121,24 @@ class DiffusersDenoiser(nn.Module):
         given = {"label": self.labels(cond)} if isinstance(cond, Tensor) else dict(cond or {})
         if self.family.encoded and "text" not in given:
             raise UserError(f"condition: found {', '.join(given) or 'none'}, expected the embeddings of a prompt")
-        rows = {name: torch.tensor(value, device=x_t.device) for name, value in self.constants.items()}
         # not len(x_t), which to a tracer is a fixed number
-        rows = {name: value.expand(x_t.shape[0], *value.shape) for name, value in rows.items()}
+        rows = {name: value.expand(x_t.shape[0], *value.shape) for name, value in self.constants_on(x_t.device).items()}
         return {
             name: value.to(self.dtype) if value.is_floating_point() else value for name, value in (rows | given).items()
         }
 
+    def constants_on(self, device: torch.device) -> dict[str, Tensor]:
+        """The constants as tensors, uploaded once."""
+        if device not in self._constants_on:
+            self._constants_on[device] = {name: torch.tensor(v, device=device) for name, v in self.constants.items()}
+        return self._constants_on[device]
+
     def labels(self, labels: Tensor) -> Tensor:
         """Class indices [b] as the network counts them: -1, "no class", is a class of its own there.
 
-        Raises:
-            UserError: for "no class" where the network has none.
+        Where the network has no such class, its conditioner refuses -1.
         """
-        if self.null_label is not None:
-            return torch.where(labels < 0, self.null_label, labels)
-        if bool((labels < 0).any()):
-            raise UserError(
-                "label: found no class, expected one: this network knows no `no class`, so guidance must be 1 (if its "
-                "last class is meant, load the teacher with null_class: true)"
-            )
-        return labels
+        return labels if self.null_label is None else torch.where(labels < 0, self.null_label, labels)
 
     def weighting(self, t: Tensor) -> Tensor:
         """The training weight of Eq. 6, of what the network predicts, [b]."""

@@ -185,7 +185,7 @@ def assemble(
     schedule = read_schedule(pipeline.scheduler, shape.tokens)
     classes, null_label = classes_of(network, options.null_class)
     denoiser = DiffusersDenoiser(network, schedule, constants_of(pipeline, network, shape, options), null_label)
-    conditioner: Conditioner | None = text or class_conditioner(pipeline, classes)
+    conditioner: Conditioner | None = text or class_conditioner(pipeline, classes, null_label is not None)
     codec = codec_of(pipeline.components.get("vae"), files, shape.frames, options.vae_tiling)
     reading = denoiser.config() | {"shape": list(shape.dims)}
     config = reading | {"codec": codec.config(), "conditioner": conditioner.config() if conditioner else None}
@@ -245,11 +245,11 @@ def classes_of(network: nn.Module, null_class: bool) -> tuple[int, int | None]:
     return classes - 1, classes - 1
 
 
-def class_conditioner(pipeline: Any, classes: int) -> LabelConditioner | None:
+def class_conditioner(pipeline: Any, classes: int, has_null: bool) -> LabelConditioner | None:
     """Class labels, with the names that the pipeline gives them (DiT)."""
     names = {index: name for name, index in reversed(getattr(pipeline, "labels", {}).items())}
     named = tuple(names[i] for i in range(classes)) if set(range(classes)) <= set(names) else ()
-    return LabelConditioner(classes, named) if classes else None
+    return LabelConditioner(classes, named, has_null) if classes else None
 
 
 def constants_of(pipeline: Any, network: nn.Module, shape: Shape, options: Options) -> Constants:

@@ -1,5 +1,6 @@
 """The sampling contract: all that somebody without unistep must know to draw samples, as plain values."""
 
+import json
 from typing import Any
 
 import unistep
@@ -38,7 +39,7 @@ def contract_of(student: Student, licence: str) -> dict[str, Any]:
         "space": student.space,
         "conditioning": (config.get("conditioner") or {}).get("type"),
         "generator_sha256": student.sha256,
-        "generator": dict(config),
+        "generator": json.loads(json.dumps(dict(config))),
         "unistep": unistep.__version__,
     }
 

@@ -1,8 +1,65 @@
-"""The one exception meant for users: a single line that says what was found, what was expected and what to do."""
+"""The exceptions meant for users: one line a mistake that says what was found, what was expected and what to do."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(ValueError):
     """A mistake the user can mend. The CLI prints it as one line and exits with code 2, without a traceback."""
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """One line for each mistake."""
+        return (str(self),)
+
+
+class UserErrors(UserError):
+    """Several mistakes, one a line."""
+
+    def __init__(self, lines: Iterable[str]):
+        self._lines = tuple(lines)
+        super().__init__("\n".join(self._lines))
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        return self._lines
+
+
+class Mistakes:
+    """Collects the mistakes of several checks, so that all of them are told at once.
+
+    Each check runs under `with mistakes.collect():`, which keeps a `UserError` instead of letting it out;
+    `require_none` raises what was kept.
+    """
+
+    def __init__(self) -> None:
+        self._lines: dict[str, None] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._lines)
+
+    def add(self, *lines: str) -> None:
+        """Keeps mistakes, each of them once."""
+        self._lines |= dict.fromkeys(lines)
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        """Keeps the mistakes that the block raises and goes on after it."""
+        try:
+            yield
+        except UserError as error:
+            self.add(*error.lines)
+
+    def require_none(self) -> None:
+        """Does nothing if no mistake was found.
+
+        Raises:
+            UserError: for one mistake, or `UserErrors` for several.
+        """
+        if len(self._lines) == 1:
+            raise UserError(*self._lines)
+        if self._lines:
+            raise UserErrors(self._lines)
 
 
 def one_line(error: BaseException) -> str:

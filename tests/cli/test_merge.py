@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from unistep.errors import UserError
+from unistep.methods.dmd import DMDConfig
 from unistep.recipes import load_recipe
 from unistep.recipes.entries import entry_recipe
 from unistep.recipes.load import dump_recipe
@@ -49,7 +50,7 @@ def test_another_choice_replaces_a_section_and_the_same_or_none_merges(section: 
 
 
 def test_a_section_without_a_name_has_the_usual_choice() -> None:
-    assert USUAL == {"solver": SolverConfig().name, "process": "edm"}
+    assert USUAL == {"method": DMDConfig().name, "solver": SolverConfig().name, "process": "edm"}
     base = {"solver": {"num_steps": 18, "options": {"rho": 5.0}}}
     assert merge(base, {"solver": {"name": "ddim"}}) == {"solver": {"name": "ddim"}}
     assert merge(base, {"solver": {"name": "heun", "num_steps": 4}})["solver"]["options"] == {"rho": 5.0}

@@ -1,4 +1,4 @@
-"""What a user sees when something goes wrong: one line, a code, and how to go on."""
+"""What a user sees when something goes wrong: a line for each mistake, a code, and how to go on."""
 
 import errno
 import os
@@ -18,7 +18,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def one_line_errors(verb: Callable[..., None]) -> Callable[..., None]:
-    """Wraps a verb: mistakes and full disks end in one red line and code 2, Ctrl-C in code 130."""
+    """Wraps a verb: mistakes and full disks end in red lines and code 2, Ctrl-C in code 130."""
 
     @wraps(verb)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -26,7 +26,7 @@ def one_line_errors(verb: Callable[..., None]) -> Callable[..., None]:
         try:
             verb(*args, **kwargs)
         except UserError as error:
-            fail(str(error))
+            fail(*error.lines)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader left (`| head`); say nothing at exit either
         except OSError as error:
@@ -49,9 +49,10 @@ def quiet_libraries() -> None:
         warnings.filterwarnings("ignore", category=FutureWarning, module=rf"{library}\b")
 
 
-def fail(message: str) -> None:
-    """Prints one red line on stderr and exits with code 2."""
-    typer.secho(f"error: {' '.join(message.split())}", fg="red", err=True)
+def fail(*lines: str) -> None:
+    """Prints a red line on stderr for each mistake and exits with code 2."""
+    for line in lines:
+        typer.secho(f"error: {' '.join(line.split())}", fg="red", err=True)
     raise typer.Exit(USER_MISTAKE) from None
 
 

@@ -1,8 +1,9 @@
 """What a recipe of `unistep compare` may say: one teacher, one judge, one budget, and the entries that differ."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from unistep.recipes.schema import Name
 from unistep.recipes.sections import Section, SolverName
@@ -17,14 +18,10 @@ class Budget(Section):
     evaluations: int | None = Field(default=None, ge=1)
     minutes: float | None = Field(default=None, gt=0)
 
-    @model_validator(mode="after")
-    def check(self) -> "Budget":
-        """Exactly one of the two."""
+    def mistakes(self) -> Iterator[str]:
+        """Both budgets or none."""
         if (self.evaluations is None) == (self.minutes is None):
-            raise ValueError(
-                f"evaluations, minutes: found {self.evaluations} and {self.minutes}, expected exactly one of the two"
-            )
-        return self
+            yield f"evaluations, minutes: found {self.evaluations} and {self.minutes}, expected exactly one of the two"
 
 
 class EntryConfig(Section):
@@ -34,14 +31,10 @@ class EntryConfig(Section):
     about: str = ""
     set: dict[str, Any] = {}
 
-    @model_validator(mode="after")
-    def check(self) -> "EntryConfig":
-        """All entries are judged alike."""
+    def mistakes(self) -> Iterator[str]:
+        """An evaluation of its own, where all entries are judged alike."""
         if "evaluation" in self.set:
-            raise ValueError(
-                "set.evaluation: found settings, expected none: all are judged alike; use set above entries"
-            )
-        return self
+            yield "set.evaluation: found settings, expected none: all are judged alike; use set above entries"
 
 
 class SolverRows(Section):
@@ -51,14 +44,12 @@ class SolverRows(Section):
     evaluations: tuple[int, ...] = Field(min_length=1)
     options: dict[str, Any] = {}
 
-    @model_validator(mode="after")
-    def check(self) -> "SolverRows":
-        """Each number once, and no number of steps beside it."""
+    def mistakes(self) -> Iterator[str]:
+        """A number given twice, or a number of steps beside it."""
         if "num_steps" in self.options:
-            raise ValueError("options.num_steps: found a number, expected none: `evaluations` says how many")
+            yield "options.num_steps: found a number, expected none: `evaluations` says how many"
         if len({*self.evaluations}) < len(self.evaluations):
-            raise ValueError(f"evaluations: found {list(self.evaluations)}, expected each number once")
-        return self
+            yield f"evaluations: found {list(self.evaluations)}, expected each number once"
 
 
 class CompareRecipe(Section):
@@ -79,15 +70,12 @@ class CompareRecipe(Section):
     entries: dict[EntryName, EntryConfig] = Field(min_length=1)
     solvers: tuple[SolverRows, ...] = ()
 
-    @model_validator(mode="after")
-    def check(self) -> "CompareRecipe":
-        """Names are folders, and seeds are told apart."""
-        taken = sorted({name.lower() for name in self.entries} & {*RESERVED})
-        if taken:
-            raise ValueError(f"entries.{taken[0]}: found a name that the folder needs for itself, expected another")
+    def mistakes(self) -> Iterator[str]:
+        """Entries that cannot be folders, seeds given twice, and sections that are none."""
+        for name in sorted({name.lower() for name in self.entries} & {*RESERVED}):
+            yield f"entries.{name}: found a name that the folder needs for itself, expected another"
         if len({*self.seeds}) < len(self.seeds):
-            raise ValueError(f"seeds: found {list(self.seeds)}, expected each seed once")
+            yield f"seeds: found {list(self.seeds)}, expected each seed once"
         for name in ("evaluation", "teacher"):
             if not isinstance(self.set.get(name, {}), dict):
-                raise ValueError(f"set.{name}: found {self.set[name]!r}, expected settings by name, or no such line")
-        return self
+                yield f"set.{name}: found {self.set[name]!r}, expected settings by name, or no such line"

@@ -1,24 +1,22 @@
 """From a recipe's name or path to a checked, frozen recipe, and back to YAML."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
 
 from unistep.arguments import require_choice
 from unistep.errors import UserError
 from unistep.recipes.comparison import CompareRecipe
 from unistep.recipes.extend import combine, recipe_layers
 from unistep.recipes.merge import drop_null
-from unistep.recipes.messages import explain
 from unistep.recipes.overrides import Overrides, to_plain
 from unistep.recipes.parse import require_plain
 from unistep.recipes.schema import DistillRecipe, TeachRecipe
 from unistep.recipes.smoke import without_form
 from unistep.recipes.stages import stages_of
+from unistep.recipes.validate import validate
 
 Recipe = DistillRecipe | TeachRecipe | CompareRecipe
 RecipeLike = str | Path | Mapping[str, Any] | Recipe
@@ -59,11 +57,7 @@ def recipe_from_values(values: dict[str, Any], source: str) -> Recipe:
     require_plain(values, source)
     kind = require_choice(values.get("kind"), KINDS, f"{source}: kind")
     values = {"name": Path(source).stem, **drop_null(values)}
-    try:
-        # JSON mode is strict about types and still reads lists as tuples, which frozen models hold.
-        recipe = KINDS[kind].model_validate_json(json.dumps(values), strict=True)
-    except ValidationError as error:
-        raise UserError(explain(error, KINDS[kind], source)) from error
+    recipe = validate(KINDS[kind], values, source)
     if isinstance(recipe, DistillRecipe):
         stages_of(recipe)
     return recipe

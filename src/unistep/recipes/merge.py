@@ -6,7 +6,7 @@ from typing import Any
 TAGS = {"method": "name", "solver": "name", "data": "kind", "real": "kind", "network": "type", "process": "type"}
 """Sections whose settings depend on a choice, and the key that names the choice."""
 
-USUAL = {"solver": "heun", "process": "edm"}
+USUAL = {"method": "dmd", "solver": "heun", "process": "edm"}
 """The choices of those sections that need not name one."""
 
 NAMED = ("optim", "beside", "entries")

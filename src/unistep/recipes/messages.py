@@ -1,5 +1,8 @@
-"""What is wrong with a recipe, in one line: the path, what was found, what is allowed."""
+"""What is wrong with a recipe, a line for each mistake: the path, what was found, what is allowed."""
 
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -22,28 +25,71 @@ EXPECTED = {
 }
 
 
-def explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
-    """One line for the first problem of a validation, and how many more there are."""
-    first, *others = error.errors(include_url=False)
-    more = f" (and {len(others)} more)" if others else ""
-    return f"{source}: {describe(first, model)}{more}"
+class SettingErrors(ValueError):
+    """Several mistakes of one section, raised by a model's own check."""
+
+    def __init__(self, messages: Sequence[str]):
+        self.messages = tuple(messages)
+        super().__init__("; ".join(messages))
 
 
-def describe(problem: Any, model: type[BaseModel]) -> str:
-    """`method.weighting: found 'eq9', expected 'eq8', ...`."""
+@dataclass(frozen=True)
+class Problem:
+    """A mistake in a recipe.
+
+    Attributes:
+        places: dotted paths of the settings concerned, empty where none is named.
+        message: one line, `method.weighting: found 'eq9', expected 'eq8', ...`.
+        is_missing: whether a setting is not there that must be.
+    """
+
+    places: tuple[str, ...]
+    message: str
+    is_missing: bool
+
+
+def problems(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
+    """Every mistake that a validation found."""
+    return [
+        Problem(places_in(message), message, problem["type"] == "missing")
+        for problem in error.errors(include_url=False)
+        for message in describe(problem, model)
+    ]
+
+
+def places_in(message: str) -> tuple[str, ...]:
+    """The settings that a message begins with: `ema.half_life, decay: found ...` names two of `ema`."""
+    found = re.match(r"([\w.-]+(?:, [\w.-]+)*): ", message)
+    if found is None:
+        return ()
+    first, *others = found[1].split(", ")
+    section = first.rpartition(".")[0]
+    return (first, *(f"{section}.{other}".removeprefix(".") if "." not in other else other for other in others))
+
+
+def describe(problem: Any, model: type[BaseModel]) -> list[str]:
+    """The lines of one of pydantic's problems; a model's own check may have several."""
     parts, place = followed(model, problem["loc"])
     path = ".".join(parts) or "recipe"
     if problem["type"] == "extra_forbidden":
-        return f"{path}: unknown key; {suggestion(parts[-1], sorted(getattr(place, 'model_fields', {})))}"
+        return [f"{path}: unknown key; {suggestion(parts[-1], sorted(getattr(place, 'model_fields', {})))}"]
     if problem["type"].startswith("union_tag"):
-        return untold(problem, path, place)
+        return [untold(problem, path, place)]
     if problem["type"] == "missing":
-        return f"{path}: missing, a value is needed"
+        return [f"{path}: missing, a value is needed"]
     if problem["type"] in ("value_error", "assertion_error"):
-        message = problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-        return message if not parts else f"{path}.{message}" if ": found" in message else f"{path}: {message}"
+        own = getattr(problem.get("ctx", {}).get("error"), "messages", None)
+        messages = own or (problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, "),)
+        return [placed(message, path if parts else "") for message in messages]
     wanted = EXPECTED.get(problem["type"]) or problem["msg"].removeprefix("Input should be ")
-    return f"{path}: found {problem['input']!r}, expected {wanted}"
+    return [f"{path}: found {problem['input']!r}, expected {wanted}"]
+
+
+def placed(message: str, path: str) -> str:
+    """A check's message under the path of its section."""
+    if not path:
+        return message
+    return f"{path}.{message}" if ": found" in message else f"{path}: {message}"
 
 
 def suggestion(key: str, allowed: list[str]) -> str:

@@ -1,8 +1,9 @@
 """The recipes of `distill` and `teach` as a whole: which sections they have, and which of them need each other."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from unistep.data.config import DataConfig
 from unistep.evaluation.feature_judge import is_feature_judge
@@ -49,56 +50,55 @@ class DistillRecipe(Section):
     stages: tuple[StageConfig, ...] = ()
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
 
-    @model_validator(mode="after")
-    def check_stages(self) -> "DistillRecipe":
-        """Stages follow each other up to the last step."""
+    def mistakes(self) -> Iterator[str]:
+        """Sections that need each other or exclude each other."""
+        yield from self.stage_mistakes()
+        yield from self.method_mistakes()
+        if self.lora is not None and self.generator.init is not None:
+            yield f"generator.init: found {self.generator.init} with lora, expected null: adapters start at zero"
+        if self.pairs is not None:
+            yield from judged_pairs(self.pairs, self.evaluation)
+        evaluation = self.evaluation
+        if is_feature_judge(evaluation.judge) and evaluation.real is None and evaluation.reference is None:
+            yield (
+                f"evaluation.real: found nothing, expected the section of a data set with train and test images, or "
+                f"evaluation.reference, an .npz with mu and sigma: {evaluation.judge} knows no images of its own"
+            )
+
+    def stage_mistakes(self) -> Iterator[str]:
+        """Stages that do not follow each other up to the last step."""
         ends = [stage.until_step for stage in self.stages]
         if ends and (ends != sorted({*ends}) or ends[-1] != self.training.steps):
-            raise ValueError(
+            yield (
                 f"stages: found until_step {', '.join(map(str, ends))}, expected growing numbers up to training.steps "
                 f"{self.training.steps}"
             )
-        return self
 
-    @model_validator(mode="after")
-    def check(self) -> "DistillRecipe":
-        """Sections that need each other."""
+    def method_mistakes(self) -> Iterator[str]:
+        """What the method needs and is not there, or cannot use."""
         method, start = self.method, self.generator
         for section, needed, what in (
             ("pairs", method.needs_pairs, "noise-image pairs"),
             ("data", method.needs_data, "real images"),
         ):
             if needed and getattr(self, section) is None:
-                raise ValueError(f"{section}: found nothing, expected a section: method {method.name} needs {what}")
+                yield f"{section}: found nothing, expected a section: method {method.name} needs {what}"
         for key, found in (("sigma_init", start.sigma_init), ("u_init", start.u_init)):
             if method.from_terminal and found is not None:
-                raise ValueError(
-                    f"generator.{key}: found {found}, expected null: method {method.name} starts at the terminal time"
-                )
-        if self.lora is not None and start.init is not None:
-            raise ValueError(f"generator.init: found {start.init} with lora, expected null: adapters start at zero")
+                yield f"generator.{key}: found {found}, expected null: method {method.name} starts at the terminal time"
         try:
             method.check_length(self.training.steps)
         except ValueError as error:
-            raise ValueError(f"method.{error}") from error
-        if self.pairs is not None:
-            require_unseen(self.pairs, self.evaluation)
-        evaluation = self.evaluation
-        if is_feature_judge(evaluation.judge) and evaluation.real is None and evaluation.reference is None:
-            raise ValueError(
-                f"evaluation.real: found nothing, expected the section of a data set with train and test images, or "
-                f"evaluation.reference, an .npz with mu and sigma: {evaluation.judge} knows no images of its own"
-            )
-        return self
+            yield f"method.{error}"
 
 
-def require_unseen(pairs: PairsConfig, evaluation: EvaluationConfig) -> None:
-    """Refuses to judge samples of the pairs' own seeds; the weights are chosen on seeds after those evaluated."""
+def judged_pairs(pairs: PairsConfig, evaluation: EvaluationConfig) -> Iterator[str]:
+    """Seeds of pairs among those that are judged; the weights are chosen on seeds after those evaluated."""
     learnt = range(pairs.first_seed, pairs.first_seed + pairs.count)
     first = evaluation.first_seed
     judged = range(first, first + evaluation.samples + evaluation.samples_during_training)
     if learnt.start < judged.stop and judged.start < learnt.stop:
-        raise ValueError(
+        yield (
             f"pairs.first_seed: found seeds {learnt.start}..{learnt.stop - 1}, expected none of those that are judged, "
             f"{judged.start}..{judged.stop - 1}; change pairs.first_seed or evaluation.first_seed"
         )
@@ -113,7 +113,7 @@ class TeachRecipe(Section):
 
     name: Name
     kind: Literal["teach"]
-    about: str
+    about: str = ""
     data: DataConfig
     text: TextConfig | None = None
     init: str | None = None
@@ -125,22 +125,16 @@ class TeachRecipe(Section):
     training: TrainingConfig
     evaluation: EvaluationConfig
 
-    @model_validator(mode="after")
-    def check(self) -> "TeachRecipe":
+    def mistakes(self) -> Iterator[str]:
         """`teach` is EDM's training, of denoisers at alpha = 1 and t = sigma, on one set of images."""
         for name in ("prompts", "resize", "alignment"):
             if getattr(self.evaluation, name) is not None:
-                raise ValueError(f"evaluation.{name}: found a value, expected null: only distillations are judged so")
+                yield f"evaluation.{name}: found a value, expected null: only distillations are judged so"
         if self.evaluation.judge == "train" and self.evaluation.real is not None:
-            raise ValueError("evaluation.real: found a value, expected nothing: the judge is trained on those of data")
+            yield "evaluation.real: found a value, expected nothing: the judge is trained on those of data"
         if (self.text is None) != (self.data.caption is None):
             given, missing = ("text", "data.caption") if self.text is not None else ("data.caption", "text")
-            raise ValueError(
-                f"{missing}: found nothing, expected a value: captions and an encoder ({given}) go together"
-            )
+            yield f"{missing}: found nothing, expected a value: captions and an encoder ({given}) go together"
         kind = self.process.get("type")
         if kind != "edm":
-            raise ValueError(
-                f"process.type: found {kind!r}, expected 'edm': teach trains as EDM does, where t is sigma"
-            )
-        return self
+            yield f"process.type: found {kind!r}, expected 'edm': teach trains as EDM does, where t is sigma"

@@ -1,11 +1,13 @@
 """The sections that recipes are made of: frozen models, unknown keys refused."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from unistep.data.config import DataConfig
 from unistep.evaluation.feature_judge import is_feature_judge
+from unistep.recipes.messages import SettingErrors
 from unistep.training.config import TrainingConfig
 
 ExportedWeights = Literal["best", "ema", "raw"]
@@ -17,6 +19,17 @@ class Section(BaseModel):
     """A part of a recipe."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def mistakes(self) -> Iterator[str]:
+        """Messages on settings that do not go together, `key: found ..., expected ...`; none by default."""
+        return iter(())
+
+    @model_validator(mode="after")
+    def require_no_mistakes(self) -> Self:
+        """Refuses settings that do not go together, all of them at once."""
+        if found := [*self.mistakes()]:
+            raise SettingErrors(found)
+        return self
 
 
 class SolverConfig(Section):
@@ -73,12 +86,10 @@ class TeacherConfig(Section):
     certify: bool = True
     options: dict[str, Any] = {}
 
-    @model_validator(mode="after")
-    def check(self) -> "TeacherConfig":
-        """At most one source."""
+    def mistakes(self) -> Iterator[str]:
+        """More than one source."""
         if self.load is not None and self.teach is not None:
-            raise ValueError("found both load and teach, expected one of them, or neither for a teacher of your own")
-        return self
+            yield "found both load and teach, expected one of them, or neither for a teacher of your own"
 
 
 class FitConfig(Section):
@@ -107,12 +118,10 @@ class GeneratorConfig(Section):
     u_init: float | None = Field(default=None, gt=0, le=1)
     weights: ExportedWeights = "best"
 
-    @model_validator(mode="after")
-    def check(self) -> "GeneratorConfig":
-        """At most one of the two."""
+    def mistakes(self) -> Iterator[str]:
+        """More than one noise level."""
         if self.sigma_init is not None and self.u_init is not None:
-            raise ValueError("found both sigma_init and u_init, expected at most one of them")
-        return self
+            yield "found both sigma_init and u_init, expected at most one of them"
 
 
 class ExactData(Section):
@@ -182,29 +191,20 @@ class EvaluationConfig(Section):
     resize: int | None = Field(default=None, ge=8)
     alignment: Annotated[str, Field(pattern=r"^clip:.+")] | None = None
 
-    @model_validator(mode="after")
-    def check_text(self) -> "EvaluationConfig":
-        """What belongs to a judge is not left without one."""
+    def mistakes(self) -> Iterator[str]:
+        """Settings of a judge without one; real images for one that has its own, given twice, or only a split."""
         for name in ("resize", "alignment"):
             if getattr(self, name) is not None and self.judge is None:
-                raise ValueError(f"{name}: found {getattr(self, name)}, expected null: nothing judges")
-        return self
-
-    @model_validator(mode="after")
-    def check(self) -> "EvaluationConfig":
-        """Real images belong to a judge that has none, once, and both splits of them are read."""
+                yield f"{name}: found {getattr(self, name)}, expected null: nothing judges"
         seeing = is_feature_judge(self.judge)
         can = {"real": seeing or self.judge == "train", "reference": seeing}
         for name, wanted in can.items():
             if getattr(self, name) is not None and not wanted:
-                raise ValueError(f"{name}: found a value, expected nothing: judge {self.judge} brings its own images")
+                yield f"{name}: found a value, expected nothing: judge {self.judge} brings its own images"
         if self.real is not None and self.reference is not None:
-            raise ValueError("found both real and reference, expected one of them")
+            yield "found both real and reference, expected one of them"
         if self.real is not None and self.real.split is not None:
-            raise ValueError(
-                f"real.split: found {self.real.split}, expected nothing: train is compared with, test is the floor"
-            )
-        return self
+            yield f"real.split: found {self.real.split}, expected nothing: train is compared with, test is the floor"
 
 
 class TextConfig(Section):

@@ -1,14 +1,11 @@
 """The stages of a training: going on with other settings, of those alone that leave networks and state as they are."""
 
-import json
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
-from unistep.errors import UserError
+from unistep.errors import Mistakes, UserError
 from unistep.recipes.merge import drop_null, merge
-from unistep.recipes.messages import explain
 from unistep.recipes.schema import DistillRecipe, StageConfig
+from unistep.recipes.validate import validate
 from unistep.training.resume import flatten
 
 STAGED = ("pairs.count", "training.accumulate", "training.batch", "training.optim", "training.pair_batch")
@@ -36,7 +33,11 @@ def stages_of(recipe: DistillRecipe) -> list[Stage]:
     """
     if not recipe.stages:
         return [Stage(recipe.training.steps, recipe)]
-    found = [Stage(stage.until_step, settings_of(recipe, stage, i)) for i, stage in enumerate(recipe.stages)]
+    found, mistakes = list[Stage](), Mistakes()
+    for i, stage in enumerate(recipe.stages):
+        with mistakes.collect():
+            found.append(Stage(stage.until_step, settings_of(recipe, stage, i)))
+    mistakes.require_none()
     for i, stage in enumerate(found):
         if stage.recipe.method.needs_data != found[0].recipe.method.needs_data:
             raise UserError(
@@ -50,14 +51,13 @@ def settings_of(recipe: DistillRecipe, stage: StageConfig, number: int) -> Disti
     """The whole recipe's settings under those of a stage."""
     place = f"{recipe.name}: stages.{number}.set"
     allowed = sorted((*STAGED, *(f"method.{name}" for name in recipe.method.staged)))
+    mistakes = Mistakes()
     for key, value in flatten(stage.set).items():
         if not any(f"{key}.".startswith(f"{name}.") for name in allowed):
-            raise UserError(
+            mistakes.add(
                 f"{place}.{key}: found {value!r}, expected one of {', '.join(allowed)}: nothing else leaves networks "
                 "and their state as they are"
             )
+    mistakes.require_none()
     values = drop_null(merge(recipe.model_dump(mode="json", exclude={"stages"}), stage.set))
-    try:
-        return DistillRecipe.model_validate_json(json.dumps(values), strict=True)
-    except ValidationError as error:
-        raise UserError(explain(error, DistillRecipe, place)) from error
+    return validate(DistillRecipe, values, place)

@@ -143,7 +143,7 @@ def test_the_weighting_is_the_one_given_or_that_of_the_prediction() -> None:
 
 def test_eps_without_signal_at_the_end_is_refused_when_the_teacher_is_made() -> None:
     process = DiscreteVPProcess.zero_terminal_snr(DiscreteVPProcess.linear())
-    with pytest.raises(UserError, match="prediction: found eps with weight 0 at t = 999, expected a positive finite"):
+    with pytest.raises(UserError, match="prediction eps: found t = 999, expected another time: alpha = 0"):
         Teacher.from_module(nn.Identity(), process, "eps", (2,))
     v = Teacher.from_module(nn.Identity(), process, "v", (2,))
     assert v.weighting(torch.tensor([999.0])).item() == 1

@@ -44,8 +44,8 @@ class DiffusersDenoiser(nn.Module):
         self.constants, self.null_label, self.patch = dict(constants or {}), null_label, patch
         self._constants_on: dict[torch.device, dict[str, Tensor]] = {}
         self.family = family_of(type(network).__name__, self.settings)
-        require_x0_on_grid(schedule.prediction, schedule.process, schedule.sigma_data)
         require_weight(schedule.prediction, schedule.process, schedule.sigma_data)
+        require_x0_on_grid(schedule.prediction, schedule.process, schedule.sigma_data)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
         schedule = self.schedule

@@ -1,6 +1,6 @@
 """Names for the tensors that travel through unistep, and the one shape helper everybody needs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -25,8 +25,17 @@ def joined(*conds: Cond) -> Cond:
     """Conditions of the same kind one after the other."""
     first = conds[0]
     if isinstance(first, Mapping):
-        return {key: torch.cat([c[key] for c in conds if isinstance(c, Mapping)]) for key in first}
-    return None if first is None else torch.cat([c for c in conds if isinstance(c, Tensor)])
+        return {key: cat_unchanged([c[key] for c in conds if isinstance(c, Mapping)]) for key in first}
+    return None if first is None else cat_unchanged([c for c in conds if isinstance(c, Tensor)])
+
+
+def cat_unchanged(rows: Sequence[Tensor]) -> Tensor:
+    """torch.cat outside autocast, which on CPUs cannot join embeddings that are kept in float16."""
+    kind = rows[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return torch.cat(list(rows))
+    with torch.autocast(kind, enabled=False):
+        return torch.cat(list(rows))
 
 
 def to_device(cond: Cond, device: torch.device | str) -> Cond:

@@ -13,6 +13,8 @@ import torch
 import unistep
 from unistep.api import planning
 from unistep.networks import build_denoiser
+from unistep.recipes import builtin_recipes, load_recipe
+from unistep.recipes.smoke import smoke_forms
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "teachers"))
 from edm_writer import write_checkpoint
@@ -55,6 +57,18 @@ def test_from_checkpoint_file_to_evaluated_student(tmp_path: Path, name: str) ->
     size = TINY[name][2]["img_resolution"]
     labels = torch.tensor([0, 1]) if TINY[name][2]["label_dim"] else None
     assert generator(torch.randn(2, 3, size, size), labels).isfinite().all()
+
+
+@pytest.mark.parametrize("name", smoke_forms(builtin_recipes()))
+def test_a_smoke_form_computes_in_the_types_of_its_recipe(name: str) -> None:
+    """Or what a run of hours does would not have been tried."""
+
+    def types(recipe: str) -> tuple[object, ...]:
+        found = load_recipe(recipe).model_dump()
+        teacher, pairs = found["teacher"]["options"].get("dtype"), found["pairs"] and found["pairs"]["dtype"]
+        return teacher, pairs, found["training"]["precision"]
+
+    assert types(f"{name}:smoke") == types(name)
 
 
 def test_a_smoke_form_is_planned_from_its_checkpoint_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

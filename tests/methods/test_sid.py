@@ -6,6 +6,7 @@ from fixed_random import FixedRandom
 from small import PROCESSES, full_batch, made_of, only
 from torch import Tensor
 
+from unistep.errors import UserError
 from unistep.losses.score_identity import score_identity_loss
 from unistep.methods.sid import SiD, SiDConfig
 from unistep.process import EDMProcess
@@ -51,6 +52,13 @@ def test_the_gradient_goes_through_both_scores() -> None:
     loss = (weight * d * (method.teacher.denoiser(x_t, t) - x - 1.2 * d)).mean()
     expected = torch.autograd.grad(loss, list(method.generator.parameters()))
     torch.testing.assert_close(found, list(expected), rtol=1e-3, atol=1e-6)
+
+
+def test_a_float16_teacher_is_refused_whose_gradients_would_be_rounded_to_zero() -> None:
+    half = made_of()
+    half.teacher.denoiser.half()
+    with pytest.raises(UserError, match="method.name: sid: found a teacher in float16, expected bfloat16 or float32"):
+        SiDConfig(name="sid").build(half)
 
 
 def test_the_fake_score_learns_at_edms_levels() -> None:

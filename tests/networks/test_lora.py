@@ -167,6 +167,18 @@ def test_the_weights_of_a_half_precision_teacher_stay_so_and_the_adapter_is_floa
     assert torch.equal(network(x_t(), T), teacher(x_t(), T))
 
 
+def test_adapters_of_a_half_precision_network_learn_in_autocasts_type(teacher: Teacher) -> None:
+    """Outside autocast their float32 would be that of all activations; the teacher, which has none, is outside."""
+    teacher.denoiser.bfloat16()
+    network, seen = adapted(teacher), []
+    layer = next(m for name, m in network.denoiser.named_modules() if name.endswith("lora_A.default"))
+    layer.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        network(x_t(), T)
+    assert seen == [torch.bfloat16]
+    assert network.denoiser.adapted and not teacher.denoiser.adapted
+
+
 def test_the_seed_alone_says_how_an_adapter_starts(teacher: Teacher) -> None:
     before = torch.get_rng_state()
     one, same = adapted(teacher), adapted(teacher)

@@ -20,5 +20,8 @@ def test_a_half_precision_teacher_makes_its_pipelines_sample(name: str, dtype: s
     teacher = load_teacher(f"diffusers:{tmp_path}", {**text, **case.options, "dtype": dtype})
     assert teacher.denoiser.dtype == getattr(torch, dtype)  # type: ignore[attr-defined]
     t = teacher.process.time(torch.tensor([0.3, 0.8], dtype=torch.float64)).float()
-    mu = teacher(torch.randn(2, *teacher.shape), t, condition(teacher, 2))
+    x_t, cond = torch.randn(2, *teacher.shape), condition(teacher, 2)
+    mu = teacher(x_t, t, cond)
     assert mu.dtype == torch.float32 and mu.isfinite().all()
+    with torch.autocast("cpu", torch.bfloat16):  # as in training: the teacher is the one that made the pairs
+        assert torch.equal(teacher(x_t, t, cond), mu)

@@ -110,6 +110,19 @@ def test_autocast_leaves_the_conversion_in_float32() -> None:
     torch.testing.assert_close(mu, to_x0(output.float(), x_t, t, "eps", process), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_half_precision_network_is_called_in_its_own_type_under_autocast_too(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    network = NoTime(4).to(dtype)
+    teacher = teacher_from_module(network, DiscreteVPProcess.scaled_linear(), "x0", (4,))
+    x_t, t = torch.randn(3, 4), torch.full((3,), 999.0)
+    mu = teacher(x_t, t)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        assert torch.equal(teacher(x_t, t), mu)
+    assert mu.dtype == torch.float32
+    torch.testing.assert_close(mu, network(x_t.to(dtype), t).float(), rtol=0, atol=0)
+
+
 def test_a_generator_of_a_foreign_network_opens_with_its_teacher(tmp_path: Path) -> None:
     process = DiscreteVPProcess.linear()
     teacher = Teacher.from_module(EpsNetwork(process, 0.3), process, "eps", (4,))

@@ -7,6 +7,7 @@ from unistep.api.teachers import Starting
 from unistep.errors import UserError
 from unistep.networks import Generator
 from unistep.networks.lora import Adapted, LoRAConfig, sharing_copy
+from unistep.networks.precision import require_gradient_range
 from unistep.recipes.schema import DistillRecipe
 from unistep.teachers.adapters import Base, described
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
@@ -42,11 +43,13 @@ def as_recipe_says(recipe: DistillRecipe, start: Starting) -> Starting:
     """The start itself, or with adapters where the recipe has a section `lora`.
 
     Raises:
-        UserError: for a network that is none of diffusers' or the user's own, or settings that suit no adapter.
+        UserError: for a network that is none of diffusers' or the user's own, one in float16, or settings that suit no
+            adapter.
     """
     if recipe.lora is None:
         return start
     require_suited(recipe.training)
+    require_gradient_range(start.teacher.denoiser, "lora")
     lora = recipe.lora.model_copy(update={"target_modules": target_modules(recipe.lora, start.teacher)})
     dtype = recipe.teacher.options.get("dtype", "float32")
     base = Base(source=start.teacher.source, sha256=start.teacher.sha256, dtype=dtype)

@@ -12,6 +12,7 @@ from unistep.methods.base import Batch, LossOutput, Method, Phase, Random, updat
 from unistep.methods.config import MethodConfig, refuse_unused, require_edm
 from unistep.methods.ingredients import Ingredients
 from unistep.methods.matching import compare_scores, levels, noise_uniformly, require_range
+from unistep.networks.precision import require_gradient_range
 from unistep.process.noising import noised
 from unistep.types import Cond
 
@@ -57,7 +58,8 @@ class SiD(Method):
         config: settings.
 
     Raises:
-        UserError: for lognormal levels with a process whose time is not sigma, or guidance without conditions.
+        UserError: for lognormal levels with a process whose time is not sigma, guidance without conditions, or a
+            teacher in float16, which gradients pass through.
     """
 
     averaged = "generator"
@@ -66,6 +68,7 @@ class SiD(Method):
         self.teacher, self.config, self.process = made_of.teacher, config, made_of.teacher.process
         if config.fake_levels == "lognormal":
             require_edm(self.process, "method.fake_levels: found lognormal", "use fake_levels uniform")
+        require_gradient_range(made_of.teacher.denoiser, f"method.name: {config.name}")
         guided_base = made_of.mu_base
         self.mu_base = made_of.teacher.denoiser if guided_base is made_of.teacher else guided_base  # with gradients
         self.generator = made_of.generator()

@@ -53,6 +53,7 @@ class Adapted(nn.Module):
         tuner = injected(denoiser, lora, seed)
         object.__setattr__(self, "denoiser", denoiser)
         object.__setattr__(self, "tuner", tuner)
+        self.denoiser.adapted = True
         for name, parameter in denoiser.named_parameters():
             if parameter.requires_grad:
                 plant(self, name.replace(f".{NAME}.", "."), parameter)
@@ -73,6 +74,7 @@ class Adapted(nn.Module):
         This module is of no use afterwards.
         """
         self.tuner.merge_and_unload()
+        self.denoiser.adapted = False
         return self.denoiser.requires_grad_(False)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Adapted":

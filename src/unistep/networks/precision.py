@@ -4,6 +4,11 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
+from torch import nn
+
+from unistep.errors import UserError
+
+HALF = (torch.float16, torch.bfloat16)
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -39,3 +44,33 @@ def autocast(device: torch.device | str, name: Precision = "auto") -> AbstractCo
     if resolve_precision(device, name) == "fp32":
         return nullcontext()
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
+
+
+def weights_dtype(network: nn.Module) -> torch.dtype:
+    """The type of a network's first floating-point parameter, float32 where it has none."""
+    return next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+
+
+def own_precision(device: torch.device, dtype: torch.dtype, adapted: bool) -> AbstractContextManager[Any]:
+    """Switches autocast off for a network whose weights of `dtype` are in half precision already.
+
+    Autocast would cast them anew in each pass, float16 to bf16 with three bits less, and compute the teacher of a
+    training otherwise than that of its pairs; on CPUs it fails on float16. A network that is `adapted` by float32
+    layers of LoRA keeps it, for their sake.
+    """
+    if dtype in HALF and not adapted and torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
+
+def require_gradient_range(network: nn.Module, setting: str) -> None:
+    """Refuses float16 weights in a network that gradients pass through: it rounds those below 6e-8 to zero.
+
+    Raises:
+        UserError: naming the setting for which they do.
+    """
+    if any(p.dtype == torch.float16 for p in network.parameters()):
+        raise UserError(
+            f"{setting}: found a teacher in float16, expected bfloat16 or float32 (teacher.options.dtype): gradients "
+            "pass through its layers here, and float16 rounds small ones to zero"
+        )

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from unistep.errors import UserError
+from unistep.networks.precision import HALF, own_precision, weights_dtype
 from unistep.prediction import Prediction, require_prediction, require_x0_on_grid, to_x0
 from unistep.process.base import NoiseProcess
 from unistep.teachers.codecs import PixelCodec, PointCodec
@@ -21,6 +22,8 @@ from unistep.weighting import training_weighting
 class ModuleDenoiser(nn.Module):
     """A foreign network, converted to predict the clean sample at the border and nowhere else.
 
+    One in half precision is given x_t in its own type, t as it is, and runs outside autocast.
+
     Args:
         network: called as network(x_t [b, *dims], t [b]) or network(x_t, t, cond) when `conditional`.
         process: noise process whose times the network was trained with.
@@ -32,6 +35,8 @@ class ModuleDenoiser(nn.Module):
         UserError: for an unknown prediction, or one that does not determine x_0 at some time of the process's grid.
     """
 
+    adapted = False  # whether the network carries layers of LoRA, see `networks.lora.Adapted`
+
     def __init__(self, network: nn.Module, process: NoiseProcess, prediction: Prediction, conditional: bool,
                  sigma_data: float = 0.5):  # fmt: skip
         super().__init__()
@@ -42,7 +47,10 @@ class ModuleDenoiser(nn.Module):
         self.conditional, self.sigma_data = conditional, sigma_data
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
-        output = self.network(x_t, t, cond) if self.conditional else self.network(x_t, t)
+        dtype = weights_dtype(self.network)
+        x = x_t.to(dtype) if dtype in HALF else x_t
+        with own_precision(x.device, dtype, self.adapted):
+            output = self.network(x, t, cond) if self.conditional else self.network(x, t)
         if output.shape != x_t.shape:
             raise UserError(f"network: found output {tuple(output.shape)}, expected x_t's {tuple(x_t.shape)}")
         output = output.to(x_t.dtype)  # under autocast it comes in bf16, too coarse for the differences below

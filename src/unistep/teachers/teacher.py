@@ -8,11 +8,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from unistep.networks.precision import HALF
 from unistep.prediction import Prediction
 from unistep.process.base import NoiseProcess
 from unistep.types import Cond
-
-HALF = (torch.float16, torch.bfloat16)
 
 
 class Conditioner(Protocol):

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unistep.errors import UserError
+from unistep.networks.precision import own_precision
 from unistep.prediction import require_x0_on_grid, to_x0
 from unistep.process import EDMProcess, FlowProcess
 from unistep.teachers.diffusers.calls import Named
@@ -22,8 +23,8 @@ Constants = Mapping[str, float | list[float]]
 class DiffusersDenoiser(nn.Module):
     """mu(x_t, t, cond) = E[x_0 | x_t] from a network of diffusers.
 
-    The network is asked in its own floating type, the conversion to x_0 is done in x_t's. An output of twice the
-    channels holds a learned variance in its second half, which is left out.
+    The network is asked in its own floating type, outside autocast where that is half precision; the conversion to x_0
+    is done in x_t's. An output of twice the channels holds a learned variance in its second half, which is left out.
 
     Args:
         network: a model of diffusers, of a class in `FAMILIES`.
@@ -36,6 +37,8 @@ class DiffusersDenoiser(nn.Module):
     Raises:
         UserError: for a prediction that does not determine x_0 at some time of the schedule.
     """
+
+    adapted = False  # whether the network carries layers of LoRA, see `networks.lora.Adapted`
 
     def __init__(self, network: nn.Module, schedule: Schedule, constants: Constants | None = None,
                  null_label: int | None = None, patch: int = 1):  # fmt: skip
@@ -57,7 +60,8 @@ class DiffusersDenoiser(nn.Module):
         """What the network itself says, in its own type, [b, *dims]."""
         x = bcast(self.c_in(t), x_t) * x_t if isinstance(self.process, EDMProcess) else x_t
         x = F.pixel_unshuffle(x, self.patch) if self.patch > 1 else x
-        output = self.family.call(self.network, x.to(self.dtype), self.clock(t), self.named(cond, x_t))
+        with own_precision(x.device, self.dtype, self.adapted):
+            output = self.family.call(self.network, x.to(self.dtype), self.clock(t), self.named(cond, x_t))
         output = output[:, : x.shape[1]]
         return F.pixel_shuffle(output, self.patch) if self.patch > 1 else output
 

@@ -56,6 +56,25 @@ def test_metrics_lines_never_repeat(tmp_path: Path) -> None:
     assert [line["step"] for line in lines] == list(range(1, 11))
 
 
+def test_an_unfinished_run_with_other_random_numbers_is_refused(tmp_path: Path) -> None:
+    stopped(tmp_path, 5)
+    manifest = tmp_path / "checkpoints" / "step-0000005" / "manifest.json"
+    written = json.loads(manifest.read_text())
+    assert written["record"].pop("randomness") == 2  # older code wrote none
+    manifest.write_text(json.dumps(written))
+    with pytest.raises(UserError, match=r"step-0000005: found random numbers of version 1, expected 2: .*\(--out\)"):
+        run(tmp_path)
+
+
+def test_a_finished_run_with_other_random_numbers_is_left_alone(tmp_path: Path) -> None:
+    run(tmp_path)
+    manifest = tmp_path / "checkpoints" / "step-0000010" / "manifest.json"
+    written = json.loads(manifest.read_text())
+    del written["record"]["randomness"]
+    manifest.write_text(json.dumps(written))
+    assert run(tmp_path).stopped == "done"
+
+
 def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
     run(tmp_path)
     before = (tmp_path / "metrics.jsonl").read_text()

@@ -7,12 +7,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from unistep.data.order import rows_for_step
+from unistep.data.order import rows_between
 from unistep.errors import UserError
 from unistep.methods.base import Batch
 from unistep.teachers.teacher import Codec, Conditioner
 from unistep.training.random import Part, StepRandom, derived_seed
-from unistep.types import Cond, select, to_device
+from unistep.types import Cond, select, to_device, upload
 
 
 class BatchSource(Protocol):
@@ -158,21 +158,26 @@ class Streams:
         """z, x and condition of this part's pairs."""
         if self.pairs is None or not takes_part(phase, self.pair_phases):
             return None, None, None
-        share("training.pair_batch", self.pair_size, part)
-        order = derived_seed(self.seed, "pairs of", phase)
-        rows = self.pairs[part.take(rows_for_step(len(self.pairs), self.pair_size, order, step))]
+        rows = self.pairs[
+            self.places("training.pair_batch", self.pair_size, len(self.pairs), "pairs", step, phase, part)
+        ]
         cond = rows.cond
         if self.conditioner is not None and isinstance(cond, Tensor):
             cond = self.conditioner.from_labels(cond)
-        return rows.z.to(self.device), rows.x.to(self.device), to_device(cond, self.device)
+        return upload(rows.z, self.device), upload(rows.x, self.device), to_device(cond, self.device)
 
     def image_rows(self, step: int, phase: str, part: Part) -> tuple[Tensor | None, Cond]:
         """This part's real images and their condition."""
         if self.images is None or not takes_part(phase, self.image_phases):
             return None, None
-        order = derived_seed(self.seed, "images of", phase)
-        x, cond = self.images.rows(part.take(rows_for_step(len(self.images), self.size, order, step)))
-        return x.to(self.device), to_device(cond, self.device)
+        places = self.places("training.batch", self.size, len(self.images), "images", step, phase, part)
+        x, cond = self.images.rows(places)
+        return upload(x, self.device), to_device(cond, self.device)
+
+    def places(self, setting: str, batch: int, n: int, kind: str, step: int, phase: str, part: Part) -> Tensor:
+        """Which of n rows this part takes from a batch, in the stream's order of its own for each phase."""
+        rows = share(setting, batch, part)
+        return rows_between(n, step * batch + part.index * rows, rows, derived_seed(self.seed, f"{kind} of", phase))
 
 
 def takes_part(phase: str, phases: Sequence[str] | None) -> bool:

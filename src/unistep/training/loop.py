@@ -21,7 +21,8 @@ from unistep.training.finite import require_finite_parameters
 from unistep.training.health import HealthMonitor, Reading
 from unistep.training.hooks import Hooks, View
 from unistep.training.progress import ProgressDisplay
-from unistep.training.resume import binding, require_same_recipe
+from unistep.training.random import VERSION
+from unistep.training.resume import binding, require_same_randomness, require_same_recipe
 from unistep.training.signals import StopSignals
 from unistep.training.state import TrainState
 from unistep.training.step import StepReport, train_step
@@ -197,12 +198,14 @@ class Run:
             return
         record = on_main(lambda: read_record(newest))
         require_same_recipe(record["recipe"], self.recipe, str(newest))
+        if record["step"] < self.config.steps:
+            require_same_randomness(record.get("randomness", 1), str(newest))
         self.state.restore(self.checkpoints.load(newest, self.state.tensors()))
 
     def save(self) -> None:
         """A checkpoint of the present step, unless a weight is not finite."""
         require_finite_parameters(self.state.optimizers, self.state.step)
-        record = self.state.record() | {"recipe": self.recipe, "averaged": self.averaged}
+        record = self.state.record() | {"recipe": self.recipe, "averaged": self.averaged, "randomness": VERSION}
         self.checkpoints.save(self.state.step, self.state.tensors(), record, self.state.best_step)
         self.saved_at = time.monotonic()
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from unistep.errors import UserError
+from unistep.training.random import VERSION
 
 FREE = (
     "device", "strategy", "accumulate", "log_every", "preview_every", "evaluate_every", "gradient_checkpointing",
@@ -50,3 +51,21 @@ def require_same_recipe(saved: Mapping[str, Any], current: Mapping[str, Any], wh
                 f"{key}: found {found}, expected {expected} as in {where}; "
                 "restore the setting to go on, or choose another run folder (--out) to start anew"
             )
+
+
+def require_same_randomness(saved: int, where: str) -> None:
+    """Refuses to go on with other random numbers than those that an unfinished run began with.
+
+    Args:
+        saved: `training.random.VERSION` of the code that wrote the checkpoint.
+        where: the checkpoint, for the message.
+
+    Raises:
+        UserError: if this code draws others.
+    """
+    if saved != VERSION:
+        raise UserError(
+            f"{where}: found random numbers of version {saved}, expected {VERSION}: this unistep draws others, so the "
+            "unfinished run would not be the one that it began as; finish it with the unistep that wrote it, or choose "
+            "another run folder (--out) to start anew"
+        )

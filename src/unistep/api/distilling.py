@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 
 from unistep.api.adapting import as_recipe_says
+from unistep.api.continuing import continue_run, earlier_recipes, find_run, mark_finished, read_continued
 from unistep.api.distance import distance_of
 from unistep.api.draws import generated, solved_teacher, teacher_draws
 from unistep.api.evaluating import evaluate_run, require_judging
@@ -49,18 +50,23 @@ def distill(
     device: str = "auto",
     recompute: bool = False,
     quiet: bool = False,
+    steps: int | None = None,
 ) -> Path:
     """Distils a teacher into a one-step generator, going on where an earlier call stopped.
 
     Args:
-        recipe: a distill recipe: built-in name, path, mapping or loaded.
+        recipe: a distill recipe: built-in name, path, mapping or loaded; or the folder of a run, which is continued,
+            finished or not.
         out: the run's folder; None = runs/<recipe name>.
-        overrides: `a.b=c` items or a mapping, see `load_recipe`.
+        overrides: `a.b=c` items or a mapping, see `load_recipe`; on continuing those that leave networks and their
+            state as they are.
         teacher: your own teacher, instead of the recipe's.
         seed: overrides training.seed.
         device: auto, cpu or cuda.
         recompute: measure the teacher anew instead of using stored features.
         quiet: print nothing.
+        steps: only with a run: the number of steps to add to its training. The same call goes on after an
+            interruption; once it has come to its end, the next one adds again.
 
     Returns:
         The run's folder; `load_generator` opens it.
@@ -69,15 +75,19 @@ def distill(
         UserError: for mistakes in recipe, teacher, pairs or folder.
         KeyboardInterrupt: after Ctrl-C, with everything saved.
     """
-    resolved = recipe_of(DistillRecipe, recipe, with_flags(overrides, seed, device))
+    run, flags = find_run(recipe, out, steps), with_flags(overrides, seed, device)
+    resolved = read_continued(DistillRecipe, run, steps, flags) if run else recipe_of(DistillRecipe, recipe, flags)
     where, say = resolve_device(resolved.training.device), Talk(quiet)
     with process_group(where):
-        folder = on_main(lambda: open_run(resolved, Path(out) if out else None))
+        if run is not None:
+            on_main(lambda: continue_run(resolved, run, say))
+        folder = on_main(lambda: open_run(resolved, run or (Path(out) if out else None)))
         on_main(lambda: record_start(folder, where))
         start = as_recipe_says(resolved, starting_point(resolved, folder, where, say, quiet, teacher))
         on_main(lambda: record(folder, teacher=facts(start.teacher), seeds=seeds(resolved)))
         train_generator(resolved, start, folder, where, say, quiet)
         evaluate_run(resolved, start.teacher, folder, where, say, recompute, quiet)
+        on_main(lambda: mark_finished(folder, resolved))
     return folder
 
 
@@ -149,7 +159,8 @@ class StageTrainer:
         )  # fmt: skip
         generator = cast(Generator, unwrap(method.networks[method.averaged]))
         description, bound = self.start.description(generator), bound_to(self.recipe, teacher)
-        result = train(method, streams, config, self.folder, self.hooks, bound, description, stage.until)
+        before = [bound_to(other, teacher) for other in earlier_recipes(DistillRecipe, self.folder)]
+        result = train(method, streams, config, self.folder, self.hooks, bound, description, stage.until, before)
         if result.stopped == "signal":
             raise KeyboardInterrupt
         return generator, result.ema
@@ -206,7 +217,7 @@ def ingredients(
         teacher=start.teacher,
         copy=start.copy,
         prepare=lambda network: prepare_network(network, recipe.training, device),
-        steps=recipe.training.steps,
+        steps=recipe.method_steps or recipe.training.steps,
         guidance=recipe.teacher.guidance,
         init=initial_weights(recipe.generator.init, start, held_at, folder),
         t_init=held_at,

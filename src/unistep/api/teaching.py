@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unistep.api.continuing import continue_run, earlier_recipes, find_run, mark_finished, read_continued
 from unistep.api.draws import Draws, solved
 from unistep.api.finishing import export_average
 from unistep.api.hooks import looking_hooks
@@ -45,6 +46,7 @@ def teach(
     seed: int | None = None,
     device: str = "auto",
     quiet: bool = False,
+    steps: int | None = None,
 ) -> Path:
     """Trains a teacher, going on where an earlier call stopped.
 
@@ -55,6 +57,7 @@ def teach(
         seed: overrides training.seed.
         device: auto, cpu or cuda.
         quiet: print nothing.
+        steps: only with a run in the place of the recipe: the number of steps to add, see `distill`.
 
     Returns:
         The run's folder; `load_teacher` opens it.
@@ -63,13 +66,16 @@ def teach(
         UserError: for mistakes in recipe, data or folder.
         KeyboardInterrupt: after Ctrl-C, with everything saved.
     """
-    resolved, say = recipe_of(TeachRecipe, recipe, with_flags(overrides, seed, device)), Talk(quiet)
+    run, flags, say = find_run(recipe, out, steps), with_flags(overrides, seed, device), Talk(quiet)
+    resolved = read_continued(TeachRecipe, run, steps, flags) if run else recipe_of(TeachRecipe, recipe, flags)
     data = load_images(resolved.data)
     where = resolve_device(resolved.training.device)
     with process_group(where):
         conditioner, labels = conditioning(resolved, data, where)
         config = teacher_config(resolved, data, conditioner)
-        folder = on_main(lambda: open_run(resolved, Path(out) if out else None))
+        if run is not None:
+            on_main(lambda: continue_run(resolved, run, say))
+        folder = on_main(lambda: open_run(resolved, run or (Path(out) if out else None)))
         on_main(lambda: record_start(folder, where))
         method = build_teaching(resolved, config, conditioner, where)
         result = train(
@@ -78,11 +84,18 @@ def teach(
             resolved.training,
             folder,
             teaching_hooks(resolved, data, conditioner, folder, where, say),
-            resolved.model_dump(mode="json", exclude={"about", "evaluation", "name"}),
+            bound_to(resolved),
             config,
+            earlier=[bound_to(other) for other in earlier_recipes(TeachRecipe, folder)],
         )
         export_average(result, unwrap(method.denoiser), folder / "teacher", config)
+        on_main(lambda: mark_finished(folder, resolved))
     return folder
+
+
+def bound_to(recipe: TeachRecipe) -> dict[str, Any]:
+    """Returns what must not change between two parts of a training."""
+    return recipe.model_dump(mode="json", exclude={"about", "evaluation", "name"})
 
 
 def build_teaching(

@@ -5,12 +5,13 @@ from typing import Annotated
 import typer
 
 from unistep.cli.errors import one_line_errors
-from unistep.cli.options import Device, Out, Quiet, RecipeArgument, Seed, Set
+from unistep.cli.options import Device, Out, Quiet, RecipeOrRun, Seed, Set, Steps
 
 
 @one_line_errors
 def distill(
-    recipe: RecipeArgument, set_: Set = None, out: Out = None, seed: Seed = None, device: Device = "auto",
+    recipe: RecipeOrRun, set_: Set = None, out: Out = None, seed: Seed = None, steps: Steps = None,
+    device: Device = "auto",
     recompute: Annotated[bool, typer.Option("--recompute", help="Measure the teacher anew instead of using stored features.")] = False,  # noqa: E501
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
@@ -18,5 +19,5 @@ def distill(
     from unistep import api
 
     api.distill(
-        recipe, out=out, overrides=set_ or (), seed=seed, device=device, recompute=recompute, quiet=quiet
+        recipe, out=out, overrides=set_ or (), seed=seed, steps=steps, device=device, recompute=recompute, quiet=quiet
     )  # fmt: skip

@@ -6,6 +6,12 @@ from typing import Annotated
 import typer
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A built-in recipe's name or a YAML file.")]
+RecipeOrRun = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe's name, a YAML file, or the folder of a run to continue.")
+]
+Steps = Annotated[
+    int | None, typer.Option("--steps", min=1, help="Of a run to continue: add so many steps to its training.")
+]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or the generator folder inside it.")]
 Set = Annotated[
     list[str] | None,

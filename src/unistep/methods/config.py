@@ -36,6 +36,7 @@ class MethodConfig(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     from_terminal: ClassVar[bool] = False  # whether the generator must start at the terminal time
+    follows_length: ClassVar[bool] = False  # whether a schedule of its own is laid out over the length of the training
     milestones: ClassVar[tuple[str, ...]] = ()  # settings that are steps of the training and move with its length
     staged: ClassVar[tuple[str, ...]] = ()  # settings that may change between stages: networks and state stay the same
 

@@ -66,7 +66,7 @@ class ConsistencyTrainingConfig(ComparesImages, ManySteps):
     """
 
     name: Literal["consistency_training"]
-    from_terminal = True
+    from_terminal = follows_length = True
     schedule: Literal["song", "ect"] = "song"
     first_levels: int = Field(default=2, ge=2)
     last_levels: int = Field(default=150, ge=2)
@@ -165,12 +165,12 @@ class SongTraining:
         self.process, self.config, self.steps = made_of.teacher.process, config, made_of.steps
 
     def points(self, x: Tensor, cond: Cond, rng: Random, step: int) -> Points:
-        t, s = neighbours(self.process, self.config.levels_at(step, self.steps), x, rng)
+        t, s = neighbours(self.process, self.config.levels_at(min(step, self.steps - 1), self.steps), x, rng)
         eps = rng.normal(*x.shape).to(x.device)
         return Points(t, noised(self.process, x, t, eps), s, noised(self.process, x, s, eps), torch.ones_like(t))
 
     def decay(self, step: int) -> float:
-        return self.config.decay_at(step, self.steps)
+        return self.config.decay_at(min(step, self.steps - 1), self.steps)
 
 
 class EasyTuning:
@@ -187,7 +187,7 @@ class EasyTuning:
     def points(self, x: Tensor, cond: Cond, rng: Random, step: int) -> Points:
         config, ends = self.config, self.process.time(torch.tensor([0.0, 1.0])).tolist()
         t = (config.P_mean + config.P_std * rng.normal(len(x)).to(x.device)).exp().clamp(*ends)
-        r = config.nearer(t, step, self.steps)
+        r = config.nearer(t, min(step, self.steps - 1), self.steps)
         eps = rng.normal(*x.shape).to(x.device)
         return Points(t, noised(self.process, x, t, eps), r, noised(self.process, x, r, eps), 1 / (t - r))
 

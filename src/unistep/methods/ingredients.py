@@ -21,7 +21,7 @@ class Ingredients:
         teacher: mu_base, frozen.
         copy: a fresh trainable copy of the network that a distillation starts from.
         prepare: makes a network ready for training: device, memory format, ranks.
-        steps: length of the training.
+        steps: length for which a method lays out a schedule of its own; usually that of the training.
         guidance: scale of the teacher's guidance, 1 = off; the pairs must have been made with the same.
         init: state of the denoiser that the generator starts from; None = the network's own.
         t_init: noise level that a one-step generator is held at; None = the terminal time.

@@ -36,7 +36,7 @@ class InstaFlowConfig(ComparesImages):
     """
 
     name: Literal["instaflow"]
-    from_terminal = True
+    from_terminal = follows_length = True
     milestones = ("distil_from_step",)
     reflows: int = Field(default=1, ge=1)
     distil_from_step: int | None = Field(default=None, ge=1)

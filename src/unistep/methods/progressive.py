@@ -30,7 +30,7 @@ class ProgressiveConfig(LearnsFromImages):
     """
 
     name: Literal["progressive"]
-    from_terminal = True
+    from_terminal = follows_length = True
     start_steps: int = Field(default=32, ge=2)
     final_steps: int = Field(default=1, ge=1)
     long_rounds: int = Field(default=0, ge=0)

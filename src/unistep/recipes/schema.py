@@ -34,7 +34,12 @@ class StageConfig(Section):
 
 
 class DistillRecipe(Section):
-    """A recipe of `unistep distill`; `stages` change some of its settings as the training goes on."""
+    """A recipe of `unistep distill`; `stages` change some of its settings as the training goes on.
+
+    `method_steps` is the length for which the method lays out a schedule of its own (rounds of progressive
+    distillation and of reflow, levels of consistency training), by default that of the training; beyond it the method
+    stays in its last round. A run that is continued keeps it.
+    """
 
     name: Name
     kind: Literal["distill"]
@@ -46,6 +51,7 @@ class DistillRecipe(Section):
     lora: LoRAConfig | None = None
     pairs: PairsConfig | None = None
     method: AnyMethod
+    method_steps: int | None = Field(default=None, ge=1)
     training: TrainingConfig
     stages: tuple[StageConfig, ...] = ()
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
@@ -87,7 +93,7 @@ class DistillRecipe(Section):
             if method.from_terminal and found is not None:
                 yield f"generator.{key}: found {found}, expected null: method {method.name} starts at the terminal time"
         try:
-            method.check_length(self.training.steps)
+            method.check_length(self.method_steps or self.training.steps)
         except ValueError as error:
             yield f"method.{error}"
 

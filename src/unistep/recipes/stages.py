@@ -6,7 +6,7 @@ from unistep.errors import Mistakes, UserError
 from unistep.recipes.merge import drop_null, merge
 from unistep.recipes.schema import DistillRecipe, StageConfig
 from unistep.recipes.validate import validate
-from unistep.training.resume import flatten
+from unistep.training.resume import flatten, is_within
 
 STAGED = ("pairs.count", "training.accumulate", "training.batch", "training.optim", "training.pair_batch")
 
@@ -53,7 +53,7 @@ def settings_of(recipe: DistillRecipe, stage: StageConfig, number: int) -> Disti
     allowed = sorted((*STAGED, *(f"method.{name}" for name in recipe.method.staged)))
     mistakes = Mistakes()
     for key, value in flatten(stage.set).items():
-        if not any(f"{key}.".startswith(f"{name}.") for name in allowed):
+        if not is_within(key, allowed):
             mistakes.add(
                 f"{place}.{key}: found {value!r}, expected one of {', '.join(allowed)}: nothing else leaves networks "
                 "and their state as they are"

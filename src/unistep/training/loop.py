@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +61,7 @@ def train(
     recipe: Mapping[str, Any] | None = None,
     description: Mapping[str, Any] | None = None,
     until: int | None = None,
+    earlier: Sequence[Mapping[str, Any]] = (),
 ) -> TrainResult:
     """Trains a method to the end, going on from the newest checkpoint in the run's folder if there is one.
 
@@ -77,12 +78,13 @@ def train(
         description: what `teachers.checkpoint` writes beside the averaged network's weights, so that any checkpoint can
             be opened like a finished run; None = none can.
         until: completed steps after which this call saves and returns, the end of a stage; None = all.
+        earlier: what `recipe` was before the run was continued with other settings; checkpoints of then are taken too.
 
     Raises:
         UserError: settings that do not fit, a changed recipe, a damaged checkpoint, an unwritable folder.
         NonFiniteError: a value that is not finite, before it reached the weights.
     """
-    run = Run(method, batches, config, Path(run_dir), hooks or Hooks(), recipe, description, until)
+    run = Run(method, batches, config, Path(run_dir), hooks or Hooks(), recipe, description, until, earlier)
     devices = [run.device] if run.device.type == "cuda" else []
     with torch.random.fork_rng(devices), deterministic(config.deterministic), StopSignals() as signals:
         try:
@@ -105,11 +107,13 @@ class Run:
         recipe: Mapping[str, Any] | None,
         description: Mapping[str, Any] | None,
         until: int | None,
+        earlier: Sequence[Mapping[str, Any]] = (),
     ):
         self.until = config.steps if until is None else until
         self.batches, self.config, self.run_dir, self.hooks = batches, config, run_dir, hooks
         self.device = resolve_device(config.device)
         self.recipe = binding(recipe if recipe is not None else config.model_dump())
+        self.earlier = [binding(other) for other in earlier]
         self.averaged = {"name": method.averaged, "description": description}
         monitor = HealthMonitor(hooks.reference, config.steps, hooks.health)
         self.state = TrainState.start(method, config, monitor)
@@ -197,7 +201,8 @@ class Run:
         if newest is None:
             return
         record = on_main(lambda: read_record(newest))
-        require_same_recipe(record["recipe"], self.recipe, str(newest))
+        if record["recipe"] not in self.earlier:
+            require_same_recipe(record["recipe"], self.recipe, str(newest))
         if record["step"] < self.config.steps:
             require_same_randomness(record.get("randomness", 1), str(newest))
         self.state.restore(self.checkpoints.load(newest, self.state.tensors()))

@@ -1,7 +1,7 @@
 """Whether a checkpoint belongs to the recipe that wants to go on from it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from unistep.errors import UserError
@@ -26,6 +26,11 @@ def is_free(key: str) -> bool:
     """Whether a flat key names a free setting, in whichever `training` section it stands (`fit.training.log_every`)."""
     own = f".{key}".rpartition(".training.")[2].removeprefix(".")
     return any(own == free or own.startswith(free + ".") for free in FREE)
+
+
+def is_within(key: str, names: Iterable[str]) -> bool:
+    """Whether a flat key is one of the names, or lies in a section of that name."""
+    return any(f"{key}.".startswith(f"{name}.") for name in names)
 
 
 def binding(recipe: Mapping[str, Any]) -> dict[str, Any]:

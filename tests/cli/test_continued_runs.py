@@ -231,6 +231,8 @@ def finished(teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def test_a_length_that_is_no_longer_is_refused(teacher: Teacher, finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^pairs\.tile: .*\ntraining\.seed: found 7"):
+        go_on(finished, teacher, overrides={"training.seed": 7, "pairs.tile": 8})
     with pytest.raises(UserError, match=r"training\.steps: found 2, expected more steps than the 3 that are done"):
         go_on(finished, teacher, None, overrides={"training.steps": 2})
     with pytest.raises(UserError, match=r"training\.batch: found a change, expected more steps than the 3 that are do"):

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from unistep.api.runs import has_learnt, read_record, record, settings
 from unistep.api.talk import Talk
 from unistep.atomic import atomic_write
-from unistep.errors import UserError
+from unistep.errors import Mistakes, UserError
 from unistep.recipes.builtin import builtin_recipes
 from unistep.recipes.extend import combine, recipe_layers
 from unistep.recipes.load import RecipeLike, dump_recipe, recipe_of
@@ -140,13 +140,14 @@ def require_changeable(before: R, after: R, run: Path, done: int) -> None:
     old, new = settings(before), settings(after)
     allowed = changeable(before)
     changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-    for key in changed:
-        if not is_within(key, allowed):
-            found, expected = (json.dumps(s[key]) if key in s else "nothing" for s in (new, old))
-            raise UserError(
-                f"{key}: found {found}, expected {expected} as in {run / 'recipe.yaml'}; a run is continued with its "
-                f"networks and their state, so only {', '.join(allowed)} may change"
-            )
+    mistakes = Mistakes()
+    for key in (key for key in changed if not is_within(key, allowed)):
+        found, expected = (json.dumps(s[key]) if key in s else "nothing" for s in (new, old))
+        mistakes.add(
+            f"{key}: found {found}, expected {expected} as in {run / 'recipe.yaml'}; a run is continued with the "
+            "networks, data and seeds that it has"
+        )
+    mistakes.require_none()
     steps = after.training.steps
     if changed and steps <= done:
         found = f"training.steps: found {steps}" if steps != before.training.steps else f"{changed[0]}: found a change"

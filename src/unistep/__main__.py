@@ -5,12 +5,20 @@ import sys
 from typing import NoReturn
 
 from unistep.cli import app
+from unistep.cli.completion import IN_BASH, VARIABLE, complete_in_bash
+
+
+def run() -> None:
+    """Parses the arguments and runs the verb, or completes them."""
+    app(prog_name="unistep")
 
 
 def main() -> None:
     """Runs the command line."""
     try:
-        app(prog_name="unistep")
+        if os.environ.get(VARIABLE) == IN_BASH:
+            complete_in_bash(run)
+        run()
     except SystemExit as end:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             leave(end.code)

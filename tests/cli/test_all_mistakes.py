@@ -20,7 +20,7 @@ training: {batch: 1.5, stepps: 3}
 evaluation: {resize: 3, real: {kind: digits, split: test}}
 """
 EXPECTED = [
-    "generator: found both sigma_init and u_init, expected at most one of them",
+    "generator: found both sigma_init and u_init, expected at most one of them; set the other to null",
     "method.lambda_reg: found 'much', expected a number",
     "method.weighting: found 'eq9', expected 'eq8', ",
     "training.batch: found 1.5, expected a whole number",

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import unistep
 from unistep import api
 from unistep.cli import app
+from unistep.cli.recipes import GROUPS
 from unistep.recipes import builtin_recipes
 
 VERBS = ("recipes", "teach", "pairs", "distill", "sample", "evaluate", "export", "convert")
@@ -70,14 +72,25 @@ def test_an_unknown_verb_or_option_is_code_2() -> None:
 # ---------------------------------------------------------------------------------------------------------- recipes
 
 
-def test_recipes_lists_each_with_one_line() -> None:
+def test_recipes_lists_each_with_its_cost_by_purpose() -> None:
     code, out, _ = call("recipes")
     assert code == 0
-    listed, _, forms = out.partition("\n\n")
-    lines = listed.splitlines()
-    assert [line.split()[0] for line in lines] == sorted(builtin_recipes())
-    assert all(len(line.split()) > 3 for line in lines)
-    assert forms.split(": ")[1].split(", ")[0] == "cifar10-cond:smoke"
+    *groups, last = [block.splitlines() for block in out.split("\n\n")]
+    assert [block[0].lower() for block in groups] == [name.lower() for name in GROUPS]
+    listed = {line.split()[0]: line for block in groups for line in block[1:]}
+    assert sorted(listed) == sorted(builtin_recipes())
+    for name, text in builtin_recipes().items():
+        cost = next(line for line in text.splitlines() if line.startswith("# Cost: ")).removeprefix("# Cost: ")
+        about = next((line for line in text.splitlines() if line.startswith("about: ")), "about: ")
+        assert f" {cost} " in listed[name]
+        assert listed[name].endswith(f"  {about.removeprefix('about: ')}")
+    assert groups[0][1].split()[0] == "gaussians"
+    assert "digits-teacher" in {line.split()[0] for line in groups[-2][1:]}
+    assert last[-1].split(": ")[1].split(", ")[0] == "cifar10-cond:smoke"
+
+
+def test_version() -> None:
+    assert call("--version") == (0, f"unistep {unistep.__version__}\n", "")
 
 
 def test_recipes_prints_one_to_copy() -> None:
@@ -111,7 +124,8 @@ def test_wrong_kind(tmp_path: Path) -> None:
 
 def test_missing_teacher(tmp_path: Path) -> None:
     place = tmp_path / "nowhere"
-    assert str(place) in refuse("distill", "digits", "--set", f"teacher={{load: {place}}}", "--out", tmp_path / "run")
+    teacher = f"teacher={{load: {place}, teach: null}}"
+    assert str(place) in refuse("distill", "digits", "--set", teacher, "--out", tmp_path / "run")
 
 
 def test_missing_run(tmp_path: Path) -> None:

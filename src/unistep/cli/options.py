@@ -5,9 +5,19 @@ from typing import Annotated
 
 import typer
 
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A built-in recipe's name or a YAML file.")]
+from unistep.cli.completion import complete_recipe, complete_set
+
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(metavar="RECIPE", help="A built-in recipe's name or a YAML file.", autocompletion=complete_recipe),
+]
 RecipeOrRun = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A recipe's name, a YAML file, or the folder of a run to continue.")
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A recipe's name, a YAML file, or the folder of a run to continue.",
+        autocompletion=complete_recipe,
+    ),
 ]
 Steps = Annotated[
     int | None, typer.Option("--steps", min=1, help="Of a run to continue: add so many steps to its training.")
@@ -15,7 +25,12 @@ Steps = Annotated[
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or the generator folder inside it.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Override a value of the recipe; may be repeated."),
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Override a value of the recipe; may be repeated.",
+        autocompletion=complete_set,
+    ),
 ]
 Checkpoint = Annotated[
     str | None,

@@ -21,7 +21,10 @@ class Budget(Section):
     def mistakes(self) -> Iterator[str]:
         """Both budgets or none."""
         if (self.evaluations is None) == (self.minutes is None):
-            yield f"evaluations, minutes: found {self.evaluations} and {self.minutes}, expected exactly one of the two"
+            yield (
+                f"evaluations, minutes: found {self.evaluations} and {self.minutes}, expected exactly one of the two; "
+                "set the other to null"
+            )
 
 
 class EntryConfig(Section):

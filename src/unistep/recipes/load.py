@@ -10,6 +10,7 @@ from unistep.arguments import require_choice
 from unistep.errors import UserError
 from unistep.recipes.comparison import CompareRecipe
 from unistep.recipes.extend import combine, recipe_layers
+from unistep.recipes.keys import Keys, setting_keys
 from unistep.recipes.merge import drop_null
 from unistep.recipes.overrides import Overrides, to_plain
 from unistep.recipes.parse import require_plain
@@ -17,6 +18,7 @@ from unistep.recipes.schema import DistillRecipe, TeachRecipe
 from unistep.recipes.smoke import without_form
 from unistep.recipes.stages import stages_of
 from unistep.recipes.validate import validate
+from unistep.training.resume import flatten
 
 Recipe = DistillRecipe | TeachRecipe | CompareRecipe
 RecipeLike = str | Path | Mapping[str, Any] | Recipe
@@ -82,3 +84,25 @@ def recipe_of(model: type[AnyRecipe], recipe: RecipeLike, overrides: Overrides =
 def dump_recipe(recipe: Recipe) -> str:
     """A recipe as YAML with every value spelt out."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, width=120)
+
+
+def settings_of_recipe(recipe: str | Path | None, overrides: Overrides = ()) -> tuple[Keys, dict[str, str]]:
+    """The settings that overrides may change, and their present values as YAML; of a distillation without a recipe.
+
+    Raises:
+        UserError: for a recipe that cannot be found or is refused.
+    """
+    if recipe is None:
+        return setting_keys(DistillRecipe), {}
+    loaded = load_recipe(recipe, overrides)
+    values = loaded.model_dump(mode="json")
+    keys = setting_keys(type(loaded), values)
+    if isinstance(loaded, CompareRecipe):
+        base = load_recipe(loaded.base).model_dump(mode="json")
+        keys |= setting_keys(DistillRecipe, base, "set.")
+    return keys, {key: in_one_line(value) for key, value in flatten(values).items()}
+
+
+def in_one_line(value: Any) -> str:
+    """A value as YAML in one line."""
+    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("...\n").strip()

@@ -4,10 +4,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+
+from unistep.recipes.keys import models_in, same_key, tags
 
 EXPECTED = {
     "int_type": "a whole number",
@@ -72,7 +73,8 @@ def describe(problem: Any, model: type[BaseModel]) -> list[str]:
     parts, place = followed(model, problem["loc"])
     path = ".".join(parts) or "recipe"
     if problem["type"] == "extra_forbidden":
-        return [f"{path}: unknown key; {suggestion(parts[-1], sorted(getattr(place, 'model_fields', {})))}"]
+        allowed = sorted(getattr(place, "model_fields", {}))
+        return [f"{path}: unknown key; {suggestion(parts[-1], allowed, same_key(model, parts))}"]
     if problem["type"].startswith("union_tag"):
         return [untold(problem, path, place)]
     if problem["type"] == "missing":
@@ -92,9 +94,9 @@ def placed(message: str, path: str) -> str:
     return f"{path}.{message}" if ": found" in message else f"{path}: {message}"
 
 
-def suggestion(key: str, allowed: list[str]) -> str:
-    """The nearest allowed key, and all of them."""
-    close = get_close_matches(key, allowed, 1)
+def suggestion(key: str, allowed: list[str], elsewhere: list[str]) -> str:
+    """The nearest allowed key, or that of another section, and all that are allowed."""
+    close = get_close_matches(key, allowed, 1) or elsewhere
     hint = f"did you mean {close[0]}? " if close else ""
     return f"{hint}expected one of {', '.join(allowed)}"
 
@@ -117,21 +119,6 @@ def followed(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[st
             models = models_in(fields[part].annotation)
             place, chosen = (models, True) if len(models) > 1 else (models[0] if models else None, False)
     return parts, place
-
-
-def models_in(annotation: Any) -> list[type[BaseModel]]:
-    """The models that may stand at a place, in order."""
-    if hasattr(annotation, "model_fields"):
-        return [annotation]
-    if get_origin(annotation) not in (Union, UnionType, Annotated, dict, tuple):
-        return []
-    return [model for part in get_args(annotation) for model in models_in(part)]
-
-
-def tags(model: type[BaseModel]) -> tuple[Any, ...]:
-    """The texts that a model's own fields tell it from others by."""
-    literals = [field.annotation for field in model.model_fields.values() if get_origin(field.annotation) is Literal]
-    return tuple(tag for literal in literals for tag in get_args(literal))
 
 
 def untold(problem: Any, path: str, models: list[type[BaseModel]]) -> str:

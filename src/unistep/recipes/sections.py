@@ -89,7 +89,10 @@ class TeacherConfig(Section):
     def mistakes(self) -> Iterator[str]:
         """More than one source."""
         if self.load is not None and self.teach is not None:
-            yield "found both load and teach, expected one of them, or neither for a teacher of your own"
+            yield (
+                "found both load and teach, expected one of them, or neither for a teacher of your own; set the "
+                "other to null"
+            )
 
 
 class FitConfig(Section):
@@ -121,7 +124,7 @@ class GeneratorConfig(Section):
     def mistakes(self) -> Iterator[str]:
         """More than one noise level."""
         if self.sigma_init is not None and self.u_init is not None:
-            yield "found both sigma_init and u_init, expected at most one of them"
+            yield "found both sigma_init and u_init, expected at most one of them; set the other to null"
 
 
 class ExactData(Section):
@@ -202,7 +205,7 @@ class EvaluationConfig(Section):
             if getattr(self, name) is not None and not wanted:
                 yield f"{name}: found a value, expected nothing: judge {self.judge} brings its own images"
         if self.real is not None and self.reference is not None:
-            yield "found both real and reference, expected one of them"
+            yield "found both real and reference, expected one of them; set the other to null"
         if self.real is not None and self.real.split is not None:
             yield f"real.split: found {self.real.split}, expected nothing: train is compared with, test is the floor"
 

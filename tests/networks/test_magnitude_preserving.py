@@ -48,14 +48,27 @@ def test_the_length_of_a_weight_does_not_matter(scale: float) -> None:
     torch.testing.assert_close(layer(x), before, rtol=2e-3, atol=2e-3)
 
 
-def test_stored_weights_are_normalised_in_train_mode_only() -> None:
+def test_stored_weights_are_normalised_where_they_learn_and_nowhere_else() -> None:
     torch.manual_seed(0)
-    layer = MPLayer(8, 4)
+    layer = MPLayer(8, 4).eval()
     layer.weight.data *= 3
-    layer.eval()(noise(2, 8))
+    with torch.no_grad():
+        layer(noise(2, 8))
+    layer.requires_grad_(False)(noise(2, 8).requires_grad_())  # gradients pass through it
     assert rms(layer.weight) > 2
+    layer.requires_grad_(True)(noise(2, 8))
+    torch.testing.assert_close(layer.weight.square().mean(1), torch.ones(4), rtol=1e-3, atol=0)
+    layer.weight.data *= 3
     layer.train()(noise(2, 8))
     torch.testing.assert_close(layer.weight.square().mean(1), torch.ones(4), rtol=1e-3, atol=0)
+
+
+def test_normalising_changes_no_gradient_of_an_earlier_forward_pass() -> None:
+    torch.manual_seed(0)
+    layer, x = MPLayer(8, 4), noise(2, 8)
+    (expected,) = torch.autograd.grad((layer(x) ** 3).sum() * 2, layer.weight)
+    ((layer(x) ** 3).sum() + (layer(x) ** 3).sum()).backward()
+    torch.testing.assert_close(layer.weight.grad, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_normalize_over_one_dimension_is_per_pixel() -> None:

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from stand_ins import config, method, run, stop_after
 from tiny_dmd import METHODS, ON_TWO_RANKS, first_gradients, run_method
+from tiny_edm2 import edm2_steps
 from torch import Tensor
 
 from unistep.training.checkpoint import Checkpoints
@@ -101,6 +102,13 @@ def test_gradients_of_dmd_on_u_nets(out: Path, strategy: str) -> None:
         assert gradient.abs().max() > 0, name
         atol = 1e-5 * float(gradient.abs().max())
         torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=atol, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_weights_of_edm2_keep_unit_length_on_two_ranks_too(out: Path) -> None:
+    found, expected = load_file(out / "ddp-edm2.safetensors"), edm2_steps()
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
+        assert weight.ndim == 0 or float((weight.flatten(1).square().mean(1).sqrt() - 1).abs().max()) < 0.02
 
 
 @pytest.mark.parametrize(("strategy", "method"), ON_TWO_RANKS)

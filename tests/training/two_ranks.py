@@ -7,9 +7,11 @@ import torch
 from safetensors.torch import save_file
 from stand_ins import TwoPhases, config, method, run, stop_after, streams
 from tiny_dmd import ON_TWO_RANKS, first_gradients, run_method
+from tiny_edm2 import edm2_steps
 from torch import Tensor
 
 from unistep.__main__ import leave
+from unistep.errors import UserError
 from unistep.methods.base import Batch, LossOutput, Phase, Random
 from unistep.training import NonFiniteError, distributed, train
 
@@ -34,6 +36,14 @@ def broken(folder: Path) -> str:
     return "no error"
 
 
+def scalars_sharded() -> str:
+    try:
+        edm2_steps("fsdp")
+    except UserError as error:
+        return str(error)
+    return "no error"
+
+
 def agreed(values: Tensor) -> Tensor:
     """All ranks' rows, for the test of the helpers."""
     return torch.tensor(distributed.gather_objects(values.tolist()))
@@ -50,6 +60,10 @@ def main(out: Path) -> None:
             save_file(gradients, out / f"{strategy}-gradients.safetensors")
     for strategy, name in ON_TWO_RANKS:
         run_method(out / f"{strategy}-{name}", name, strategy)
+    weights, message = edm2_steps("ddp"), scalars_sharded()
+    assert message.startswith("training.strategy: found fsdp, expected ddp: unet.out_gain is a scalar"), message
+    if distributed.is_main():
+        save_file(weights, out / "ddp-edm2.safetensors")
     message = broken(out / "broken")
     (out / f"broken-{distributed.rank()}.txt").write_text(message)
     assert distributed.any_rank(distributed.rank() == 1, False) == (True, False)

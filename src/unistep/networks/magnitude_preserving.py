@@ -60,8 +60,8 @@ class MPFourier(nn.Module):
 class MPLayer(nn.Module):
     """Dense layer (kernel 0) or same-size convolution whose weight vectors have unit length (Algorithm 1).
 
-    In train mode the stored weights are normalised too, at each use ("forced weight normalization"), so that their
-    length cannot grow and slow down learning.
+    Where the weights learn, in train mode or with gradients on, the stored ones are normalised too, at each use
+    ("forced weight normalization"), so that their length cannot change and with it the pace of learning.
 
     Args:
         in_channels, out_channels: width of input and output.
@@ -74,9 +74,13 @@ class MPLayer(nn.Module):
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, *[kernel] * 2 if kernel else ()))
 
     def forward(self, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
-        if self.training:
-            with torch.no_grad():
-                self.weight.copy_(normalize(self.weight))
+        if self.training or (self.weight.requires_grad and torch.is_grad_enabled()):
+            self.normalize_weight()
         weight = normalize(self.weight.float()) * (gain / math.sqrt(self.weight[0].numel()))
         weight = weight.to(x.dtype)
         return F.conv2d(x, weight, padding=self.kernel // 2) if self.kernel else F.linear(x, weight)
+
+    def normalize_weight(self) -> None:
+        """Brings the stored weight vectors to unit length, up to rounding the same function as before."""
+        # not the weight itself: a second forward pass would make what the first one keeps for its backward pass invalid
+        self.weight.data.copy_(normalize(self.weight.data))

@@ -75,7 +75,7 @@ def wrap(network: nn.Module, strategy: Strategy, device: torch.device) -> nn.Mod
     `parameters()` lists is always the shards; channels-last weights are laid out plainly, for FSDP takes no others.
 
     Raises:
-        UserError: if there are several ranks and the strategy is `none`.
+        UserError: if there are several ranks and the strategy is `none`, or `fsdp` with parameters that are scalars.
     """
     if world_size() == 1:
         return network
@@ -85,6 +85,9 @@ def wrap(network: nn.Module, strategy: Strategy, device: torch.device) -> nn.Mod
         ids = [device] if device.type == "cuda" else None
         # Buffers are constants here, and writing them before every forward would break two forwards per backward.
         return DistributedDataParallel(network, device_ids=ids, forward_sync_buffers=False)
+    scalar = next((name for name, p in network.named_parameters() if p.ndim == 0), None)
+    if scalar is not None:
+        raise UserError(f"training.strategy: found fsdp, expected ddp: {scalar} is a scalar, which cannot be sharded")
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # all that sharding supports
     for tensor in [*network.parameters(), *network.buffers()]:
         dist.broadcast(tensor.detach(), src=0)

@@ -176,7 +176,7 @@ def test_a_run_goes_on_with_its_own_recipe_only(recipe: Path, taught: Path, tmp_
         ("network.model_channels=7", "network.model_channels: found 7, expected an even number"),
         ("network.channel_mult=2", "network.channel_mult: found 2, expected a list"),
         ("network.model_channels=2", "network.model_channels: found 2 features of the noise level, expected 4 or more"),
-        ("network.label_dim='10'", "network.label_dim: found '10', expected 10, as the images of data have it"),
+        ("network.label_dim='10'", "network.label_dim: found '10', expected 10, the number of classes (0, 1, 2"),
         ("network.type=[unet]", "network.type: found ['unet'], expected one of unet, mlp"),
         ("network.num_blocks=0", "network.num_blocks: found 0, expected 1 or more"),
         ("network.num_heads=3", "network.num_heads: found 3, expected a divisor"),

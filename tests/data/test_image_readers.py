@@ -69,7 +69,12 @@ class TestFolder:
         ("files", "options", "message"),
         [
             ({}, {}, "found no files"),
-            ({"a/1.png": png("red"), "a/notes.txt": b"hello"}, {}, r"notes\.txt: no image"),
+            (
+                {"a/1.png": png("red"), "a/notes.txt": b"hello"},
+                {},
+                r"found 1 text files that belong to no image \(a/notes\.txt\)",
+            ),
+            ({"a/1.png": png("red"), "a/notes.pdf": b"hello"}, {}, r"notes\.pdf: no image"),
             (
                 {"a/1.png": png("red"), "b.png": png("red")},
                 {},

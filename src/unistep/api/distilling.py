@@ -13,13 +13,14 @@ from unistep.api.distance import distance_of
 from unistep.api.draws import generated, solved_teacher, teacher_draws
 from unistep.api.evaluating import evaluate_run, require_judging
 from unistep.api.hooks import looking_hooks
-from unistep.api.images import real_images
+from unistep.api.images import read_images, real_images
 from unistep.api.judges import find_quick_judge, judged_features
 from unistep.api.pairing import pairs_of_run
 from unistep.api.runs import open_run, record, record_start
 from unistep.api.talk import Talk, with_flags
 from unistep.api.teachers import Starting, starting_point
 from unistep.api.weights import Measure, choose_weights, initial_weights
+from unistep.data import ImageDataset
 from unistep.errors import UserError
 from unistep.methods.ingredients import Ingredients
 from unistep.networks import Generator
@@ -78,6 +79,7 @@ def distill(
     run, flags = find_run(recipe, out, steps), with_flags(overrides, seed, device)
     resolved = read_continued(DistillRecipe, run, steps, flags) if run else recipe_of(DistillRecipe, recipe, flags)
     where, say = resolve_device(resolved.training.device), Talk(quiet)
+    found = read_images(resolved)
     with process_group(where):
         if run is not None:
             on_main(lambda: continue_run(resolved, run, say))
@@ -85,7 +87,7 @@ def distill(
         on_main(lambda: record_start(folder, where))
         start = as_recipe_says(resolved, starting_point(resolved, folder, where, say, quiet, teacher))
         on_main(lambda: record(folder, teacher=facts(start.teacher), seeds=seeds(resolved)))
-        train_generator(resolved, start, folder, where, say, quiet)
+        train_generator(resolved, start, folder, where, say, quiet, found)
         evaluate_run(resolved, start.teacher, folder, where, say, recompute, quiet)
         on_main(lambda: mark_finished(folder, resolved))
     return folder
@@ -103,13 +105,14 @@ def seeds(recipe: DistillRecipe) -> dict[str, int]:
 
 
 def train_generator(
-    recipe: DistillRecipe, start: Starting, folder: Path, device: torch.device, say: Talk, quiet: bool
-) -> None:
+    recipe: DistillRecipe, start: Starting, folder: Path, device: torch.device, say: Talk, quiet: bool,
+    found: ImageDataset | None,
+) -> None:  # fmt: skip
     """The stages of the training, the export to `generator/`."""
     require_judging(recipe, start.teacher, folder, device, say)
     stages = stages_of(recipe)
     require_stages(stages, start.teacher, device)
-    trainer = StageTrainer(recipe, start, folder, device, say, quiet)
+    trainer = StageTrainer(recipe, start, folder, device, say, quiet, found)
     *earlier, last = stages_left(stages, folder)
     for stage in earlier:
         trainer(stage)
@@ -134,6 +137,7 @@ class StageTrainer:
     device: torch.device
     say: Talk
     quiet: bool
+    found: ImageDataset | None
 
     def __call__(self, stage: Stage) -> tuple[Generator, EMA | None]:
         """The method built with the stage's settings, pairs as many as it needs, the loop to its end.
@@ -167,8 +171,9 @@ class StageTrainer:
 
     @cached_property
     def images(self) -> Images | None:
-        """The recipe's real images, read once for all stages."""
-        return None if self.recipe.data is None else real_images(self.recipe.data, self.start.teacher)
+        """The recipe's real images, the same for all stages."""
+        data, teacher = self.recipe.data, self.start.teacher
+        return None if data is None else real_images(data, teacher, self.found)
 
     @cached_property
     def hooks(self) -> Hooks:

@@ -14,7 +14,7 @@ from unistep.api.budgets import stand_ins
 from unistep.api.distilling import ingredients
 from unistep.api.evaluating import candidates
 from unistep.api.fitting import build_fit, fit_config, fit_of, mixture_of, samples_of
-from unistep.api.images import real_images
+from unistep.api.images import read_images, real_images
 from unistep.api.judge_costs import SHOWN, JudgeCosts, judge_on, named_judge
 from unistep.api.judges import point_reference, require_images_for_judge
 from unistep.api.real_images import splits_of
@@ -228,7 +228,7 @@ def image_bytes(recipe: DistillRecipe, teacher: Teacher) -> int:
         return 0
     if isinstance(recipe.data, ExactData):
         return 4 * recipe.data.count * torch.Size(teacher.shape).numel()
-    images = real_images(recipe.data, teacher)
+    images = real_images(recipe.data, teacher, read_images(recipe))
     return nbytes([images.images]) if isinstance(images, EncodedImages) else 0
 
 

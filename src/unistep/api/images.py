@@ -5,25 +5,59 @@ from torch import Tensor
 
 from unistep.data import ImageDataset, load_images
 from unistep.errors import UserError
+from unistep.recipes.schema import DistillRecipe
 from unistep.recipes.sections import ExactData, RealImages
+from unistep.recipes.stages import stages_of
 from unistep.teachers.analytic import GaussianMixture
 from unistep.teachers.diffusers.conditioner import TextConditioner
 from unistep.teachers.teacher import Conditioner, Teacher
 from unistep.training.batches import EncodedImages, Images, TensorImages
 
 
-def real_images(config: RealImages, teacher: Teacher) -> Images:
+def read_images(recipe: DistillRecipe) -> ImageDataset | None:
+    """The image files that a distillation learns from, read before anything else; None where it learns from none.
+
+    Raises:
+        UserError: for mistakes in the files, or fewer images than a batch.
+    """
+    batches = [stage.recipe.training.batch for stage in stages_of(recipe) if stage.recipe.method.needs_data]
+    if recipe.data is None or not batches:
+        return None
+    if isinstance(recipe.data, ExactData):
+        require_batch(recipe.data.count, max(batches))
+        return None
+    found = load_images(recipe.data)
+    require_batch(len(found), max(batches))
+    return found
+
+
+def real_images(config: RealImages, teacher: Teacher, found: ImageDataset | None = None) -> Images:
     """The stream of real images.
+
+    Args:
+        config: says which.
+        teacher: whose kind they must be of.
+        found: the image files, if they have been read.
 
     Raises:
         UserError: for images that are not of the teacher's kind, or exact samples of a teacher that has none.
     """
     if isinstance(config, ExactData):
         return exact_samples(config, teacher)
-    found = load_images(config)
+    found = found or load_images(config)
     require_alike(found, teacher)
     labels = None if teacher.conditioner is None else labels_for(found, teacher.conditioner)
     return EncodedImages(found.images, labels, teacher.codec, teacher.conditioner)
+
+
+def require_batch(n: int, batch: int) -> None:
+    """Refuses a batch that would hold images twice.
+
+    Raises:
+        UserError: naming both numbers.
+    """
+    if n < batch:
+        raise UserError(f"training.batch: found {batch:,}, expected at most {n:,}, the number of images of data")
 
 
 def labels_for(found: ImageDataset, conditioner: Conditioner) -> Tensor | None:
@@ -35,9 +69,11 @@ def labels_for(found: ImageDataset, conditioner: Conditioner) -> Tensor | None:
     if not found.captions:
         return found.labels
     place = {prompt: i for i, prompt in enumerate(conditioner.names)}
-    unknown = next((caption for caption in found.captions if caption not in place), None)
-    if unknown is not None:
-        raise UserError(f"data.caption: found {unknown!r}, expected one of the teacher's {len(place):,} prompts")
+    if unknown := [*dict.fromkeys(caption for caption in found.captions if caption not in place)]:
+        others = f" (and {len(unknown) - 1:,} other captions)" if len(unknown) > 1 else ""
+        raise UserError(
+            f"data.caption: found {unknown[0]!r}{others}, expected one of the teacher's {len(place):,} prompts"
+        )
     return torch.tensor([place[caption] for caption in found.captions])
 
 

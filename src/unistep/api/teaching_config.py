@@ -1,13 +1,15 @@
 """What a teacher in the making is conditioned on, and the configuration that is stored beside its weights."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unistep.api.images import labels_for
+from unistep.api.images import labels_for, require_batch
 from unistep.data import ImageDataset
-from unistep.errors import UserError
+from unistep.errors import Mistakes, UserError
+from unistep.networks.build import NETWORKS
 from unistep.recipes.schema import TeachRecipe
 from unistep.recipes.sections import TextConfig
 from unistep.teachers.codecs import PixelCodec
@@ -17,6 +19,8 @@ from unistep.teachers.diffusers.families import FAMILIES
 from unistep.teachers.teacher import Conditioner
 from unistep.training.distributed import on_main
 
+AUTO = "auto"  # a size of the network that the images decide
+SHOWN = 10  # names of classes
 TEXT_ONLY = tuple(name for name, family in FAMILIES.items() if family.encoded == ("text", "null text"))
 
 
@@ -26,18 +30,70 @@ def conditioning(
     """The conditioner, and for each image its label (or the index of its caption), int64 [n]; None without conditions.
 
     Raises:
-        UserError: if the captions cannot be encoded.
+        UserError: if recipe and images do not fit each other, or the captions cannot be encoded.
     """
+    require_fitting(recipe, data)
     conditioner = conditioner_of(recipe, data, device)
     return conditioner, None if conditioner is None else labels_for(data, conditioner)
+
+
+def require_fitting(recipe: TeachRecipe, data: ImageDataset) -> None:
+    """Refuses images that the recipe cannot be taught on, before anything is made of them.
+
+    Raises:
+        UserError: naming every setting that does not fit.
+    """
+    mistakes, (_, height, width) = Mistakes(), data.shape
+    with mistakes.collect():
+        require_batch(len(data), recipe.training.batch)
+    if height != width:
+        mistakes.add(f"data.size: found images of {height} x {width}, expected square ones; set it, or pad them")
+    if recipe.text is not None:
+        if not is_foreign(recipe):
+            kind = recipe.network.get("type")
+            mistakes.add(f"network.type: found {kind!r}, expected 'diffusers', which reads text")
+    elif recipe.network.get("type") in [*NETWORKS]:  # another is refused by name where it is built
+        mistakes.add(*unfit_sizes(recipe, data))
+        if recipe.guidance != 1 and not own_network(recipe, data).get("label_dim"):
+            mistakes.add(
+                f"guidance: found {recipe.guidance:g}, expected 1: network.label_dim is 0 and there is no text"
+            )
+    mistakes.require_none()
+
+
+def is_foreign(recipe: TeachRecipe) -> bool:
+    """Whether the network is one of diffusers' and none of unistep's own."""
+    return recipe.network.get("type") == "diffusers"
+
+
+def unfit_sizes(recipe: TeachRecipe, data: ImageDataset) -> Iterator[str]:
+    """What is wrong with the sizes of a network of unistep's own, a message each."""
+    network, sizes = recipe.network, image_sizes(data)
+    for key in ("img_resolution", "img_channels"):
+        if (found := network.get(key)) not in (sizes[key], AUTO):
+            shown = "nothing" if found is None else repr(found)
+            yield f"network.{key}: found {shown}, expected {sizes[key]}, as the images of data have it, or auto"
+    found, k = network.get("label_dim"), data.num_classes
+    classes = ", ".join(data.names[:SHOWN]) + (", ..." if k > SHOWN else "")
+    if found is None and k:
+        yield (
+            f"network.label_dim: found nothing, but data has {k} classes ({classes}); expected {k} or auto, or 0 to "
+            "learn without them"
+        )
+    elif found not in (None, 0, AUTO) and not k:
+        yield (
+            f"network.label_dim: found {found!r}, but data has no classes; expected 0, or images of each class in a "
+            "folder of its own (data.labels)"
+        )
+    elif found not in (None, 0, k, AUTO):
+        yield f"network.label_dim: found {found!r}, expected {k}, the number of classes ({classes}), or auto"
 
 
 def conditioner_of(recipe: TeachRecipe, data: ImageDataset, device: torch.device) -> Conditioner | None:
     """Captions or classes, as the recipe has it; None without conditions."""
     if recipe.text is not None:
         return captions_of(recipe.text, data.captions, device)
-    label_dim = recipe.network.get("label_dim", 0)
-    if isinstance(label_dim, int) and label_dim > 0 and data.num_classes > 0:  # else `own_network` says what is wrong
+    if not is_foreign(recipe) and own_network(recipe, data).get("label_dim", 0):
         return LabelConditioner(data.num_classes, data.names)
     return None
 
@@ -54,39 +110,30 @@ def teacher_config(recipe: TeachRecipe, data: ImageDataset, conditioner: Conditi
     """What `save_denoiser` stores beside the weights.
 
     Raises:
-        UserError: if the network does not fit the images, or the conditions.
+        UserError: if the network does not fit the captions.
     """
-    shape = data.shape
-    if shape[1] != shape[2]:
-        raise UserError(
-            f"data.size: found images of {shape[1]} x {shape[2]}, expected square ones; set it, or pad them"
-        )
-    foreign = recipe.network.get("type") == "diffusers"
-    if recipe.text is not None and not foreign:
-        raise UserError(f"network.type: found {recipe.network.get('type')!r}, expected 'diffusers', which reads text")
-    seen = diffusers_network(recipe, shape, conditioner) if foreign else own_network(recipe, data)
-    if recipe.guidance != 1 and conditioner is None:
-        raise UserError(f"guidance: found {recipe.guidance:g}, expected 1: network.label_dim is 0 and there is no text")
+    if is_foreign(recipe):
+        seen = diffusers_network(recipe, data.shape, conditioner)
+    else:
+        seen = {"network": own_network(recipe, data), "sigma_data": recipe.sigma_data}
     return {
         **seen,
         "process": recipe.process,
-        "shape": list(shape),
+        "shape": list(data.shape),
         "conditioner": conditioner.config() if conditioner is not None else None,
         "codec": PixelCodec().config(),
     }
 
 
 def own_network(recipe: TeachRecipe, data: ImageDataset) -> dict[str, Any]:
-    """One of unistep's networks, whose sizes must be the images'."""
-    network, (channels, height, _) = recipe.network, data.shape
-    for key, found, wanted in (
-        ("img_resolution", network.get("img_resolution"), height),
-        ("img_channels", network.get("img_channels"), channels),
-        ("label_dim", network.get("label_dim", 0), data.num_classes),
-    ):
-        if found != wanted and not (key == "label_dim" and found == 0):
-            raise UserError(f"network.{key}: found {found!r}, expected {wanted}, as the images of data have it")
-    return {"network": network, "sigma_data": recipe.sigma_data}
+    """One of unistep's networks, with the sizes of the images where the recipe says auto."""
+    sizes = image_sizes(data)
+    return {key: sizes[key] if key in sizes and value == AUTO else value for key, value in recipe.network.items()}
+
+
+def image_sizes(data: ImageDataset) -> dict[str, int]:
+    """The sizes of a network that the images decide."""
+    return {"img_resolution": data.shape[1], "img_channels": data.shape[0], "label_dim": data.num_classes}
 
 
 def diffusers_network(

@@ -8,17 +8,18 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from unistep.data.config import DataConfig
-from unistep.errors import UserError
+from unistep.errors import Mistakes, UserError
 
 GREY, COLOUR = {"1", "L", "LA", "La"}, {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"}
 UNREADABLE = (
     OSError, SyntaxError, ValueError, EOFError, LookupError, ArithmeticError, TypeError, RuntimeError,
     struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip  # what Pillow's readers raise on damaged files
+SHOWN = 10  # damaged pictures that are named; the others are counted
 MAX_PIXELS = 2**27  # of one picture; a larger one is taken for a decompression bomb
 
 
@@ -26,26 +27,44 @@ def decode_images(pictures: Iterable[tuple[str, bytes]], config: DataConfig) -> 
     """Encoded pictures with the name of each -> uint8 [n, c, h, w], in that order.
 
     Raises:
-        UserError: naming the picture that is none, is colour among grey, or is of another size.
+        UserError: naming every picture that is none, is colour among grey, or is of another size; of many the first.
     """
-    images: list[np.ndarray] = []
-    channels, first = config.channels, ""
+    images, damaged, colored, others = list[np.ndarray](), list[str](), list[str](), list[str]()
+    channels, first, shape = config.channels, "", (0, 0)
     for name, content in pictures:
-        picture = open_picture(name, content)
-        channels, first = channels or num_channels(picture), first or name
+        try:
+            picture = open_picture(name, content, config.background)
+        except UserError as error:
+            damaged.append(str(error))
+            continue
+        if not first:
+            channels, first = channels or num_channels(picture), name
         if channels == 1 and config.channels is None and num_channels(picture) == 3:
-            raise UserError(f"{name}: a colour picture, but {first} is grey; set data.channels to 1 or 3")
-        images.append(fit(picture, channels, config.size))
-        if images[-1].shape != images[0].shape:
-            (h, w), (h0, w0) = images[-1].shape[:2], images[0].shape[:2]
-            raise UserError(
-                f"{name}: {w}x{h} pixels, but {first} has {w0}x{h0}; set data.size to bring all to one size"
-            )
+            colored.append(f"{name}: a colour picture, but {first} is grey")
+        image = fit(picture, channels or 1, config.size)
+        shape = shape if images else image.shape[:2]
+        if image.shape[:2] != shape:
+            (h, w), (h0, w0) = image.shape[:2], shape
+            others.append(f"{name}: {w}x{h} pixels, but {first} has {w0}x{h0}")
+        if not images or not (damaged or colored or others):  # else nothing but the mistakes is needed
+            images.append(image)
+    mistakes = Mistakes()
+    mistakes.add(*damaged[:SHOWN])
+    mistakes.add(*([f"{len(damaged) - SHOWN:,} more pictures that cannot be read"] if len(damaged) > SHOWN else ()))
+    mistakes.add(*summary(colored, "colour pictures", "set data.channels to 1 or 3"))
+    mistakes.add(*summary(others, "pictures of other sizes", "set data.size to bring all to one size"))
+    mistakes.require_none()
     return torch.from_numpy(np.stack(images)).movedim(-1, 1).contiguous()
 
 
-def open_picture(name: str, content: bytes) -> Image.Image:
-    """A picture, fully read, upright, on white where it is transparent.
+def summary(found: list[str], what: str, remedy: str) -> list[str]:
+    """The first of several pictures with the same fault, how many there are, and what to do; nothing for none."""
+    count = f" ({len(found):,} {what})" if len(found) > 1 else ""
+    return [f"{found[0]}{count}; {remedy}"] if found else []
+
+
+def open_picture(name: str, content: bytes, background: str = "white") -> Image.Image:
+    """A picture, fully read, upright, with a color where it is transparent.
 
     Raises:
         UserError: if the bytes are no 8-bit picture that Pillow reads.
@@ -60,7 +79,7 @@ def open_picture(name: str, content: bytes) -> Image.Image:
             raise UserError(
                 f"{name}: found pixels of mode {picture.mode}, expected 8 bits per channel; convert it first"
             )
-        return on_white(ImageOps.exif_transpose(picture))
+        return fill_transparent(ImageOps.exif_transpose(picture), background)
     except UnidentifiedImageError as error:
         raise UserError(f"{name}: no image; expected a PNG, JPEG or other picture, so remove it or fix it") from error
     except UserError:
@@ -75,13 +94,13 @@ def require_bounded(name: str, picture: Image.Image) -> None:
         raise UserError(f"{name}: {picture.width}x{picture.height} pixels, expected at most {MAX_PIXELS} in all")
 
 
-def on_white(picture: Image.Image) -> Image.Image:
-    """Transparent parts become white, as a page would show them."""
+def fill_transparent(picture: Image.Image, background: str) -> Image.Image:
+    """Transparent parts become the background, half of it where they are half transparent."""
     if not picture.has_transparency_data:
         return picture
-    grey = picture.mode in GREY
+    grey = picture.mode in GREY and len({*ImageColor.getrgb(background)}) == 1
     layered = picture.convert("RGBA")
-    flat = Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered)
+    flat = Image.alpha_composite(Image.new("RGBA", layered.size, background), layered)
     return flat.convert("L" if grey else "RGB")
 
 

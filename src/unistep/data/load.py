@@ -1,6 +1,7 @@
 """`load_images(config)`: the one door through which images come in."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from unistep.data.cifar import load_cifar
 from unistep.data.config import DataConfig, Kind
@@ -36,4 +37,4 @@ def load_images(config: DataConfig) -> ImageDataset:
         raise UserError(
             f"data.names: {dataset.num_classes} names, expected at least {highest + 1}: a label is {highest}"
         )
-    return dataset
+    return dataset if config.labels != "none" else replace(dataset, labels=None, names=())

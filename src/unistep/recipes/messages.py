@@ -80,7 +80,8 @@ def describe(problem: Any, model: type[BaseModel]) -> list[str]:
     if problem["type"] == "missing":
         return [f"{path}: missing, a value is needed"]
     if problem["type"] in ("value_error", "assertion_error"):
-        own = getattr(problem.get("ctx", {}).get("error"), "messages", None)
+        error = problem.get("ctx", {}).get("error")
+        own = getattr(error, "messages", None) or getattr(error, "lines", None)
         messages = own or (problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, "),)
         return [placed(message, path if parts else "") for message in messages]
     wanted = EXPECTED.get(problem["type"]) or problem["msg"].removeprefix("Input should be ")

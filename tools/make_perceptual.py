@@ -2,17 +2,15 @@
 
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from unistep.data.idx import read_idx
 from unistep.evaluation.features import save_perceptual
-from unistep.evaluation.fit_classifier import ClassifierRecipe, accuracy, fit_classifier
-from unistep.evaluation.perceptual_network import PerceptualNetwork
+from unistep.evaluation.train_judge import train_perceptual
 
-EPOCHS, BATCH, SEED = 7, 128, 1
+EPOCHS, BATCH = 7, 128  # the batch of `train_perceptual`
 
 
 def main(data: Path, out: Path) -> None:
@@ -25,19 +23,18 @@ def main(data: Path, out: Path) -> None:
         )
         for part in ("train", "t10k")
     )
-    recipe = ClassifierRecipe(steps=EPOCHS * len(images) // BATCH, seed=SEED, batch=BATCH, flip=True)
-    torch.manual_seed(SEED)
-    network = PerceptualNetwork(channels=1, size=28, num_classes=10)
+    steps = EPOCHS * len(images) // BATCH
     start = time.process_time()
 
     def report(step: int, loss: float) -> None:
         if step % 200 == 0:
-            print(f"step {step}/{recipe.steps} loss {loss:.3f} cpu {time.process_time() - start:.0f} s", flush=True)
+            print(f"step {step}/{steps} loss {loss:.3f} cpu {time.process_time() - start:.0f} s", flush=True)
 
-    fit_classifier(network, network.logits, images, labels.long(), recipe, report)
-    score = accuracy(network.logits, test[0], test[1].long())
-    save_perceptual(out, network, {"accuracy": score, "recipe": asdict(recipe)})
-    print(f"accuracy {score:.4f} cpu {time.process_time() - start:.0f} s")
+    network, description = train_perceptual(
+        images, labels.long(), steps=steps, flip=True, held_out=(test[0], test[1].long()), on_step=report
+    )
+    save_perceptual(out, network, description)
+    print(f"accuracy {description['accuracy']:.4f} cpu {time.process_time() - start:.0f} s")
 
 
 if __name__ == "__main__":

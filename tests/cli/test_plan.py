@@ -166,7 +166,10 @@ def test_a_teacher_of_your_own_is_planned_too(here: Path) -> None:
     teacher = teacher_from_module(network, process=DiscreteVPProcess.linear(), prediction="eps", shape=(1, 8, 8))
     with nothing_changes(here):
         plan = unistep.plan(
-            "distill.yaml", overrides=["teacher={}", "evaluation.judge=null"], teacher=teacher, quiet=True
+            "distill.yaml",
+            overrides=["teacher={teach: null, guidance: 1.0}", "evaluation.judge=null"],
+            teacher=teacher,
+            quiet=True,
         )
     assert plan.fits and plan.measured and plan.seconds is not None
     assert [stage.name for stage in plan.stages] == ["pairs", "training", "previews and figures", "evaluation"]
@@ -212,7 +215,7 @@ def test_mistakes_are_one_line(here: Path) -> None:
     assert "did you mean gaussians?" in refuse("gausians")
     assert "training.step: unknown key" in refuse("gaussians", "--set", "training.step=3")
     assert "teacher: found neither load nor teach" in refuse(
-        "distill.yaml", *sets(["teacher={}", "evaluation.judge=null"])
+        "distill.yaml", *sets(["teacher.teach=null", "evaluation.judge=null"])
     )
     assert "training.batch: found 8, expected a multiple of 3" in refuse(
         "teach.yaml", "--set", "training.accumulate=3", "--set", "evaluation.judge=null"
@@ -225,3 +228,10 @@ def test_mistakes_are_one_line(here: Path) -> None:
     assert "evaluation.judge: found train, which needs evaluation.real or teacher.teach" in refuse(
         "gaussians", *sets(POINTS), "--set", "evaluation.judge=train"
     )
+
+
+def test_python_prints_the_table_too_unless_it_is_to_be_quiet(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = unistep.plan("teach.yaml", overrides=["evaluation.judge=null"])
+    assert plan.fits and "memory" in (told := capsys.readouterr().out) and "fits:" in told
+    unistep.plan("teach.yaml", overrides=["evaluation.judge=null"], quiet=True)
+    assert capsys.readouterr().out == ""

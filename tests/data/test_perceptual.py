@@ -1,16 +1,21 @@
 """The embedded network for perceptual losses: smooth feature maps of images in model space."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
+import unistep
+from unistep.api.distance import distance_of
 from unistep.assets import embedded_folder
 from unistep.errors import UserError
 from unistep.evaluation.features import load_judge, load_perceptual, save_perceptual
 from unistep.evaluation.network_file import read_file
 from unistep.evaluation.perceptual_network import PerceptualNetwork
 from unistep.losses.regression import build_regression
+from unistep.methods.config import Distance
 
 
 def test_the_embedded_one_is_frozen_and_differentiable() -> None:
@@ -69,7 +74,45 @@ def test_saving_and_loading(channels: int, size: int, tmp_path: Path) -> None:
     loaded = load_perceptual(tmp_path)
     assert loaded.config == network.config
     assert loaded.logits(torch.zeros(2, channels, size, size, dtype=torch.uint8)).shape == (2, 4)
-    with pytest.raises(UserError, match=r"perceptual\.safetensors: not found"):
+    with pytest.raises(UserError, match=r"found no perceptual\.safetensors in"):
         load_perceptual(tmp_path.parent)
     with pytest.raises(UserError, match="perceptual network: found no folder"):
         load_perceptual(tmp_path / "nowhere")
+
+
+# ----------------------------------------------------------------------------------------------- for data of one's own
+
+
+def taught(folder: Path, data: dict, network: dict) -> Path:
+    training = {"steps": 1, "batch": 4, "precision": "fp32", "device": "cpu"}
+    evaluation = {"judge": "train" if network["label_dim"] else None, "judge_steps": 40, "samples_during_training": 140}
+    recipe = {"kind": "teach", "name": "mine", "about": "", "data": data, "network": network, "training": training}
+    return unistep.teach({**recipe, "evaluation": evaluation}, out=folder, quiet=True)
+
+
+NETWORK = {"type": "unet", "img_resolution": 8, "img_channels": 1, "model_channels": 8, "channel_mult": [1],
+           "num_blocks": 1, "attn_resolutions": [], "label_dim": 10}  # fmt: skip
+
+
+def test_teach_leaves_one_beside_its_judge_and_a_distillation_finds_it(tmp_path: Path) -> None:
+    run = taught(tmp_path / "teacher", {"kind": "digits", "limit": 400}, NETWORK)
+    network, judge = load_perceptual(run), load_judge(run / "judge")
+    config, _, _ = read_file(run / "judge" / "perceptual.safetensors", "unistep-perceptual/1")
+    assert config["accuracy"] > 0.3 and (config["recipe"]["seed"], judge.recipe["seed"]) == (1, 0)
+    assert network.config["size"] == 8
+    made = (run / "judge" / "perceptual.safetensors").stat().st_mtime_ns
+    assert unistep.teach(run, quiet=True) == run  # goes on: nothing is trained again
+    assert (run / "judge" / "perceptual.safetensors").stat().st_mtime_ns == made
+    teacher = unistep.load_teacher(run)
+    wanted = Distance("perceptual", str(run), 1.0)
+    distance = distance_of(wanted, teacher, torch.device("cpu"), tmp_path)
+    assert distance is not None and bool((distance(torch.zeros(2, 1, 8, 8), torch.ones(2, 1, 8, 8)) > 0).all())
+    digest = hashlib.sha256((run / "judge" / "perceptual.safetensors").read_bytes()).hexdigest()
+    known = json.loads((tmp_path / "run.json").read_text())["perceptual_network"]
+    assert known == {"source": str(run), "sha256": digest}
+
+
+def test_a_teacher_of_images_without_classes_leaves_none(tmp_path: Path) -> None:
+    run = taught(tmp_path / "teacher", {"kind": "digits", "limit": 100}, {**NETWORK, "label_dim": 0})
+    with pytest.raises(UserError, match=r"no perceptual\.safetensors in .*, expected one; .* choose regression multi"):
+        load_perceptual(run)

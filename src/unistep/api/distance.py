@@ -1,5 +1,6 @@
 """The distance that a method's settings name, ready to use: networks loaded, latents decoded if images are seen."""
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 from unistep.api.lpips import lpips_of_files
 from unistep.api.runs import record
 from unistep.errors import UserError
-from unistep.evaluation.features import load_perceptual
+from unistep.evaluation.features import load_perceptual, perceptual_file
 from unistep.evaluation.perceptual_network import PerceptualNetwork
 from unistep.losses.regression import OF_IMAGES, Pairwise, build_regression, of_decoded, require_images
 from unistep.methods.config import Distance
@@ -44,7 +45,7 @@ def distance_of(
     features = None
     if wanted.perceptual_network is not None:
         seen = teacher.shape if decoder is None else teacher.image_shape()
-        features = perceptual_network(wanted.perceptual_network, seen).to(device)
+        features = perceptual_network(wanted.perceptual_network, seen, folder).to(device)
     lpips = lpips_of_files(wanted.lpips_weights, folder) if wanted.lpips_weights else None
     distance = build_regression(wanted.name, features, wanted.pixel_weight, lpips)
     if isinstance(distance, nn.Module):
@@ -79,8 +80,8 @@ def decoder_of(wanted: Distance, teacher: Teacher, folder: Path | None) -> VAECo
     return tiny
 
 
-def perceptual_network(spec: str, seen: tuple[int, ...]) -> PerceptualNetwork:
-    """The frozen network, for samples [b, *seen].
+def perceptual_network(spec: str, seen: tuple[int, ...], folder: Path | None = None) -> PerceptualNetwork:
+    """The frozen network, for samples [b, *seen]; the run in `folder` records which weights they are.
 
     Raises:
         UserError: if it looks at others.
@@ -92,4 +93,7 @@ def perceptual_network(spec: str, seen: tuple[int, ...]) -> PerceptualNetwork:
             f"method.perceptual_network: found one for samples of shape {list(sees)}, expected the teacher's "
             f"{list(seen)}; choose l2, or multiscale for images"
         )
+    if folder is not None:
+        facts = {"source": spec, "sha256": hashlib.sha256(perceptual_file(spec).read_bytes()).hexdigest()}
+        on_main(lambda: record(folder, perceptual_network=facts))
     return features

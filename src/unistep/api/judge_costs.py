@@ -8,8 +8,8 @@ from torch import Tensor
 
 from unistep.api.judges import AnyJudge, judge_of
 from unistep.data import ImageDataset
-from unistep.evaluation.features import Judge
-from unistep.evaluation.train_judge import train_judge
+from unistep.evaluation.features import Judge, perceptual_bytes
+from unistep.evaluation.train_judge import train_judge, train_perceptual
 from unistep.planning.calls import CallCosts, call_costs
 from unistep.planning.line import Line
 from unistep.planning.stand import Stand
@@ -30,6 +30,7 @@ class JudgeCosts:
         real: real images that it is shown before anything else, because their features are not stored yet.
         step: seconds of a step of its training; 0 for one that is there already.
         memory: bytes that its training takes at most.
+        beside: bytes of the network for perceptual losses that is trained beside it, 0 where none is.
     """
 
     judge: AnyJudge
@@ -38,6 +39,7 @@ class JudgeCosts:
     real: int = 0
     step: float = 0.0
     memory: int = 0
+    beside: int = 0
 
     @property
     def row(self) -> int:
@@ -47,7 +49,7 @@ class JudgeCosts:
     @property
     def file(self) -> int:
         """Bytes of a judge that is trained; 0 for another."""
-        return len(self.judge.weights_file()) if isinstance(self.judge, Judge) and self.step else 0
+        return len(self.judge.weights_file()) + self.beside if isinstance(self.judge, Judge) and self.step else 0
 
 
 def named_judge(spec: str, images: Tensor, real: Callable[[], int], stand: Stand) -> JudgeCosts:
@@ -67,19 +69,31 @@ def named_judge(spec: str, images: Tensor, real: Callable[[], int], stand: Stand
     return costs if isinstance(judge, Judge) else replace(costs, real=real())
 
 
-def judge_on(data: ImageDataset, images: Tensor, stand: Stand) -> JudgeCosts:
-    """A judge that is to be trained on a data set: on some of it, for a few steps."""
+def judge_on(data: ImageDataset, images: Tensor, stand: Stand, perceptual: bool = False) -> JudgeCosts:
+    """A judge that is to be trained on a data set: on some of it, for a few steps.
+
+    Args:
+        data: the images.
+        images: uint8 [n, c, h, w], as many as it is shown at once.
+        stand: where to measure.
+        perceptual: whether a network for perceptual losses is trained beside it, as `teach` does.
+    """
     some = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:LEARNT]
     labels = None if data.labels is None else data.labels[some]
     made: list[Judge] = []
+    beside: list[int] = [0]
 
     def train(steps: int) -> None:
         made.append(train_judge(data.images[some], labels, steps=steps, names=data.names))
+        if perceptual:
+            network, description = train_perceptual(data.images[some], labels, steps=steps)
+            beside.append(len(perceptual_bytes(network, description)))
 
     floor = stand.meter.start()
     seconds: dict[float, float] = {steps: stand.timed(lambda steps=steps: train(steps)) for steps in (1, 3)}
     step, memory = Line.through(seconds).slope, stand.meter.peak() - floor
-    return replace(asked_judge(made[-1], images, stand), step=max(step, 1e-9), memory=memory, real=len(data))
+    costs = asked_judge(made[-1], images, stand)
+    return replace(costs, step=max(step, 1e-9), memory=memory, real=len(data), beside=beside[-1])
 
 
 def asked_judge(judge: AnyJudge, images: Tensor, stand: Stand) -> JudgeCosts:

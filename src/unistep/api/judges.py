@@ -16,12 +16,13 @@ from unistep.data import ImageDataset, load_images
 from unistep.data.config import DataConfig
 from unistep.errors import UserError
 from unistep.evaluation.feature_judge import FeatureJudge, is_feature_judge, load_feature_judge
-from unistep.evaluation.features import Judge, load_judge
+from unistep.evaluation.features import Judge, load_judge, save_perceptual
 from unistep.evaluation.judging import figures, judge_samples, quick_metrics, usable
 from unistep.evaluation.points import Modes, point_figures
 from unistep.evaluation.reference import Split
 from unistep.evaluation.resized import resized
-from unistep.evaluation.train_judge import train_judge
+from unistep.evaluation.train_judge import train_judge, train_perceptual
+from unistep.progress import show_progress
 from unistep.recipes.schema import DistillRecipe
 from unistep.recipes.sections import EvaluationConfig
 from unistep.teachers.analytic import GaussianMixture
@@ -47,12 +48,40 @@ def trained_judge(
         data, test = images(), held_out() if held_out is not None else None
         say(f"training a judge on {len(data):,} images")
         held = None if test is None or test.labels is None else (test.images, test.labels)
-        train_judge(data.images, data.labels, steps=steps, names=data.names, held_out=held).save(folder)
+        with show_progress("training a judge", steps, say.shows) as update:
+            judge = train_judge(
+                data.images, data.labels, steps=steps, names=data.names, held_out=held,
+                on_step=lambda step, _: update(step + 1),
+            )  # fmt: skip
+        judge.save(folder)
 
     on_main(train)
     judge = load_judge(folder)
     say(f"the judge classifies {100 * judge.accuracy:.1f} % of held-out images rightly")
     return judge
+
+
+def keep_perceptual(folder: Path, data: ImageDataset, steps: int, say: Talk) -> None:
+    """Trains a network for perceptual losses beside a judge, unless it is there.
+
+    Args:
+        folder: of the judge.
+        data: the images that the judge was trained on.
+        steps: as many as the judge's.
+        say: told what takes time.
+    """
+
+    def train() -> None:
+        if (folder / "perceptual.safetensors").is_file():
+            return
+        say(f"training a network for perceptual losses on {len(data):,} images")
+        with show_progress("training a perceptual network", steps, say.shows) as update:
+            network, description = train_perceptual(
+                data.images, data.labels, steps=steps, on_step=lambda step, _: update(step + 1)
+            )
+        save_perceptual(folder, network, description)
+
+    on_main(train)
 
 
 def find_judge(

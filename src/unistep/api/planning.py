@@ -21,6 +21,7 @@ from unistep.planning.memory import DeviceMemory
 from unistep.planning.result import Plan, Resource, Stage
 from unistep.planning.stand import Stand
 from unistep.planning.switches import switches
+from unistep.planning.table import print_plan
 from unistep.planning.training import Setting
 from unistep.recipes.comparison import Budget, CompareRecipe
 from unistep.recipes.load import Recipe, RecipeLike, load_recipe
@@ -60,10 +61,10 @@ def plan(
         teacher: your own teacher, instead of the recipe's.
         device: auto, cpu or cuda.
         memory: GiB that it must fit into; None = what is available here.
-        quiet: print nothing.
+        quiet: do not print the plan's table, nor what is measured.
 
     Returns:
-        The plan: `plan.json()`, or `unistep.planning.print_plan(plan)` for a table.
+        The plan, as numbers; `plan.json()` is its text.
 
     Raises:
         UserError: for mistakes in recipe, data or teacher.
@@ -75,7 +76,10 @@ def plan(
     stand = Stand(where, meter, SECONDS, ROOM * meter.available())
     folder = Path(out) if out is not None else Path("runs") / resolved.name
     limit = None if memory is None else round(memory * GIB)
-    return planned(resolved, folder, stand, Talk(quiet), teacher, limit)
+    found = planned(resolved, folder, stand, Talk(quiet), teacher, limit)
+    if not quiet:
+        print_plan(found)
+    return found
 
 
 def of_one_training(recipe: Recipe) -> Planned:

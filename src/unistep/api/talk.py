@@ -17,8 +17,13 @@ class Talk:
     quiet: bool = False
     console: Console = field(default_factory=lambda: Console(stderr=True))
 
+    @property
+    def shows(self) -> bool:
+        """Whether anything is shown: not when quiet, and on the first rank only."""
+        return not self.quiet and is_main()
+
     def __call__(self, line: str) -> None:
-        if not self.quiet and is_main():
+        if self.shows:
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -10,7 +10,7 @@ from unistep.api.continuing import continue_run, earlier_recipes, find_run, mark
 from unistep.api.draws import Draws, solved
 from unistep.api.finishing import export_average
 from unistep.api.hooks import looking_hooks
-from unistep.api.judges import judge_of, quick_image_judge, ready, trained_judge
+from unistep.api.judges import judge_of, keep_perceptual, quick_image_judge, ready, trained_judge
 from unistep.api.real_images import splits_of
 from unistep.api.runs import open_run, record_start
 from unistep.api.talk import Talk, with_flags
@@ -146,6 +146,7 @@ def teaching_hooks(
         return looking_hooks(draws, None, say)
     if evaluation.judge == "train":
         judge = trained_judge(folder / "judge", lambda: data, evaluation.judge_steps, say)
+        keep_perceptual(folder / "judge", data, evaluation.judge_steps, say)
     else:
         judge = judge_of(evaluation.judge)
     sample = torch.zeros(1, *data.shape, dtype=torch.uint8)

@@ -86,7 +86,7 @@ def judge_of_images(recipe: TeachRecipe, data: ImageDataset, stand: Stand) -> Ju
     if recipe.evaluation.judge is None:
         return None
     if recipe.evaluation.judge == "train":
-        return judge_on(data, images, stand)
+        return judge_on(data, images, stand, perceptual=True)
     return named_judge(recipe.evaluation.judge, images, lambda: real_images_of(recipe.evaluation, len(data)), stand)
 
 

@@ -19,12 +19,9 @@ def plan(
 ) -> None:  # fmt: skip
     """Say what a recipe takes: memory, disk, network evaluations, hours. Nothing runs; code 1 if it does not fit."""
     from unistep import api
-    from unistep.planning import print_plan
 
     found = api.plan(recipe, out=out, overrides=set_ or (), device=device, memory=memory, quiet=quiet or json)
     if json:
         typer.echo(found.json())
-    elif not quiet:
-        print_plan(found)
     if not found.fits:
         raise typer.Exit(DOES_NOT_FIT)

@@ -123,16 +123,47 @@ def load_judge(spec: str | Path = "embedded:fashion-mnist") -> Judge:
 
 
 def load_perceptual(spec: str | Path = "embedded:fashion-mnist") -> PerceptualNetwork:
-    """The frozen network for perceptual losses, from `embedded:NAME` or a folder with perceptual.safetensors."""
-    path = asset_or_folder(spec, "perceptual network") / "perceptual.safetensors"
+    """The frozen network for perceptual losses.
+
+    Args:
+        spec: `embedded:NAME`, a folder with perceptual.safetensors, or a run of `teach`, which leaves one beside its
+            judge (also one inside a run of `distill` that taught its teacher).
+
+    Raises:
+        UserError: if there is none.
+    """
+    path = perceptual_file(spec)
     config, state, _ = read_file(path, PERCEPTUAL_FORMAT)
     return described(PerceptualNetwork, config, state, path)
 
 
+def perceptual_file(spec: str | Path) -> Path:
+    """Finds the file of a network for perceptual losses.
+
+    Raises:
+        UserError: if there is none.
+    """
+    folder = asset_or_folder(spec, "perceptual network")
+    places = [folder / inside / "perceptual.safetensors" for inside in (".", "judge", "teacher/judge")]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise UserError(
+            f"perceptual network: found no perceptual.safetensors in {folder}, expected one; `unistep teach` "
+            "leaves one in its run where it trains a judge (evaluation.judge: train), which takes images with classes; "
+            "without them choose regression multiscale or lpips"
+        )
+    return found
+
+
 def save_perceptual(folder: Path, network: PerceptualNetwork, description: Mapping[str, Any]) -> None:
     """Writes perceptual.safetensors: fp16 parameters, with the description in the header."""
-    content = network_file(network, {"format": PERCEPTUAL_FORMAT, "network": network.config, **description})
-    atomic_write(folder / "perceptual.safetensors", content)
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(folder / "perceptual.safetensors", perceptual_bytes(network, description))
+
+
+def perceptual_bytes(network: PerceptualNetwork, description: Mapping[str, Any]) -> bytes:
+    """The content of perceptual.safetensors."""
+    return network_file(network, {"format": PERCEPTUAL_FORMAT, "network": network.config, **description})
 
 
 def asset_or_folder(spec: str | Path, what: str) -> Path:

@@ -1,7 +1,8 @@
-"""Training of a judge on any labelled image set, and the reference features that go with it."""
+"""Training of a judge and of a network for perceptual losses on any labelled image set, and reference features."""
 
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from unistep.errors import UserError
 from unistep.evaluation.features import Judge
 from unistep.evaluation.fit_classifier import ClassifierRecipe, accuracy, fit_classifier
 from unistep.evaluation.judge_network import JudgeNetwork
+from unistep.evaluation.perceptual_network import PerceptualNetwork
 from unistep.evaluation.reference import ReferenceFeatures, Split, reference_of
 
 FLOOR = 128  # held-out images that the Frechet distance of real images to real images needs: twice the judge's features
@@ -59,6 +61,40 @@ def train_judge(
         "test": reference_of(judge.features(test[0]).features, test[1]),
     }
     return Judge(network=network, accuracy=score, references=references, recipe=asdict(recipe), names=names)
+
+
+def train_perceptual(
+    images: Tensor,
+    labels: Tensor | None,
+    *,
+    steps: int,
+    seed: int = 1,
+    flip: bool = False,
+    held_out: tuple[Tensor, Tensor] | None = None,
+    device: str | torch.device = "cpu",
+    on_step: Callable[[int, float], None] = lambda step, loss: None,
+) -> tuple[PerceptualNetwork, dict[str, Any]]:
+    """Trains the network of perceptual losses as a judge is trained, with another architecture and another seed.
+
+    Args:
+        images, labels, steps, flip, held_out, device, on_step: as for `train_judge`.
+        seed: of start, batches and augmentation; not the judge's.
+
+    Returns:
+        The network, and what `save_perceptual` writes beside it.
+
+    Raises:
+        UserError: as `train_judge`.
+    """
+    labels = require_judgeable(images, labels)
+    train, test = ((images, labels), held_out) if held_out else hold_out(images, labels)
+    recipe = ClassifierRecipe(steps=steps, seed=seed, flip=flip, max_shift=max(1, min(2, images.shape[-1] // 14)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = PerceptualNetwork(images.shape[1], images.shape[-1], int(labels.max()) + 1).to(device)
+    fit_classifier(network, network.logits, *train, recipe, on_step)
+    score = accuracy(lambda x: network.logits(x.to(device)), *test)
+    return network, {"accuracy": score, "recipe": asdict(recipe)}
 
 
 def require_judgeable(images: Tensor, labels: Tensor | None) -> Tensor:

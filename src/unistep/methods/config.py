@@ -74,7 +74,8 @@ class ComparesImages(MethodConfig):
     `lpips_weights` names the files of VGG16 (torchvision's `vgg16-397923af.pth`) and of LPIPS (its authors' `vgg.pth`),
     or one file with the tensors of both; without it the piq library brings them (extra `lpips`). `decoder` says what
     makes images of latents, for the distance to look at: `vae`, the teacher's own, or `tiny:FOLDER_OR_HUB_ID`, an
-    AutoencoderTiny; without it latents are compared as they are.
+    AutoencoderTiny; without it latents are compared as they are. `perceptual_network`, for regression `perceptual`,
+    names a run of `teach`, which leaves one beside the judge that it trains, a folder, or `embedded:NAME`.
     """
 
     staged = ("regression", "lpips_weights", "perceptual_network", "pixel_weight", "decoder")

@@ -33,12 +33,17 @@ class GuidedDenoiser(nn.Module):
         return (1 if self.scale == 1 else 2) * getattr(self.denoiser, "evaluations_per_call", 1)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
+        return self.with_unguided(x_t, t, cond)[0]
+
+    def with_unguided(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> tuple[Tensor, Tensor]:
+        """The guided mu and mu(cond) itself, which is evaluated on the way."""
         if self.scale == 1:
-            return self.denoiser(x_t, t, cond)
+            mu_cond = self.denoiser(x_t, t, cond)
+            return mu_cond, mu_cond
         if cond is None:
             raise UserError(f"guidance: found scale {self.scale:g} and no condition, expected a condition or scale 1")
-        mu_null = self.denoiser(x_t, t, self.null_rows(x_t))
-        return mu_null + self.scale * (self.denoiser(x_t, t, cond) - mu_null)
+        mu_null, mu_cond = self.denoiser(x_t, t, self.null_rows(x_t)), self.denoiser(x_t, t, cond)
+        return mu_null + self.scale * (mu_cond - mu_null), mu_cond
 
     def null_rows(self, x_t: Tensor) -> Cond:
         """One "no condition", uploaded once, expanded to the rows of x_t."""

@@ -40,6 +40,15 @@ def test_scale_is_linear_from_null(scale, expected):
     assert inner.calls == guided.evaluations_per_call == 2
 
 
+@pytest.mark.parametrize("scale", [1.0, 7.5])
+def test_the_unguided_answer_comes_without_a_further_evaluation(scale):
+    inner = Labelled()
+    guided = GuidedDenoiser(inner, null, scale)
+    found, unguided = guided.with_unguided(X, T, COND)
+    assert inner.calls == guided.evaluations_per_call
+    assert torch.equal(found, guided(X, T, COND)) and torch.equal(unguided, inner(X, T, COND))
+
+
 def test_guidance_counts_in_a_sampler():
     sampler = build_sampler("heun", 3)
     inner = Labelled()

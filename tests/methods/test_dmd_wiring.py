@@ -71,7 +71,7 @@ def test_the_generators_gradient(process: NoiseProcess, weighting: str) -> None:
     expected = torch.autograd.grad(3.0 * (weight * (mu_fake - mu_base) * x).mean(), [G.a, G.b])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
     w = teacher.weighting(t)
-    for name, mu in (("fake_denoise", mu_fake), ("teacher_denoise", mu_base)):
+    for name, mu in (("fake_denoise", mu_fake), ("teacher_denoise", teacher(x_t, t, COND))):
         torch.testing.assert_close(output.logs[name], (w * (mu - x.detach()).square().mean(1)).mean())
 
 

@@ -107,6 +107,22 @@ def test_what_is_defined_by_sigma_refuses_other_processes(values: dict[str, Any]
     assert settings(values).build(made_of()).networks
 
 
+@pytest.mark.parametrize("name", ["dmd", "dmd2", "f_distill", "sid", "sida"])
+def test_a_fake_score_is_compared_with_the_unguided_teacher(name: str) -> None:
+    """A guided teacher denoises worse, so that a fake score that lags would pass; it costs no further evaluation."""
+    found, calls = {}, []
+    for scale in (1.0, 8.0):
+        calls.clear()
+        ingredients = made_of(classes=3, guidance=scale)
+        method = settings(SETTINGS[name]).build(ingredients)
+        ingredients.teacher.denoiser.register_forward_hook(lambda *_: calls.append(1))
+        output = method.loss(method.phases(0)[0], full_batch(3), FixedRandom())
+        found[scale] = float(output.logs["teacher_denoise"])
+        assert len(calls) == (1 if scale == 1 else 2)
+        assert (float(output.logs["score_gap"]) > 0) == (scale != 1)  # that of the gradient, which is guided
+    assert found[8.0] == pytest.approx(found[1.0], rel=1e-5)
+
+
 @pytest.mark.parametrize("values", SETTINGS.values(), ids=SETTINGS)
 def test_guidance_without_conditions_is_refused(values: dict[str, Any]) -> None:
     config = settings(values)

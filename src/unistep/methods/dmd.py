@@ -16,7 +16,7 @@ from unistep.losses.distribution_matching import (
 from unistep.methods.base import Batch, LossOutput, Method, Phase, Random, updates_of
 from unistep.methods.config import ComparesImages, Distance
 from unistep.methods.ingredients import Ingredients, guided
-from unistep.methods.matching import compare_scores, levels, noise_uniformly, require_range
+from unistep.methods.matching import compare_scores, evaluate_base, levels, noise_uniformly, require_range
 from unistep.teachers.teacher import Teacher
 from unistep.types import Cond, joined
 
@@ -161,7 +161,8 @@ class DMD(Method):
         x, cond = self.samples(batch, rng)
         t, x_t = noise_uniformly(process, x.detach(), rng, *levels(process, self.config))
         with torch.no_grad():
-            mu_base, mu_fake = self.mu_base(x_t, t, cond), self.fake_score(x_t, t, cond)
+            mu_base, unguided = evaluate_base(self.mu_base, x_t, t, cond)
+            mu_fake = self.fake_score(x_t, t, cond)
         alpha, sigma = process.alpha(t), process.sigma(t)
         gradient = distribution_matching_gradient(x, mu_base, mu_fake, alpha, sigma, self.config.weighting)
         terms, weights = {"dm": distribution_matching_loss(x, gradient)}, {"dm": self.config.lambda_dm}
@@ -169,7 +170,7 @@ class DMD(Method):
             x_ref = x[batch.size :] if self.config.match_pairs else None
             terms["reg"], weights["reg"] = self.regress(batch, x_ref), self.config.lambda_reg
         samples = x.detach()
-        logs = compare_scores(self.teacher.weighting, mu_base, mu_fake, samples, t)
+        logs = compare_scores(self.teacher.weighting, mu_base, unguided, mu_fake, samples, t)
         return LossOutput(terms=terms, weights=weights, samples=samples, cond=cond, logs=logs)
 
     def fake_score_loss(self, batch: Batch, rng: Random) -> LossOutput:

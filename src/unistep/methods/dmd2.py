@@ -17,7 +17,7 @@ from unistep.methods.base import Batch, LossOutput, Method, Phase, Random, updat
 from unistep.methods.config import ManySteps
 from unistep.methods.ingredients import Ingredients, guided
 from unistep.methods.judging import denoising_and_telling, fooling
-from unistep.methods.matching import compare_scores, levels, noise_uniformly, require_range
+from unistep.methods.matching import compare_scores, evaluate_base, levels, noise_uniformly, require_range
 from unistep.methods.simulation import depth_of, simulated
 from unistep.networks.generator import first_level
 from unistep.types import Cond
@@ -120,13 +120,14 @@ class DMD2(Method):
         x = self.samples(batch, rng, depth)
         t, x_t = noise_uniformly(self.process, x.detach(), rng, *levels(self.process, self.config))
         with torch.no_grad():
-            mu_base, mu_fake = self.mu_base(x_t, t, batch.cond), self.fake_score(x_t, t, batch.cond)
+            mu_base, unguided = evaluate_base(self.mu_base, x_t, t, batch.cond)
+            mu_fake = self.fake_score(x_t, t, batch.cond)
             gradient = self.gradient(x, x_t, t, mu_base, mu_fake, batch.cond)
         terms, weights = {"dm": distribution_matching_loss(x, gradient)}, {"dm": 1.0}
         if self.config.needs_data:
             terms["gan"] = fooling(self.fake_score, self.process, x, batch.cond, rng)
             weights["gan"] = self.config.lambda_gan
-        logs = compare_scores(self.teacher.weighting, mu_base, mu_fake, x.detach(), t)
+        logs = compare_scores(self.teacher.weighting, mu_base, unguided, mu_fake, x.detach(), t)
         return LossOutput(terms=terms, weights=weights, samples=x.detach(), logs=logs)
 
     def fake_score_loss(self, batch: Batch, rng: Random, depth: int) -> LossOutput:

@@ -6,10 +6,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from unistep.guidance import GuidedDenoiser
 from unistep.losses.denoising import denoising_loss
 from unistep.methods.base import Random
 from unistep.process.base import NoiseProcess
 from unistep.process.noising import noised
+from unistep.types import Cond
 
 
 class Fractions(Protocol):
@@ -50,17 +52,26 @@ def noise_uniformly(
     return t, noised(process, x, t, eps)
 
 
+def evaluate_base(mu_base: Callable[..., Tensor], x_t: Tensor, t: Tensor, cond: Cond) -> tuple[Tensor, Tensor]:
+    """The teacher's answer as the method uses it, guided perhaps, and the unguided one, in no further evaluation."""
+    if isinstance(mu_base, GuidedDenoiser):
+        return mu_base.with_unguided(x_t, t, cond)
+    mu = mu_base(x_t, t, cond)
+    return mu, mu
+
+
 @torch.no_grad()
 def compare_scores(
-    weighting: Callable[[Tensor], Tensor], mu_base: Tensor, mu_fake: Tensor, x: Tensor, t: Tensor
+    weighting: Callable[[Tensor], Tensor], mu_base: Tensor, unguided: Tensor, mu_fake: Tensor, x: Tensor, t: Tensor
 ) -> dict[str, Tensor]:
-    """How far apart the two scores are, and how well each denoises the generator's samples.
+    """Logs how far apart the two scores are, and how well each denoises the generator's samples.
 
-    A fake score that is up to date denoises them at least as well as the teacher, which never saw them.
+    A fake score that is up to date denoises them at least as well as the teacher, which never saw them. Guidance makes
+    the teacher denoise worse, so the `unguided` answer is the one that the fake score is compared with.
     """
     weight = weighting(t)
     return {
         "score_gap": (mu_fake - mu_base).abs().mean(),
         "fake_denoise": denoising_loss(mu_fake, x, weight).mean(),
-        "teacher_denoise": denoising_loss(mu_base, x, weight).mean(),
+        "teacher_denoise": denoising_loss(unguided, x, weight).mean(),
     }

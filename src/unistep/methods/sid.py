@@ -11,7 +11,7 @@ from unistep.losses.score_identity import score_identity_loss
 from unistep.methods.base import Batch, LossOutput, Method, Phase, Random, updates_of
 from unistep.methods.config import MethodConfig, refuse_unused, require_edm
 from unistep.methods.ingredients import Ingredients
-from unistep.methods.matching import compare_scores, levels, noise_uniformly, require_range
+from unistep.methods.matching import compare_scores, evaluate_base, levels, noise_uniformly, require_range
 from unistep.networks.precision import require_gradient_range
 from unistep.process.noising import noised
 from unistep.types import Cond
@@ -103,9 +103,10 @@ class SiD(Method):
     def divergence(self, x: Tensor, cond: Cond, rng: Random) -> LossOutput:
         """The score-identity loss of samples with gradients, x_t moving with x."""
         t, x_t = noise_uniformly(self.process, x, rng, *levels(self.process, self.config))
-        mu_base, mu_fake = self.mu_base(x_t, t, cond), self.fake_score(x_t, t, cond)
+        mu_base, unguided = evaluate_base(self.mu_base, x_t, t, cond)
+        mu_fake = self.fake_score(x_t, t, cond)
         loss = score_identity_loss(x, mu_base, mu_fake, self.config.alpha)
-        logs = compare_scores(self.teacher.weighting, mu_base, mu_fake, x.detach(), t)
+        logs = compare_scores(self.teacher.weighting, mu_base, unguided, mu_fake, x.detach(), t)
         return LossOutput(terms={"sid": loss}, weights={"sid": 1.0}, samples=x.detach(), logs=logs)
 
     def denoising(self, x: Tensor, batch: Batch, rng: Random) -> LossOutput:

@@ -44,7 +44,7 @@ class Reading:
     Attributes:
         step: completed steps.
         fake_loss: the fake score's denoising loss on fresh samples.
-        teacher_loss: the teacher's denoising loss on the same noised samples.
+        teacher_loss: the unguided teacher's denoising loss on the same noised samples.
         samples: statistics of the generator's samples.
         grad_norms: network -> largest gradient norm before clipping since the last log step.
     """

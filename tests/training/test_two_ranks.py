@@ -121,7 +121,9 @@ def test_methods_on_u_nets(out: Path, strategy: str, method: str) -> None:
             torch.testing.assert_close(found[name], value, rtol=0, atol=5e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_all_ranks_stop_together_and_name_the_culprit(out: Path) -> None:
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_all_ranks_stop_together_name_the_culprit_and_apply_nothing(out: Path, strategy: str) -> None:
     for rank in (0, 1):
-        message = (out / f"broken-{rank}.txt").read_text()
+        message = (out / f"broken-{strategy}-{rank}.txt").read_text()
         assert message.startswith("loss term critic is not finite: network critic, phase critic, step 0, rank 1")
+        assert not message.endswith("moved")

@@ -20,9 +20,10 @@ from unistep.teachers.conditioners import LabelConditioner
 from unistep.teachers.teacher import Teacher
 from unistep.training import Streams, TensorImages, TrainingConfig, TrainResult, prepare_network, step, train
 from unistep.training.distributed import full_tensor
+from unistep.training.finite import FiniteCheck
 from unistep.training.health import HealthMonitor
 from unistep.training.state import TrainState
-from unistep.training.step import PhaseRun, StepReport, update
+from unistep.training.step import PhaseRun, update
 from unistep.weighting import training_weighting
 
 NETWORK = {
@@ -96,10 +97,10 @@ def first_gradients(strategy: str = "ddp") -> dict[str, torch.Tensor]:
     method, source, settings = tiny_method("dmd", strategy)
     found: dict[str, torch.Tensor] = {}
 
-    def note(run: PhaseRun, finite: Mapping[str, torch.Tensor], report: StepReport) -> None:
+    def note(run: PhaseRun, finite: Mapping[str, torch.Tensor], check: FiniteCheck) -> dict[str, torch.Tensor]:
         for name, network in run.trained.items() if run.phase.name in ("generator", "fake_score") else ():
             found.update({f"{name}:{key}": whole(p.grad) for key, p in network.parameters.items()})
-        update(run, finite, report)
+        return update(run, finite, check)
 
     with mock.patch.object(step, "update", note):
         step.train_step(TrainState.start(method, settings, HealthMonitor()), source, settings, torch.device("cpu"))

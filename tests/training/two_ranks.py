@@ -26,13 +26,16 @@ class BrokenOnRankOne(TwoPhases):
         return output
 
 
-def broken(folder: Path) -> str:
-    settings = config(strategy="ddp")
+def broken(folder: Path, strategy: str) -> str:
+    """What the run says; with " moved" if the critic is not as it was before."""
+    settings = config(strategy=strategy)
     networks = method(settings).networks
+    before = [distributed.full_tensor(p.detach()).clone() for p in networks["critic"].parameters()]
     try:
         train(BrokenOnRankOne(*networks.values()), streams(settings), settings, folder)
     except NonFiniteError as error:
-        return str(error)
+        after = [distributed.full_tensor(p.detach()) for p in networks["critic"].parameters()]
+        return str(error) + ("" if all(map(torch.equal, before, after)) else " moved")
     return "no error"
 
 
@@ -64,8 +67,9 @@ def main(out: Path) -> None:
     assert message.startswith("training.strategy: found fsdp, expected ddp: unet.out_gain is a scalar"), message
     if distributed.is_main():
         save_file(weights, out / "ddp-edm2.safetensors")
-    message = broken(out / "broken")
-    (out / f"broken-{distributed.rank()}.txt").write_text(message)
+    for strategy in ("ddp", "fsdp"):
+        message = broken(out / f"broken-{strategy}", strategy)
+        (out / f"broken-{strategy}-{distributed.rank()}.txt").write_text(message)
     assert distributed.any_rank(distributed.rank() == 1, False) == (True, False)
     assert distributed.mean_over_ranks({"a": float(distributed.rank())}) == {"a": 0.5}
     assert agreed(torch.tensor([distributed.rank()])).tolist() == [[0], [1]]

@@ -149,6 +149,13 @@ def any_rank(*flags: bool) -> tuple[bool, ...]:
     return tuple(bool(flag) for flag in packed.tolist())
 
 
+def reduce_max_(tensor: Tensor) -> Tensor:
+    """The largest value over the ranks, in place, on the tensor's device and without waiting for it."""
+    if world_size() > 1:
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return tensor
+
+
 def gather_objects(value: Result) -> list[Result]:
     """Every rank's value, by rank, on every rank."""
     if world_size() == 1:

@@ -40,9 +40,9 @@ class EMA:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Moves the shadow towards the parameters as they are after step `step`."""
-        weight = 1 - self.decay(step)
-        for name, p in self.network.named_parameters():
-            self.shadow[name].lerp_(p.detach().float(), weight)
+        parameters = {name: p.detach().float() for name, p in self.network.named_parameters()}
+        shadows = [self.shadow[name] for name in parameters]
+        torch._foreach_lerp_(shadows, [*parameters.values()], 1 - self.decay(step))  # pyright: ignore
 
     @contextmanager
     def applied(self) -> Iterator[nn.Module]:

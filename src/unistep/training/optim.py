@@ -3,9 +3,11 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW
 
 from unistep.errors import UserError
@@ -81,14 +83,38 @@ class NetworkOptimizer:
         """Adam's tensors by `parameter.key`; they are the optimiser's own, so writing into them restores it."""
         return {f"{n}.{k}": v for n, p in self.parameters.items() for k, v in self.adam.state[p].items()}
 
-    def norm(self) -> Tensor:
-        """L2 norm of the gradient, a scalar."""
-        return total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
+    def gradient_norms(self) -> dict[str, Tensor]:
+        """L2 norm of each parameter's gradient, scalars; gathered where they are sharded."""
+        gradients = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
+        norms = full_tensor(torch.stack(torch._foreach_norm(list(gradients.values()))))  # pyright: ignore
+        return dict(zip(gradients, norms.unbind(), strict=True))
 
     def clip(self, norm: Tensor) -> None:
         """Scales the gradient, whose norm is given, down to the settings' norm."""
         if self.config.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(list(self.parameters.values()), self.config.clip, norm)
+
+    def update(self, found_inf: Tensor) -> None:
+        """One optimiser step, or none where `found_inf` (float32 scalar) is 1; then the gradients are forgotten.
+
+        Nobody waits to know which. Fused kernels read the flag themselves, as under `torch.amp.GradScaler`; another
+        optimiser's parameters are put back (its moments are not, but a run does not go on after such a step).
+        """
+        adam: Any = self.adam
+        if adam.defaults.get("fused"):
+            adam.grad_scale, adam.found_inf = None, found_inf
+            adam.step()
+        else:
+            before = [local(p).clone() for p in self.parameters.values()]
+            adam.step()
+            for p, kept in zip(self.parameters.values(), before, strict=True):
+                local(p).copy_(torch.where(found_inf.bool(), kept, local(p)))
+        adam.zero_grad(set_to_none=True)
+
+
+def local(p: nn.Parameter) -> Tensor:
+    """This rank's part of a parameter, sharing its memory."""
+    return p.to_local().detach() if isinstance(p, DTensor) else p.detach()
 
 
 def total_norm(tensors: Sequence[Tensor]) -> Tensor:

@@ -12,7 +12,7 @@ from unistep.networks.precision import autocast
 from unistep.training.batches import BatchSource
 from unistep.training.config import TrainingConfig
 from unistep.training.distributed import rank, set_gradient_sync, world_size
-from unistep.training.finite import PhaseValues, require_finite
+from unistep.training.finite import FiniteCheck, PhaseValues
 from unistep.training.optim import NetworkOptimizer
 from unistep.training.random import Part, StepRandom, derived_seed
 from unistep.training.state import TrainState
@@ -44,30 +44,27 @@ class StepReport:
             self.logs.setdefault(name, []).append(value.detach().float())
 
     def scalars(self) -> dict[str, float]:
-        """Everything as numbers: `loss/*`, `grad_norm/*`, `lr/*` and the method's own logs; waits for the device."""
-        values = {f"loss/{name}": mean(parts) for name, parts in self.terms.items()}
-        values |= {name: mean(parts) for name, parts in self.logs.items()}
-        values |= {f"grad_norm/{name}": float(norm) for name, norm in self.norms.items()}
-        return values | {f"lr/{name}": lr for name, lr in self.lrs.items()}
-
-
-def mean(parts: list[Tensor]) -> float:
-    """Mean of scalars."""
-    return float(torch.stack(parts).mean())
+        """Everything as numbers: `loss/*`, `grad_norm/*`, `lr/*` and the method's own logs; one wait for the device."""
+        values = {f"loss/{name}": torch.stack(parts).mean() for name, parts in self.terms.items()}
+        values |= {name: torch.stack(parts).mean() for name, parts in self.logs.items()}
+        values |= {f"grad_norm/{name}": norm for name, norm in self.norms.items()}
+        numbers = torch.stack([value.double() for value in values.values()]).tolist()
+        return dict(zip(values, numbers, strict=True)) | {f"lr/{name}": lr for name, lr in self.lrs.items()}
 
 
 def train_step(state: TrainState, batches: BatchSource, config: TrainingConfig, device: torch.device) -> StepReport:
     """Runs the phases of step `state.step`, updates what follows the networks and counts the step.
 
     Raises:
-        NonFiniteError: before the optimiser step that would have used a value that is not finite.
+        NonFiniteError: when the step ends; no optimiser step was made from the first value on that is not finite.
     """
-    report, milestones = StepReport(), state.method.milestones()
+    report, check, milestones = StepReport(), FiniteCheck(), state.method.milestones()
     for name, optimizer in state.optimizers.items():
         optimizer.set_step(state.step, config.steps, milestones.get(name, ()))
     for phase in state.method.phases(state.step):
-        report.made = run_phase(PhaseRun(state, batches, config, device, phase), report)
+        report.made = run_phase(PhaseRun(state, batches, config, device, phase), report, check)
         report.lrs |= {name: state.optimizers[name].lr for name in phase.trains}
+    check.require_finite()
     if state.ema is not None:
         state.ema.update(state.step)
     state.method.after_step(state.step)
@@ -123,7 +120,7 @@ def seed_layers(seed: int, device: torch.device) -> None:
         torch.cuda.manual_seed(seed)
 
 
-def run_phase(run: PhaseRun, report: StepReport) -> list[Batch]:
+def run_phase(run: PhaseRun, report: StepReport, check: FiniteCheck) -> list[Batch]:
     """Gradients over all micro-batches, then one update; returns the batches that carry samples for later phases."""
     set_trainable(run.state.method.networks, run.state.optimizers, run.phase.trains)
     finite: dict[str, Tensor] = {}
@@ -138,23 +135,23 @@ def run_phase(run: PhaseRun, report: StepReport) -> list[Batch]:
         if output.samples is not None:
             cond = batch.cond if output.cond is None else output.cond
             carrying.append(dataclasses.replace(batch, samples=output.samples.detach(), cond=cond))
-    update(run, finite, report)
+    report.norms |= update(run, finite, check)
     return carrying or report.made
 
 
-def update(run: PhaseRun, finite: Mapping[str, Tensor], report: StepReport) -> None:
-    """Check, clip, step, forget the gradients."""
+def update(run: PhaseRun, finite: Mapping[str, Tensor], check: FiniteCheck) -> dict[str, Tensor]:
+    """Check, clip, step, forget the gradients; the norms of these."""
     for name, network in run.trained.items():
         if all(p.grad is None for p in network.parameters.values()):
             raise ValueError(f"phase {run.phase.name!r} trains {name!r}, but its loss does not depend on that network")
-    norms = {name: network.norm() for name, network in run.trained.items()}
-    require_finite(PhaseValues(run.phase.name, run.state.step, finite, run.trained, norms))
+    gradients = {name: network.gradient_norms() for name, network in run.trained.items()}
+    norms = {name: torch.linalg.vector_norm(torch.stack([*each.values()])) for name, each in gradients.items()}
+    found_inf = check.note(PhaseValues(run.phase.name, run.state.step, finite, run.trained, norms, gradients))
     for name, network in run.trained.items():
         network.clip(norms[name])
-        network.adam.step()
-        network.adam.zero_grad(set_to_none=True)
+        network.update(found_inf)
     run.state.note_norms(norms)
-    report.norms |= norms
+    return norms
 
 
 def set_trainable(

@@ -134,10 +134,11 @@ def test_each_seed_is_sampled_once(judge) -> None:
     assert asked == list(range(7, 32))
 
 
-def test_too_few_samples_are_an_error_not_a_number(judge) -> None:
+def test_figures_that_need_more_samples_are_left_out_and_named(judge) -> None:
     rows = [Candidate(name="student", sample=judge.sample, nfe=1)]
-    with pytest.raises(UserError, match="kid: found 900 samples, needed at least 1000"):
-        evaluate_models(rows, judge, num_samples=900, with_floor=False)
+    found = evaluate_models(rows, judge, num_samples=900)
+    assert set(found.rows[-1].figures) == {"frechet", "agreement", "diversity"}
+    assert found.notes == ("left out: kid (needs 1,000), prdc (needs 1,000), because there are 900 samples",)
 
 
 def test_mistakes_of_samplers_are_named(judge) -> None:

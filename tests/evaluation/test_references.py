@@ -84,11 +84,11 @@ def test_a_small_reference_says_what_it_is_too_small_for(judge) -> None:
     real = judge.reference("train")
     small = reference_of(real.features[:600], real.labels[:600])
     metrics = all_metrics(small)
-    assert [metric.name for metric in usable(metrics, small)] == ["frechet", "agreement", "diversity"]
-    assert left_out(metrics, small) == (
+    assert [metric.name for metric in usable(metrics, small, 2000)] == ["frechet", "agreement", "diversity"]
+    assert left_out(metrics, small, 2000) == (
         "left out: kid (needs 1,000), prdc (needs 1,000), because the reference holds 600 real images one by one",
     )
-    assert len(usable(all_metrics(real), real)) == 5 and left_out(all_metrics(real), real) == ()
+    assert len(usable(all_metrics(real), real, 2000)) == 5 and left_out(all_metrics(real), real, 2000) == ()
 
 
 def test_foreign_statistics_are_refused(tmp_path: Path) -> None:

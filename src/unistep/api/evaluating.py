@@ -19,7 +19,7 @@ from unistep.evaluation import Candidate, Evaluation, Identity, evaluate_models,
 from unistep.evaluation.alignment import Alignment
 from unistep.evaluation.cache import holds
 from unistep.evaluation.evaluate import slug
-from unistep.evaluation.judging import require_enough_samples
+from unistep.evaluation.judging import all_metrics, left_out, require_enough_samples
 from unistep.evaluation.points import FEWEST
 from unistep.evaluation.result import Role
 from unistep.networks import Generator
@@ -241,7 +241,10 @@ def require_judging(recipe: DistillRecipe, teacher: Teacher, folder: Path, devic
     compared = recipe.generator.weights == "best" and recipe.training.ema is not None
     during = evaluation.samples_during_training if recipe.training.evaluate_every or compared else None
     if judge is not None:
-        require_enough_samples(judge.reference("train"), evaluation.samples, during)
+        reference = judge.reference("train")
+        require_enough_samples(reference, evaluation.samples, during)
+        for sentence in left_out(all_metrics(reference), reference, evaluation.samples):
+            say(f"evaluation: {sentence}")
     elif point_reference(teacher, 1) is not None:
         for setting, found in (("samples", evaluation.samples), ("samples_during_training", during)):
             if found is not None and found < FEWEST:

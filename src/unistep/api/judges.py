@@ -221,18 +221,18 @@ def judged_features(
 
 
 def quick_image_judge(judge: AnyJudge, evaluation: EvaluationConfig) -> QuickJudge:
-    """Frechet distance, class agreement and diversity of a few samples, as far as the judge can tell them.
+    """A distance, class agreement and diversity of a few samples, as far as the judge can tell them.
 
-    The distance decides.
+    The distance decides, see `quick_metrics`.
     """
     reference = judge.reference("train")
 
     def quick(draws: Draws) -> Mapping[str, float]:
-        metrics = usable(quick_metrics(reference), reference)
         count, first = evaluation.samples_during_training, evaluation.first_seed
+        metrics = usable(quick_metrics(reference, count), reference, count)
         judge_samples(draws, judge, metrics, num_samples=count, first_seed=first, batch=evaluation.batch)
         found = figures(metrics)
-        return {"score": found["frechet"], **found}
+        return {"score": found["frechet"] if "frechet" in found else found["kid"], **found}
 
     return quick
 

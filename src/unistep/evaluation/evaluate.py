@@ -87,9 +87,10 @@ def evaluate_models(
     require_distinct([row.name for row in rows])
     reference = judge.reference("train") if reference is None else reference
     settings: dict[str, dict] = {}
-    done = [floor(judge, usable(metrics(reference), reference), num_samples)] if with_floor else []
+    done = [floor(judge, usable(metrics(reference), reference, num_samples), num_samples)] if with_floor else []
     for candidate in rows:
-        fresh = [*usable(metrics(reference), reference), *([MeanAlignment()] if alignment is not None else [])]
+        aligned = [MeanAlignment()] if alignment is not None else []
+        fresh = [*usable(metrics(reference), reference, num_samples), *aligned]
         seen, cached = observe_candidate(
             candidate, judge, fresh, num_samples, first_seed, batch, recompute, on_progress, alignment
         )
@@ -101,7 +102,7 @@ def evaluate_models(
     return Evaluation(
         kind="images", rows=tuple(done), reference=in_words(reference), reference_sha256=reference.sha256,
         judge=judge.sha256, judge_title=judge.title, distance=judge.distance, teacher=teacher,
-        notes=left_out(metrics(reference), reference), settings=settings, versions=versions(), **held,
+        notes=left_out(metrics(reference), reference, num_samples), settings=settings, versions=versions(), **held,
     )  # fmt: skip
 
 

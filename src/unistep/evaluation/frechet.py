@@ -84,6 +84,11 @@ class FrechetDistance:
     def needed(self) -> int:
         return 2 * len(self.reference.mean)
 
+    @property
+    def images_needed(self) -> int:
+        """Fewest real images behind the reference's moments: more than features."""
+        return len(self.reference.mean) + 1
+
     def update(self, seen: Observed) -> None:
         self.moments.update(seen.features)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from unistep.errors import UserError
+from unistep.errors import Mistakes, UserError
 from unistep.evaluation.agreement import ClassAgreement
 from unistep.evaluation.alignment import Alignment
 from unistep.evaluation.base import ImageJudge, Metric, Observed, Reference
@@ -14,6 +14,8 @@ from unistep.evaluation.diversity import Diversity
 from unistep.evaluation.frechet import FrechetDistance
 from unistep.evaluation.kid import KernelDistance
 from unistep.evaluation.prdc import NeighbourMetrics
+
+FEWEST = 100  # samples and real images that a distance is computed of
 
 Sample = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 """Seeds int64 [b] -> images uint8 [b, c, h, w] and the classes asked for int64 [b] (None: unconditional)."""
@@ -30,42 +32,107 @@ def all_metrics(reference: Reference) -> list[Metric]:
     ]  # fmt: skip
 
 
-def quick_metrics(reference: Reference) -> list[Metric]:
-    """The metrics that a couple of thousand samples can feed in a second, for evaluation during training."""
-    return [FrechetDistance(reference), ClassAgreement(), Diversity(reference)]
+def quick_metrics(reference: Reference, samples: int | None = None) -> list[Metric]:
+    """The metrics that a couple of thousand samples can feed in a second, for evaluation during training.
+
+    The first is a distance, which decides: the Frechet distance, or the kernel distance where samples or real images
+    are too few for it.
+
+    Args:
+        reference: what samples are compared with.
+        samples: how many there will be; None = enough.
+    """
+    distance: Metric = FrechetDistance(reference)
+    if samples is not None and not usable([distance], reference, samples):
+        size = min(samples, len(reference.features), KernelDistance(reference).subset)
+        distance = KernelDistance(reference, subset=max(size, FEWEST), num_subsets=10)
+    return [distance, ClassAgreement(), Diversity(reference)]
 
 
-def usable(metrics: Sequence[Metric], reference: Reference) -> list[Metric]:
-    """The metrics for which the reference holds enough real images one by one."""
-    return [metric for metric in metrics if len(reference.features) >= metric.real_needed]
+def real_images_needed(metric: Metric) -> int:
+    """Fewest real images behind the reference's moments; 0 where any number will do."""
+    return metric.images_needed if isinstance(metric, FrechetDistance) else 0
 
 
-def left_out(metrics: Sequence[Metric], reference: Reference) -> tuple[str, ...]:
-    """A sentence on the metrics that are not `usable`; nothing where all are."""
-    found = len(reference.features)
-    missing = [f"{metric.name} (needs {metric.real_needed:,})" for metric in metrics if metric.real_needed > found]
+def usable(metrics: Sequence[Metric], reference: Reference, samples: int) -> list[Metric]:
+    """The metrics that can make figures of so many samples against this reference."""
+    found, count = len(reference.features), reference.count
+    return [
+        metric
+        for metric in metrics
+        if samples >= metric.needed
+        and found >= metric.real_needed
+        and (count is None or count >= real_images_needed(metric))
+    ]
+
+
+def left_out(metrics: Sequence[Metric], reference: Reference, samples: int) -> tuple[str, ...]:
+    """Sentences on the metrics that are not `usable`; nothing where all are."""
+    found, count = len(reference.features), reference.count
     held = f"{found:,} real images one by one" if found else "moments alone and no real images one by one"
-    return (f"left out: {', '.join(missing)}, because the reference holds {held}",) if missing else ()
+    images = 0 if count is None else int(count)
+    causes = (
+        ([(m, m.real_needed) for m in metrics if m.real_needed > found], f"the reference holds {held}"),
+        (
+            [(m, real_images_needed(m)) for m in metrics if count is not None and real_images_needed(m) > images],
+            f"the reference is of {images:,} real images",
+        ),
+        ([(m, m.needed) for m in metrics if m.needed > samples], f"there are {samples:,} samples"),
+    )
+    named, sentences = set[Metric](), list[str]()
+    for missing, why in causes:
+        fresh = {metric: needed for metric, needed in missing if metric not in named}
+        named |= set(fresh)
+        if fresh:
+            words = ", ".join(f"{metric.name} (needs {needed:,})" for metric, needed in fresh.items())
+            sentences.append(f"left out: {words}, because {why}")
+    return tuple(sentences)
 
 
 def require_enough_samples(reference: Reference, samples: int | None, during: int | None) -> None:
-    """Whether the metrics will be able to make figures of so many samples, asked before the samples are made.
+    """Refuses numbers of samples that no figure can be made of, before the samples are made.
 
     Args:
         reference: what they will be compared with.
         samples: for `all_metrics`; None = none are wanted.
-        during: for `quick_metrics`; None = none are wanted.
+        during: for `quick_metrics`, of which a distance has to decide; None = none are wanted.
 
     Raises:
         UserError: naming the setting.
     """
-    for setting, found, metrics in (
-        ("samples", samples, all_metrics),
-        ("samples_during_training", during, quick_metrics),
-    ):
-        needed = max(metric.needed for metric in usable(metrics(reference), reference))
-        if found is not None and found < needed:
-            raise UserError(f"evaluation.{setting}: found {found}, expected at least {needed}")
+    metrics, mistakes = [m for m in all_metrics(reference) if not isinstance(m, ClassAgreement)], Mistakes()
+    if samples is not None and not usable(metrics, reference, samples):
+        possible = usable(metrics, reference, 10**18)  # whatever the number of samples
+        if not possible:
+            mistakes.add(f"evaluation.real: found {len(reference.features)} images, expected at least 2")
+        else:
+            needed = min(metric.needed for metric in possible)
+            mistakes.add(f"evaluation.samples: found {samples}, expected at least {needed}; fewer make no figure")
+    if during is not None:
+        with mistakes.collect():
+            require_distance(reference, during, "samples_during_training")
+    mistakes.require_none()
+
+
+def require_distance(reference: Reference, samples: int, setting: str) -> None:
+    """Refuses numbers of samples and real images that `quick_metrics` cannot make a distance of.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    if usable(quick_metrics(reference, samples)[:1], reference, samples):
+        return
+    frechet = FrechetDistance(reference)
+    enough = usable([frechet], reference, frechet.needed)
+    if len(reference.features) < FEWEST and not enough:
+        raise UserError(
+            f"evaluation.real: found {len(reference.features)} images, expected at least {FEWEST}: weights are chosen "
+            "by a distance to them; or set generator.weights to ema and training.evaluate_every to null"
+        )
+    needed = FEWEST if len(reference.features) >= FEWEST else frechet.needed
+    raise UserError(
+        f"evaluation.{setting}: found {samples}, expected at least {needed}: fewer make no distance that could decide"
+    )
 
 
 def observe(images: Tensor, labels: Tensor | None, judge: ImageJudge) -> Observed:

@@ -19,7 +19,7 @@ def verdict(evaluation: Evaluation | None) -> str:
         return "This run has not been judged yet."
     key, name = distance_of(evaluation)
     if key not in student.figures:
-        return f"The student was judged without its {name}."
+        return f"The student was judged without its {name}{extras(evaluation, student)}."
     calls = "one network evaluation" if student.nfe == 1 else f"{student.nfe} network evaluations"
     parts = [f"With {calls}, the student reaches a {name} of {significant(student.figures[key])}"]
     parts += compared(evaluation, student, key)

@@ -1,5 +1,7 @@
 """unistep turns a pretrained diffusion model into a generator that needs one network evaluation."""
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,12 @@ if TYPE_CHECKING:
     from unistep.teachers.teacher import Teacher as Teacher
 
 __version__ = "0.1.0"
+
+# Libraries that report their use read these when they are imported, by whomever: see docs/security.md.
+SWITCHES = ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY", "DISABLE_SAFETENSORS_CONVERSION")
+os.environ.update(dict.fromkeys(SWITCHES, "1"))
+if "onnxruntime" in sys.modules:  # imported before, without the switch
+    sys.modules["onnxruntime"].disable_telemetry_events()
 
 _HOMES = {
     "certify": "unistep.api",

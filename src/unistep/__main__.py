@@ -4,7 +4,10 @@ import os
 import sys
 from typing import NoReturn
 
-from unistep.cli import app
+if __name__ == "__main__" and not sys.flags.safe_path and sys.path[:1] == [os.getcwd()]:
+    del sys.path[0]  # `python -m` puts the working directory first: a torch.py there would be executed
+
+from unistep.cli import app  # noqa: E402
 from unistep.cli.completion import IN_BASH, VARIABLE, complete_in_bash
 
 

@@ -7,9 +7,10 @@ from typing import Any, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from unistep.errors import UserError
+from unistep.errors import UserError, shortened
 
 LOOSE = ConfigDict(arbitrary_types_allowed=True)
+LARGEST, MOST_BLOCKS, MOST_VALUES = 2**20, 1024, 4096  # of a network's numbers, its blocks or layers, its lists
 WORDS: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
@@ -44,6 +45,31 @@ def require_arguments(make: Callable[..., Any], values: Mapping[str, Any], secti
             require_type(values[name], parameter.annotation, f"{section}.{name}")
         elif parameter.default is inspect.Parameter.empty:
             raise UserError(f"{section}.{name}: missing, a value is needed")
+
+
+def require_bounded(values: Mapping[str, Any], section: str) -> None:
+    """The numbers of a network's settings must be such that a network can be described with them.
+
+    Args:
+        values: argument name -> plain value; lists and mappings are looked into.
+        section: of the recipe or file, for the message.
+
+    Raises:
+        UserError: for the first number or list that is too large, or a number that is not finite.
+    """
+    for name, value in values.items():
+        path, most = (
+            f"{section}.{name}",
+            MOST_BLOCKS if any(w in name for w in ("block", "layer", "depth")) else LARGEST,
+        )
+        entries = value if isinstance(value, list | tuple) else [value]
+        if len(entries) > MOST_VALUES:
+            raise UserError(f"{path}: found {len(entries):,} values, expected at most {MOST_VALUES:,}")
+        for entry in entries:
+            if isinstance(entry, list | tuple | Mapping):
+                require_bounded(entry if isinstance(entry, Mapping) else {name: entry}, section)
+            elif isinstance(entry, int | float) and not abs(entry) <= most:
+                raise UserError(f"{path}: found {shortened(repr(entry))}, expected at most {most:,}")
 
 
 def require_choice(value: Any, choices: Iterable[str], path: str) -> str:

@@ -35,6 +35,19 @@ def idx(array: np.ndarray, kind: int = 8) -> bytes:
     return bytes([0, 0, kind, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
 
 
+def deep_png(width: int = 2) -> bytes:
+    """A color PNG of 16 bits per channel, which Pillow does not write."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, width, 16, 2, 0, 0, 0))
+    rows = zlib.compress((b"\0" + bytes(6 * width)) * width)
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+DEEP_COLOR = deep_png()
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n%%EOF\n"  # Pillow would start Ghostscript
 IMAGES = np.arange(6 * 5 * 5, dtype=np.uint8).reshape(6, 5, 5)
 LABELS = np.array([0, 1, 2, 0, 1, 2], np.uint8)
 
@@ -83,7 +96,10 @@ class TestFolder:
             ({"1.png": png("red")[:-25]}, {}, r"1\.png: damaged image"),
             ({"1.png": png("red"), "2.png": png("red", (9, 8))}, {}, r"2\.png: 9x8 pixels, but .*1\.png has 8x8"),
             ({"1.png": png(3, mode="L"), "2.png": png("red")}, {}, r"2\.png: a colour picture, but .*1\.png is grey"),
-            ({"1.png": png(700, mode="I;16")}, {}, r"1\.png: found pixels of mode I.*expected 8 bits"),
+            ({"1.png": png(700, mode="I;16")}, {}, r"1\.png: found 16 bits per channel, expected 8 bits"),
+            ({"1.ppm": b"P6 2 2 65535\n" + bytes(24)}, {}, r"1\.ppm: found 16 bits per channel, expected 8 bits"),
+            ({"1.png": DEEP_COLOR}, {}, r"1\.png: found 16 bits per channel, expected 8 bits"),
+            ({"1.png": EPS}, {}, r"1\.png: no image; expected one of PNG"),
             ({"1.png": png("red")}, {"split": "test"}, "found no folder"),
             ({"1.png": png("red")}, {"path": "/nowhere"}, "/nowhere: found no folder"),
         ],
@@ -121,7 +137,7 @@ class TestFolder:
 
     def test_a_dds_file_of_no_known_form_is_a_user_error(self) -> None:
         content = b"DDS " + struct.pack("<7I", 124, 0, 8, 8, 0, 0, 0) + bytes(96)
-        with pytest.raises(UserError, match=r"x\.dds: damaged image"):
+        with pytest.raises(UserError, match=r"x\.dds: no image; expected one of PNG"):
             open_picture("x.dds", content)
 
     @settings(max_examples=60, deadline=None)

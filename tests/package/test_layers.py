@@ -8,7 +8,7 @@ LAYERS = (
     ("errors", "types", "atomic", "progress", "assets"),
     ("pickles",),
     ("arguments", "optional", "text_files"),
-    ("hub_datasets",),
+    ("hub",),
     ("process",),
     ("prediction", "weighting"),
     ("guidance",),

@@ -14,6 +14,9 @@ from edm_writer import write_checkpoint
 
 from unistep.api.converting import convert
 from unistep.errors import UserError
+from unistep.networks.build import build_denoiser
+from unistep.teachers.edm_checkpoint import config_of
+from unistep.teachers.edm_pickle import read_edm_pickle
 
 HEADROOM = 400 * 2**20  # bytes that reading may add to what the program has when it starts
 QUIET = {"open", "os.listdir", "os.scandir", "mmap.__new__", "object.__getattr__", "sys._getframe", "builtins.id"}
@@ -36,7 +39,9 @@ def attempt(file: Path) -> dict[str, object]:
 
 def main(folder: Path, report: Path) -> None:
     files = sorted(folder.glob("*.pkl"))
-    convert(write_checkpoint(folder / "honest", protocol=4), out=folder / "converted")  # imports what reading imports
+    honest = write_checkpoint(folder / "honest", protocol=4)
+    state = build_denoiser(config_of(read_edm_pickle(honest))).state_dict()
+    convert(write_checkpoint(honest, state, protocol=4), out=folder / "converted")  # imports what reading imports
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + HEADROOM,) * 2)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

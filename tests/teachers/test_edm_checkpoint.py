@@ -6,6 +6,7 @@ import pickle
 import pickletools
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ from typer.testing import CliRunner
 import unistep
 from unistep.cli import app
 from unistep.errors import UserError
+from unistep.networks.build import build_denoiser
 from unistep.pickles.tensors import stored_numbers
-from unistep.teachers.edm_checkpoint import config_of
+from unistep.teachers.edm_checkpoint import config_of, load_edm_teacher
 from unistep.teachers.edm_pickle import read_edm_pickle
 
 
@@ -195,11 +197,19 @@ def test_infinity_is_text_in_json(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- converting
 
 
-def test_convert_writes_a_folder(file: Path) -> None:
+@pytest.fixture
+def whole(file: Path) -> tuple[Path, dict[str, Tensor]]:
+    """A checkpoint with every tensor of its network, and these."""
+    state = build_denoiser(config_of(read_edm_pickle(file))).state_dict()
+    return write_checkpoint(file, state), state
+
+
+def test_convert_writes_a_folder(whole: tuple[Path, dict[str, Tensor]]) -> None:
+    file, state = whole
     folder = unistep.convert(file)
     assert folder == file.with_suffix("")
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
-    assert same(load_file(folder / "model.safetensors"), small_state())
+    assert same(load_file(folder / "model.safetensors"), state)
     config = json.loads((folder / "config.json").read_text())
     assert config == {"format": "unistep-denoiser/1", **config_of(read_edm_pickle(file))}
     before = (folder / "model.safetensors").read_bytes()
@@ -217,7 +227,33 @@ def test_convert_touches_no_foreign_folder(file: Path, tmp_path: Path) -> None:
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "years of work"
 
 
-def test_the_verb(file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_blocks": 1_000_000}, r"network\.num_blocks: found 1000000, expected at most 1,024"),
+        ({"num_blocks": -8}, r"network\.num_blocks: found -8, expected 1 or more"),
+        ({"model_channels": 1_000_000}, r"network: found sizes that make [\d,]+ parameters, expected at most"),
+        ({"model_channels": 10**26}, r"network\.model_channels: found 1000+, expected at most 1,048,576"),
+        ({"model_channels": float("nan")}, r"network\.model_channels: found nan, expected a whole number"),
+        ({"channel_mult": [1] * 5000}, r"network\.channel_mult: found 5,000 values, expected at most 4,096"),
+        ({"model_channels": 64}, "the weights belong to another network"),
+    ],
+)
+def test_sizes_are_compared_with_the_weights_before_memory_is_taken(
+    whole: tuple[Path, dict[str, Tensor]], changes: dict[str, Any], message: str
+) -> None:
+    file = write_checkpoint(whole[0], whole[1], arguments={**ARGUMENTS, **changes})
+    for read in (unistep.convert, load_edm_teacher):
+        tracemalloc.start()
+        with pytest.raises(UserError, match=message) as error:
+            read(file)
+        assert tracemalloc.get_traced_memory()[1] < 2**25 and "\n" not in str(error.value)
+        tracemalloc.stop()
+    assert sorted(p.name for p in file.parent.iterdir()) == ["edm-tiny.pkl"]
+
+
+def test_the_verb(whole: tuple[Path, dict[str, Tensor]], tmp_path: Path) -> None:
+    file, _ = whole
     done = CliRunner().invoke(app, ["convert", str(file), "--out", str(tmp_path / "out")])
     assert (done.exit_code, done.stdout.strip()) == (0, str(tmp_path / "out"))
     done = CliRunner().invoke(app, ["convert", str(tmp_path / "no.pkl")])

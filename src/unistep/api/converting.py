@@ -4,7 +4,7 @@ from pathlib import Path
 
 from unistep.errors import UserError
 from unistep.teachers.checkpoint import FILES, save_state
-from unistep.teachers.edm_checkpoint import config_of, state_of
+from unistep.teachers.edm_checkpoint import described, state_of
 from unistep.teachers.edm_pickle import read_edm_pickle
 
 
@@ -23,13 +23,14 @@ def convert(file: str | Path, *, out: str | Path | None = None) -> Path:
         The folder.
 
     Raises:
-        UserError: for a missing, damaged or hostile file, an unknown network, or a place that holds other files.
+        UserError: for a missing, damaged or hostile file, an unknown network, weights of another shape, or a place that
+            holds other files.
     """
     file = Path(file)
     folder = file.with_suffix("") if out is None else Path(out)
     require_free(folder)
     record = read_edm_pickle(file)
-    save_state(folder, state_of(record), config_of(record))
+    save_state(folder, state_of(record), described(record))
     return folder
 
 

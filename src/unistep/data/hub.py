@@ -10,7 +10,7 @@ from unistep.data.dataset import ImageDataset
 from unistep.data.images import decode_images, drawn_rows
 from unistep.data.labels import class_indices
 from unistep.errors import UserError
-from unistep.hub_datasets import load_rows
+from unistep.hub import load_rows
 from unistep.optional import import_optional
 
 

@@ -1,10 +1,12 @@
 """Picture files and arrays to 8-bit images of one size and one number of channels."""
 
 import io
+import re
 import struct
 import warnings
 import zlib
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ UNREADABLE = (
     struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip  # what Pillow's readers raise on damaged files
 SHOWN = 10  # damaged pictures that are named; the others are counted
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # the others Pillow may hand to programs outside
 MAX_PIXELS = 2**27  # of one picture; a larger one is taken for a decompression bomb
 
 
@@ -72,16 +75,15 @@ def open_picture(name: str, content: bytes, background: str = "white") -> Image.
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
-            picture = Image.open(io.BytesIO(content))
+            picture = Image.open(io.BytesIO(content), formats=FORMATS)
             require_bounded(name, picture)
+            require_eight_bits(name, picture)
             picture.load()
-        if picture.mode not in GREY | COLOUR:
-            raise UserError(
-                f"{name}: found pixels of mode {picture.mode}, expected 8 bits per channel; convert it first"
-            )
         return fill_transparent(ImageOps.exif_transpose(picture), background)
     except UnidentifiedImageError as error:
-        raise UserError(f"{name}: no image; expected a PNG, JPEG or other picture, so remove it or fix it") from error
+        raise UserError(
+            f"{name}: no image; expected one of {', '.join(FORMATS)}, so remove it or convert it"
+        ) from error
     except UserError:
         raise
     except UNREADABLE as error:
@@ -92,6 +94,22 @@ def require_bounded(name: str, picture: Image.Image) -> None:
     """A header may promise any size; pixels are made room for only up to a limit."""
     if picture.width * picture.height > MAX_PIXELS:
         raise UserError(f"{name}: {picture.width}x{picture.height} pixels, expected at most {MAX_PIXELS} in all")
+
+
+def require_eight_bits(name: str, picture: Image.Image) -> None:
+    """Refuses pictures of more than 8 bits per channel; of color ones Pillow would drop the lower half in silence.
+
+    Raises:
+        UserError: naming the picture; nothing is read of it yet but its header.
+    """
+    tiles: list[Any] = getattr(picture, "tile", [])  # of files; how each part of the picture is stored
+    raw = [part for tile in tiles for part in (tile[3] if isinstance(tile[3], tuple) else (tile[3],))]
+    deep = any(isinstance(part, str) and re.search(r";(16|32)", part) for part in raw)
+    if picture.format == "PPM":
+        deep = any(isinstance(part, int) and part > 255 for part in raw)
+    if deep or picture.mode not in GREY | COLOUR:
+        found = "16 bits per channel" if deep else f"pixels of mode {picture.mode}"
+        raise UserError(f"{name}: found {found}, expected 8 bits per channel; convert it first")
 
 
 def fill_transparent(picture: Image.Image, background: str) -> Image.Image:

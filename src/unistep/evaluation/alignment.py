@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unistep.errors import UserError, one_line
 from unistep.evaluation.base import Observed, require_samples
+from unistep.hub import announce_download, is_hub_id
 from unistep.optional import without_bars
 from unistep.teachers.module import identity
 
@@ -50,12 +51,16 @@ class Clip:
             import transformers
         except ImportError as error:
             raise UserError(f"{KEY}: needs transformers; pip install 'unistep[diffusers]'") from error
+        if not Path(folder).is_dir():
+            if not is_hub_id(folder):
+                raise UserError(f"{KEY}: found no folder {folder}, expected clip:FOLDER or clip:OWNER/NAME of the hub")
+            announce_download(folder)
         images = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
         kinds: tuple[Any, ...] = (transformers.CLIPModel, transformers.AutoTokenizer, images)
         try:
             with without_bars():
                 model, self.tokenizer, self.processor = (
-                    kind.from_pretrained(folder, use_safetensors=True) for kind in kinds
+                    kind.from_pretrained(folder, use_safetensors=True, trust_remote_code=False) for kind in kinds
                 )
         except Exception as error:  # whatever the hub's client and its transport raise
             raise UserError(

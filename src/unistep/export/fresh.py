@@ -17,6 +17,7 @@ from unistep.errors import UserError, shortened
 
 Form = Literal["diffusers", "onnx", "safetensors"]
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DIFFUSERS_VERBOSITY": "error"}
+# The switches of `unistep.SWITCHES` are in the environment already and reach the fresh process with it.
 
 
 def ask(form: Form, place: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> dict[str, Any]:

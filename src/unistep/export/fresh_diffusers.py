@@ -47,8 +47,8 @@ def opened(folder: str, facts: dict[str, Any]) -> Any:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     if "lora" not in facts:
-        return DiffusionPipeline.from_pretrained(folder)
-    pipeline: Any = DiffusionPipeline.from_pretrained(facts["base"], torch_dtype=torch.float32)
+        return DiffusionPipeline.from_pretrained(folder, trust_remote_code=False)
+    pipeline: Any = DiffusionPipeline.from_pretrained(facts["base"], torch_dtype=torch.float32, trust_remote_code=False)
     pipeline.load_lora_weights(folder, weight_name=facts["lora"])
     kind = getattr(diffusers, facts["scheduler"])
     pipeline.scheduler = kind.from_pretrained(folder, subfolder="scheduler")

@@ -6,8 +6,8 @@ from typing import Any
 import yaml
 
 from unistep.export.student import UNKNOWN_LICENCE, Student
+from unistep.hub import announce_download, is_hub_id
 from unistep.optional import import_optional
-from unistep.teachers.diffusers.folder import HUB_ID
 
 CARD = "README.md"
 
@@ -30,8 +30,9 @@ def licence_of(student: Student) -> str:
 def card_of(place: str) -> Path:
     """The model card in a folder, or of a repository of the hub, which is fetched: it does not come with a pipeline."""
     card = Path(place) / CARD
-    if Path(place).is_dir() or not HUB_ID.fullmatch(place):
+    if Path(place).is_dir() or not is_hub_id(place):
         return card
+    announce_download(place)
     try:
         return Path(import_optional("huggingface_hub", "diffusers").hf_hub_download(place, CARD))
     except Exception:  # whatever the hub's client and its transport raise: the licence is unknown then

@@ -150,7 +150,7 @@ class ManySteps(MethodConfig):
     (0.75, 0.5, 0.25 for four steps; of 1,000 timesteps 999, 749, 500, 250, beside DMD2's 999, 749, 499, 249).
     """
 
-    num_steps: int = Field(default=1, ge=1)
+    num_steps: int = Field(default=1, ge=1, le=10_000)
     places: tuple[float, ...] | None = None
 
     @model_validator(mode="after")

@@ -43,7 +43,7 @@ class ConsistencyDistillationConfig(ComparesImages, LearnsFromImages, ManySteps)
 
     name: Literal["consistency_distillation"]
     from_terminal = True
-    levels: int = Field(default=19, ge=2)
+    levels: int = Field(default=19, ge=2, le=10_000)
     target_decay: float = Field(default=0.0, ge=0, lt=1)
 
     def build(self, made_of: Ingredients) -> "Consistency":
@@ -68,13 +68,13 @@ class ConsistencyTrainingConfig(ComparesImages, ManySteps):
     name: Literal["consistency_training"]
     from_terminal = follows_length = True
     schedule: Literal["song", "ect"] = "song"
-    first_levels: int = Field(default=2, ge=2)
-    last_levels: int = Field(default=150, ge=2)
+    first_levels: int = Field(default=2, ge=2, le=10_000)
+    last_levels: int = Field(default=150, ge=2, le=10_000)
     target_decay: float = Field(default=0.9, ge=0, lt=1)
     q: float = Field(default=2.0, gt=1)
     k: float = Field(default=8.0, ge=0)
     b: float = Field(default=1.0, gt=0)
-    stages: int = Field(default=8, ge=1)
+    stages: int = Field(default=8, ge=1, le=1000)
     P_mean: float = -1.1
     P_std: float = Field(default=2.0, gt=0)
 

@@ -42,7 +42,7 @@ class MatchingConfig(ManySteps):
     weighting: Weighting = "eq8"
     min_fraction: float = Field(default=0.02, ge=0, le=1)
     max_fraction: float = Field(default=0.98, ge=0, le=1)
-    fake_score_updates_per_step: int = Field(default=5, ge=1)
+    fake_score_updates_per_step: int = Field(default=5, ge=1, le=100)
     lambda_gan: float = Field(default=3e-3, ge=0)
     lambda_telling: float = Field(default=1e-2, ge=0)
     step_held_for: int = Field(default=10, ge=1)

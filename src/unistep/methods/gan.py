@@ -25,7 +25,7 @@ class GANConfig(MethodConfig):
     """Settings of the GAN: how often the discriminator learns per step (DMD2's "TTUR" ablation has 5)."""
 
     name: Literal["gan"]
-    discriminator_updates_per_step: int = Field(default=1, ge=1)
+    discriminator_updates_per_step: int = Field(default=1, ge=1, le=100)
 
     @property
     def needs_data(self) -> bool:

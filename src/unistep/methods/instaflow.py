@@ -38,10 +38,10 @@ class InstaFlowConfig(ComparesImages):
     name: Literal["instaflow"]
     from_terminal = follows_length = True
     milestones = ("distil_from_step",)
-    reflows: int = Field(default=1, ge=1)
+    reflows: int = Field(default=1, ge=1, le=100)
     distil_from_step: int | None = Field(default=None, ge=1)
-    solver_steps: int = Field(default=8, ge=1)
-    num_steps: int = Field(default=1, ge=1)
+    solver_steps: int = Field(default=8, ge=1, le=10_000)
+    num_steps: int = Field(default=1, ge=1, le=10_000)
 
     @property
     def needs_pairs(self) -> bool:

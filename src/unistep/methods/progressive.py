@@ -31,9 +31,9 @@ class ProgressiveConfig(LearnsFromImages):
 
     name: Literal["progressive"]
     from_terminal = follows_length = True
-    start_steps: int = Field(default=32, ge=2)
-    final_steps: int = Field(default=1, ge=1)
-    long_rounds: int = Field(default=0, ge=0)
+    start_steps: int = Field(default=32, ge=2, le=10_000)
+    final_steps: int = Field(default=1, ge=1, le=10_000)
+    long_rounds: int = Field(default=0, ge=0, le=1000)
 
     @model_validator(mode="after")
     def check(self) -> "ProgressiveConfig":

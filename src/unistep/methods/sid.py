@@ -30,7 +30,7 @@ class SiDConfig(MethodConfig):
     alpha: float = 1.2
     min_fraction: float = Field(default=0.0, ge=0, le=1)
     max_fraction: float = Field(default=0.8, ge=0, le=1)
-    fake_score_updates_per_step: int = Field(default=1, ge=1)
+    fake_score_updates_per_step: int = Field(default=1, ge=1, le=100)
     fake_levels: Literal["lognormal", "uniform"] = "lognormal"
     P_mean: float = -1.2
     P_std: float = Field(default=1.2, gt=0)

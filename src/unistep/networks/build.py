@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
-from unistep.arguments import require_arguments, require_choice
-from unistep.errors import UserError
+from unistep.arguments import require_arguments, require_bounded, require_choice
+from unistep.errors import UserError, one_line
 from unistep.networks.dhariwal_unet import DhariwalUNet
 from unistep.networks.edm2_unet import EDM2UNet
 from unistep.networks.edm_preconditioning import EDM2Denoiser, IDDPMDenoiser, VEDenoiser, VPDenoiser
@@ -24,6 +25,7 @@ NETWORKS: Mapping[str, type[nn.Module]] = {
     "dhariwal_unet": DhariwalUNet,
     "edm2_unet": EDM2UNet,
 }
+MOST_PARAMETERS = 2**36  # of a network; a mistyped width is refused before memory is taken
 PRECONDITIONINGS: Mapping[str, Callable[..., EDMDenoiser]] = {
     "edm": EDMDenoiser,
     "vp": VPDenoiser,
@@ -36,17 +38,25 @@ def build_network(config: Mapping[str, Any]) -> nn.Module:
     """A raw network from {"type": a name in NETWORKS, ...constructor arguments}.
 
     Raises:
-        UserError: for an unknown type or constructor argument, or a value that the network refuses.
+        UserError: for an unknown type or constructor argument, a value that the network refuses, or sizes beyond
+            reason; all before memory is taken.
     """
     make, arguments = chosen(NETWORKS, config, "network")
     require_arguments(make, arguments, "network")
     for name, least in (("img_resolution", 1), ("img_channels", 1), ("label_dim", 0)):
         if arguments.get(name, least) < least:
             raise UserError(f"network.{name}: found {arguments[name]}, expected {least} or more")
+    require_bounded(arguments, "network")
     try:
-        return make(**arguments)
+        with torch.device("meta"):
+            parameters = sum(p.numel() for p in make(**arguments).parameters())
+        if parameters <= MOST_PARAMETERS:
+            return make(**arguments)
+    except (ArithmeticError, RuntimeError) as error:
+        raise UserError(f"network: found sizes that make no network: {one_line(error)}") from error
     except ValueError as error:  # sizes that make no network; it says which
         raise UserError(f"network.{error}") from error
+    raise UserError(f"network: found sizes that make {parameters:,} parameters, expected at most {MOST_PARAMETERS:,}")
 
 
 def build_denoiser(config: Mapping[str, Any]) -> EDMDenoiser:

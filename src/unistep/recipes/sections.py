@@ -36,7 +36,7 @@ class SolverConfig(Section):
     """A sampler by name; the options are those of `unistep.samplers.build_sampler`."""
 
     name: SolverName = "heun"
-    num_steps: int = Field(default=18, ge=1)
+    num_steps: int = Field(default=18, ge=1, le=10_000)
     options: dict[str, Any] = {}
 
 
@@ -52,7 +52,7 @@ class AutoSolverConfig(Section):
 
     name: Literal["auto"]
     tolerance: float = Field(default=0.05, gt=0, lt=1)
-    probe: int = Field(default=64, ge=8)
+    probe: int = Field(default=64, ge=8, le=65_536)
     candidates: Annotated[tuple[OdeSolverName, ...], Field(min_length=1)] | None = None
     evaluations: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         default=(4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40), min_length=1
@@ -217,4 +217,4 @@ class TextConfig(Section):
     """
 
     encoder: str
-    tokens: int = Field(default=64, ge=2)
+    tokens: int = Field(default=64, ge=2, le=65_536)

@@ -17,7 +17,7 @@ from unistep.atomic import clear_leftovers, put_in_place
 from unistep.errors import UserError
 from unistep.networks.generator import Generator
 from unistep.networks.preconditioning import EDMDenoiser
-from unistep.networks.state_dict import load_strictly
+from unistep.networks.state_dict import load_strictly, require_same_tensors
 from unistep.teachers.adapters import StoredAdapter, adapter_of, merged_denoiser
 from unistep.teachers.checkpoint_config import (
     denoiser_from_config,
@@ -86,6 +86,9 @@ def load_denoiser(folder: Path) -> tuple[EDMDenoiser | DiffusersDenoiser, dict[s
         UserError: for a missing or damaged file, values that make no denoiser, or weights that do not fit it.
     """
     config, state, digest = read_checkpoint(folder)
+    with torch.device("meta"):  # sizes are compared before memory is taken for them
+        described = denoiser_from_config(config, folder / "config.json")
+    require_same_tensors(described, state, folder / "model.safetensors")
     denoiser = denoiser_from_config(config, folder / "config.json")
     load_strictly(denoiser, state, folder / "model.safetensors")
     return denoiser, config, digest

@@ -4,11 +4,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from unistep.errors import UserError
 from unistep.networks.build import build_denoiser, known_levels
-from unistep.networks.state_dict import load_strictly
+from unistep.networks.state_dict import load_strictly, require_same_tensors
 from unistep.pickles.values import shown
 from unistep.teachers.checkpoint import teacher_from_config, teacher_from_folder
 from unistep.teachers.conditioners import LabelConditioner
@@ -50,10 +51,26 @@ def load_edm_teacher(path: Path) -> Teacher:
             "convert` made of one; get it from where EDM publishes it and name its place in teacher.load, edm:PATH"
         )
     record = read_edm_pickle(path)
-    config = config_of(record)
+    config, state = described(record), state_of(record)
     denoiser = build_denoiser(config)
-    load_strictly(denoiser, state_of(record), path)
+    load_strictly(denoiser, state, path)
     return teacher_from_config(denoiser, config, source=str(path), sha256=record.sha256)
+
+
+def described(record: EDMRecord) -> dict[str, Any]:
+    """The configuration that a file describes, once a network of it has the shapes of the file's own tensors.
+
+    Raises:
+        UserError: as `config_of`, for sizes that make no network, or tensors of another one.
+    """
+    config = config_of(record)
+    try:
+        with torch.device("meta"):  # sizes are compared before memory is taken for them
+            network = build_denoiser(config)
+    except UserError as error:
+        raise UserError(f"{record.file}: {error}") from error
+    require_same_tensors(network, state_of(record), record.file)
+    return config
 
 
 def config_of(record: EDMRecord) -> dict[str, Any]:

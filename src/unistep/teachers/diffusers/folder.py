@@ -13,6 +13,7 @@ import torch
 
 from unistep.arguments import require_choice
 from unistep.errors import UserError, one_line
+from unistep.hub import announce_download, is_hub_id
 from unistep.optional import without_bars
 from unistep.teachers.diffusers.rebuild import import_diffusers, model_class
 
@@ -23,7 +24,6 @@ DTYPES: Mapping[str, torch.dtype] = {
 }
 DENOISERS = ("unet", "transformer")
 LIBRARIES = ("diffusers", "transformers")
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 UNUSED = ("safety_checker", "feature_extractor", "image_encoder")  # not fetched
 TEXT = re.compile(r"(text_encoder|tokenizer)(_\d)?")
 WEIGHTS = re.compile(r"(diffusion_pytorch_model|model)(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
@@ -76,9 +76,9 @@ class PipelineFolder:
             with without_bars():
                 return self.kind.from_pretrained(
                     str(self.path), torch_dtype={"default": wanted, "vae": torch.float32}, use_safetensors=True,
-                    local_files_only=True, **left_out,
+                    local_files_only=True, trust_remote_code=False, **left_out,
                 )  # fmt: skip
-        except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        except Exception as error:  # whatever a damaged configuration makes the libraries raise
             raise UserError(f"{self.path}: the pipeline cannot be loaded: {one_line(error)}") from error
 
     @property
@@ -125,6 +125,7 @@ def open_folder(spec: str) -> PipelineFolder:
         UserError: if there is none, it cannot be reached, it is no pipeline, a component is missing, or it holds code.
     """
     path = Path(spec) if Path(spec).is_dir() else fetched(spec)
+    require_data_only(path)
     index = path / "model_index.json"
     if not index.is_file():
         raise UserError(f"{path}: found no model_index.json, expected the folder of a diffusers pipeline")
@@ -158,7 +159,7 @@ def load_component(spec: str, name: str, dtype: str = "float32") -> Any:
             return kind.from_pretrained(
                 str(folder.path / name), torch_dtype=DTYPES[dtype], use_safetensors=True, local_files_only=True
             )
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+    except Exception as error:  # whatever a damaged configuration makes the library raise
         raise UserError(f"{folder.path / name}: cannot be loaded: {one_line(error)}") from error
 
 
@@ -168,17 +169,41 @@ def fetched(spec: str) -> Path:
     Raises:
         UserError: for a name that is none, or a repository that is absent, gated or out of reach.
     """
-    if not HUB_ID.fullmatch(spec):
+    if not is_hub_id(spec):
         raise UserError(
             f"teacher: found no folder {spec}, expected diffusers:FOLDER or diffusers:OWNER/NAME of the hub"
         )
+    announce_download(spec)
     try:
-        return Path(import_diffusers().DiffusionPipeline.download(spec, use_safetensors=True, **dict.fromkeys(UNUSED)))
+        kind = import_diffusers().DiffusionPipeline
+        return Path(kind.download(spec, use_safetensors=True, trust_remote_code=False, **dict.fromkeys(UNUSED)))
     except Exception as error:  # whatever the hub's client and its transport raise
         raise UserError(
             f"teacher: cannot fetch {spec} from the hub: {one_line(error)}; if it is gated, accept its licence and log "
             "in with `hf auth login`; without a network give the path of a folder"
         ) from error
+
+
+def require_data_only(path: Path) -> None:
+    """Refuses code and pickles before any library looks into the folder.
+
+    Raises:
+        UserError: for a Python file anywhere in it, or an index of weights that names other files than safetensors.
+    """
+    code = sorted(file for file in path.rglob("*") if file.suffix.lower() == ".py")
+    if code:
+        raise UserError(
+            f"{code[0]}: found Python code in a pipeline's folder, expected none: unistep executes nothing that comes "
+            f"with a model; look through it and remove it ({len(code)} in all)"
+        )
+    for index in sorted(file for file in path.rglob("*.safetensors.index.json") if WEIGHTS.fullmatch(file.name)):
+        try:
+            files = {*json.loads(index.read_text())["weight_map"].values()}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise UserError(f"{index}: no readable index of weights ({one_line(error)}); restore the file") from error
+        other = sorted(str(name) for name in files if not str(name).endswith(".safetensors"))
+        if other:
+            raise UserError(f"{index}: found weights in {other[0]}, expected .safetensors files alone")
 
 
 def pipeline_class(name: object, index: Path) -> Any:
@@ -209,6 +234,8 @@ def require_components(folder: PipelineFolder) -> None:
         raise UserError(f"{index}: found a transformer_2, expected one denoiser; two of them make no teacher")
     for name in (*folder.used, *folder.text):
         library, kind = folder.components[name]
+        if not (isinstance(kind, str) and kind.isidentifier()):
+            raise UserError(f"{index}: {name}: found {kind!r}, expected the name of a class")
         if library not in LIBRARIES:
             raise UserError(f"{index}: {name}: found {kind} of {library}, expected a class of {' or '.join(LIBRARIES)}")
         if not (folder.path / name).is_dir():

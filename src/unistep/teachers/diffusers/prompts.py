@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from unistep.errors import UserError
-from unistep.hub_datasets import load_rows
+from unistep.hub import load_rows
 from unistep.text_files import parsed, read_lines
 
 COLUMNS = ("prompt", "text", "caption")

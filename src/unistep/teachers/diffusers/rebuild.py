@@ -2,13 +2,14 @@
 
 import inspect
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, cast
 
 import torch
 from pydantic import Field, PositiveInt
 from torch import nn
 
-from unistep.arguments import require_type
+from unistep.arguments import require_bounded, require_type
 from unistep.errors import UserError, one_line
 from unistep.optional import import_optional
 from unistep.prediction import Prediction, require_prediction
@@ -16,6 +17,7 @@ from unistep.process import process_from_config
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.teachers.diffusers.schedule import Schedule
 
+OLDEST = (0, 38)  # of diffusers: older ones import code that lies in a pipeline's folder
 READING: dict[str, Any] = {
     "prediction": Prediction,
     "sign": Annotated[float, Field(allow_inf_nan=False)],
@@ -30,8 +32,18 @@ def import_diffusers() -> Any:
     """The library, imported when it is needed: it takes seconds.
 
     Raises:
-        UserError: if it is not installed.
+        UserError: if it is not installed, or too old to be safe.
     """
+    try:
+        found = version("diffusers")
+    except PackageNotFoundError:
+        found = ""
+    numbers = tuple(int(part) for part in found.split(".")[:2] if part.isdecimal())
+    if found and not numbers >= OLDEST:
+        raise UserError(
+            f"diffusers: found version {found}, expected {'.'.join(map(str, OLDEST))} or newer: older ones execute "
+            "code that lies in a pipeline's folder; pip install -U 'unistep[diffusers]'"
+        )
     return import_optional("diffusers", "diffusers")
 
 
@@ -60,10 +72,11 @@ def build_network(values: Mapping[str, Any]) -> nn.Module:
     unknown = sorted(set(config or {}) - set(known))
     if unknown:
         raise UserError(f"network.config.{unknown[0]}: unknown key, expected the arguments of {kind.__name__}")
+    require_bounded(config or {}, "network.config")
     try:
         with torch.random.fork_rng(devices=[]):
             return kind(**(config or {}))
-    except (TypeError, ValueError, ArithmeticError, RuntimeError, LookupError) as error:
+    except Exception as error:  # whatever values that make no network raise
         raise UserError(f"network.config: found values that make no {kind.__name__}: {one_line(error)}") from error
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from unistep.errors import UserError, one_line
+from unistep.hub import announce_download, is_hub_id
 from unistep.teachers.diffusers.codec import VAECodec
-from unistep.teachers.diffusers.folder import HUB_ID
 from unistep.teachers.diffusers.rebuild import import_diffusers
 
 
@@ -19,8 +19,12 @@ def load_tiny(spec: str, channels: int) -> VAECodec:
     Raises:
         UserError: if there is none, it cannot be reached, or it decodes other latents.
     """
-    if not Path(spec).is_dir() and not HUB_ID.fullmatch(spec):
-        raise UserError(f"method.decoder: found no folder {spec}, expected tiny:FOLDER or tiny:OWNER/NAME of the hub")
+    if not Path(spec).is_dir():
+        if not is_hub_id(spec):
+            raise UserError(
+                f"method.decoder: found no folder {spec}, expected tiny:FOLDER or tiny:OWNER/NAME of the hub"
+            )
+        announce_download(spec)
     kind: Any = import_diffusers().AutoencoderTiny
     try:
         vae = kind.from_pretrained(spec, use_safetensors=True)

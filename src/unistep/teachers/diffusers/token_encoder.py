@@ -74,10 +74,12 @@ class TokenEncoder:
                 f"text.encoder: transformers is not installed ({error}); pip install 'unistep[diffusers]'"
             ) from error
         try:
-            self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+            self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False
+            )
             with without_bars():
                 model: Any = transformers.AutoModel.from_pretrained(
-                    str(folder), local_files_only=True, use_safetensors=True
+                    str(folder), local_files_only=True, use_safetensors=True, trust_remote_code=False
                 )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise UserError(f"text.encoder: {folder}: cannot be loaded: {one_line(error)}") from error

@@ -50,6 +50,7 @@ def distill(
     seed: int | None = None,
     device: str = "auto",
     recompute: bool = False,
+    cache: bool = True,
     quiet: bool = False,
     steps: int | None = None,
 ) -> Path:
@@ -65,6 +66,7 @@ def distill(
         seed: overrides training.seed.
         device: auto, cpu or cuda.
         recompute: measure the teacher anew instead of using stored features.
+        cache: use and keep features of the teacher in the user's cache, for all runs on the same protocol.
         quiet: print nothing.
         steps: only with a run: the number of steps to add to its training. The same call goes on after an
             interruption; once it has come to its end, the next one adds again.
@@ -88,7 +90,7 @@ def distill(
         start = as_recipe_says(resolved, starting_point(resolved, folder, where, say, quiet, teacher))
         on_main(lambda: record(folder, teacher=facts(start.teacher), seeds=seeds(resolved)))
         train_generator(resolved, start, folder, where, say, quiet, found)
-        evaluate_run(resolved, start.teacher, folder, where, say, recompute, quiet)
+        evaluate_run(resolved, start.teacher, folder, where, say, recompute, cache)
         on_main(lambda: mark_finished(folder, resolved))
     return folder
 

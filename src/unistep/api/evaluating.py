@@ -12,6 +12,7 @@ from unistep.api.judged_teacher import alignment_of, judged_teacher
 from unistep.api.judges import AnyJudge, find_judge, point_reference
 from unistep.api.runs import load_run_recipe, read_record
 from unistep.api.talk import Talk, with_flags
+from unistep.api.teacher_cache import TeacherCache, is_known
 from unistep.api.teachers import find_teacher
 from unistep.assets import embedded_folder
 from unistep.errors import UserError
@@ -48,6 +49,7 @@ def evaluate(
     checkpoint: str | None = None,
     device: str = "auto",
     recompute: bool = False,
+    cache: bool = True,
     quiet: bool = False,
 ) -> Evaluation:
     """Judges a finished run anew and writes evaluation.json and report.html into it.
@@ -59,6 +61,7 @@ def evaluate(
         checkpoint: `best`, `last` or `step-N` of the run's training, given a row of its own beside the generator.
         device: auto, cpu or cuda.
         recompute: measure the teacher anew instead of using stored features.
+        cache: use and keep features of the teacher in the user's cache, for all runs on the same protocol.
         quiet: print nothing.
 
     Raises:
@@ -77,7 +80,7 @@ def evaluate(
         found.denoiser.to(where)
         if checkpoint is not None:
             recipe = with_row(recipe, on_main(lambda: export_checkpoint(folder, checkpoint)))
-        result = evaluate_run(recipe, found, folder, where, say, recompute, quiet)
+        result = evaluate_run(recipe, found, folder, where, say, recompute, cache)
     if result is None:
         raise UserError(NO_JUDGE)
     return result
@@ -100,7 +103,7 @@ def require_its_teacher(folder: Path, teacher: Teacher) -> None:
 
 
 def evaluate_run(
-    recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device, say: Talk, recompute: bool, quiet: bool
+    recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device, say: Talk, recompute: bool, cache: bool
 ) -> Evaluation | None:
     """Judges the generator in a run's folder beside its teacher, on the first rank; all ranks get the result.
 
@@ -112,9 +115,12 @@ def evaluate_run(
     def judged() -> Evaluation | None:
         generator, _, _ = load_generator(folder, teacher)
         alignment = alignment_of(recipe.evaluation, teacher, device)
-        rows = candidates(recipe, teacher, generator.to(device), judge, folder, device, alignment)
+        kept = TeacherCache(teacher, device, recipe.evaluation.samples) if cache and not recompute else None
+        rows = candidates(recipe, teacher, generator.to(device), judge, folder, device, alignment, kept)
         if judge is not None:
             result = judge_images(recipe, teacher, rows, judge, folder, say, recompute, alignment)
+            if kept is not None:
+                kept.keep(rows, folder / "features")
         elif point_reference(teacher, 1) is not None:
             result = judge_points(recipe, teacher, rows, folder, say)
         else:
@@ -124,7 +130,7 @@ def evaluate_run(
         if result is not None:
             result.save(folder / "evaluation.json")
         report = write_report(folder)
-        if not quiet and result is not None:
+        if not say.quiet and result is not None:
             print_table(result)
         say(f"report: {report}")
         return result
@@ -140,6 +146,7 @@ def candidates(
     folder: Path,
     device: torch.device,
     alignment: Alignment | None = None,
+    cache: TeacherCache | None = None,
 ) -> list[Candidate]:
     """Teacher under its full solver, teacher cut to one step, the generators beside, and the generator."""
     evaluation = recipe.evaluation
@@ -150,6 +157,8 @@ def candidates(
             made = {**how, **special(evaluation, teacher, alignment)}
             identity = Identity(teacher=model, judge=judge.sha256, first_seed=evaluation.first_seed, sampler=made)
             cached = stored_features(teacher, name, folder, identity, evaluation.samples)
+            if cached is None and cache is not None and role != "other":
+                cached = cache.find(identity)
         return Candidate(
             name=name, sample=draws, nfe=nfe, role=role, latency=draws.batch if evaluation.timed else None,
             device=draws.device, identity=identity, cached=cached,
@@ -177,6 +186,7 @@ def special(evaluation: EvaluationConfig, judged: Teacher, alignment: Alignment 
     conditioner = judged.conditioner if evaluation.prompts is not None else None
     prompts = conditioner.sha256 if isinstance(conditioner, TextConditioner) else None
     found = {"prompts": prompts, "resize": evaluation.resize, "alignment": alignment and alignment.sha256}
+    found["codec"] = None if is_known(judged.codec) else judged.codec.config()
     return {name: value for name, value in found.items() if value is not None}
 
 

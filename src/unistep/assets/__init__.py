@@ -1,5 +1,6 @@
 """What the package carries with it: teachers, judges and their reference statistics, each with a how-made note."""
 
+import os
 from importlib.resources import files
 from pathlib import Path
 
@@ -17,3 +18,9 @@ def embedded_folder(name: str) -> Path:
     if name not in known:
         raise UserError(f"embedded:{name}: found no such asset, expected one of {', '.join(known)}")
     return known[name]
+
+
+def user_cache(kind: str) -> Path:
+    """Folder for what can be made again: in $UNISTEP_CACHE, else $XDG_CACHE_HOME/unistep, else ~/.cache/unistep."""
+    own, shared = os.environ.get("UNISTEP_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    return Path(own or Path(shared or Path.home() / ".cache") / "unistep") / kind

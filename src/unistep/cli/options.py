@@ -38,6 +38,9 @@ Checkpoint = Annotated[
         metavar="best|last|step-N", help="A checkpoint of the training, written to a folder of its own first."
     ),
 ]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Neither use nor keep the teacher's features in the cache of all runs.")
+]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write.  [default: runs/<recipe>]")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of the training; overrides the recipe's.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]

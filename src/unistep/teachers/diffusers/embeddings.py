@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn.functional import pad
 
+from unistep.assets import user_cache
 from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.teachers.diffusers.text import Rows
@@ -84,8 +84,8 @@ def in_memory(prompts: Sequence[str], encode: Encode, null: Callable[[], Rows]) 
 
 
 def default_cache() -> Path:
-    """Where embeddings are kept: $UNISTEP_CACHE, else .cache/unistep in the home folder."""
-    return Path(os.environ.get("UNISTEP_CACHE") or Path.home() / ".cache" / "unistep") / "text"
+    """Where embeddings are kept, see `assets.user_cache`."""
+    return user_cache("text")
 
 
 def key_of(facts: Mapping[str, Any], prompts: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from unistep.evaluation.features import load_perceptual, perceptual_file
 from unistep.evaluation.perceptual_network import PerceptualNetwork
 from unistep.losses.regression import OF_IMAGES, Pairwise, build_regression, of_decoded, require_images
 from unistep.methods.config import Distance
+from unistep.teachers.codecs import move_codec
 from unistep.teachers.diffusers.codec import VAECodec
 from unistep.teachers.diffusers.tiny import load_tiny
 from unistep.teachers.module import identity
@@ -40,7 +41,9 @@ def distance_of(
     if wanted is None:
         return None
     decoder = decoder_of(wanted, teacher, folder)
-    if decoder is None:
+    if decoder is not None:
+        move_codec(decoder, device)
+    else:
         require_images(wanted.name, teacher.shape)
     features = None
     if wanted.perceptual_network is not None:

@@ -28,7 +28,7 @@ from unistep.methods.base import Method
 from unistep.networks import Generator
 from unistep.planning.calls import CallCosts
 from unistep.planning.measure import META, ask, decode, rehearse_training, require_whole_parts
-from unistep.planning.sizes import allocated, is_on_meta, modules_in, nbytes, on_meta
+from unistep.planning.sizes import allocated, is_on_meta, nbytes, on_meta
 from unistep.planning.stand import Stand
 from unistep.planning.training import TrainingCosts
 from unistep.recipes.load import recipe_of
@@ -36,6 +36,7 @@ from unistep.recipes.schema import DistillRecipe, TeachRecipe
 from unistep.recipes.sections import EvaluationConfig, ExactData
 from unistep.teachers.checkpoint import teacher_from_config
 from unistep.teachers.checkpoint_config import denoiser_from_config
+from unistep.teachers.codecs import codec_networks, move_codec
 from unistep.teachers.teacher import Teacher
 from unistep.training.batches import BatchSource, EncodedImages
 from unistep.training.config import TrainingConfig
@@ -191,7 +192,7 @@ def rehearse_fit(recipe: DistillRecipe, teacher: Teacher, stand: Stand, say: Tal
 
 def frozen_of(teacher: Teacher) -> dict[str, nn.Module]:
     """The networks that come with a teacher, by name."""
-    others = modules_in(teacher.codec)
+    others = codec_networks(teacher.codec)
     return {"teacher": teacher.denoiser, **{f"codec {i}" if i else "codec": m for i, m in enumerate(others)}}
 
 
@@ -202,6 +203,7 @@ def rehearse_method(recipe: DistillRecipe, start: Starting, stand: Stand, say: T
     """Measures the recipe's method on batches of noise."""
     if not is_on_meta(start.teacher.denoiser):
         start.teacher.denoiser.to(stand.device)
+        move_codec(start.teacher.codec, stand.device)
     made_of = ingredients(recipe, start, stand.device)
     network = replace(start.network, denoiser=on_meta(start.network.denoiser))
     blank = dataclasses.replace(

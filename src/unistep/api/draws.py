@@ -12,6 +12,7 @@ from unistep.networks import Generator
 from unistep.process.base import NoiseProcess
 from unistep.recipes.sections import SolverConfig
 from unistep.samplers import build_sampler, seeded_normal
+from unistep.teachers.codecs import move_codec
 from unistep.teachers.teacher import Codec, Conditioner, Teacher
 from unistep.training.distributed import unwrap
 from unistep.types import Cond, to_device
@@ -29,7 +30,7 @@ class Draws:
         shape: dims of one sample.
         codec: model space to what is looked at.
         conditioner: labels to conditions, or None.
-        device: where the model is.
+        device: where the model is; the codec's networks come there, too.
     """
 
     model: Model
@@ -37,6 +38,9 @@ class Draws:
     codec: Codec
     conditioner: Conditioner | None
     device: torch.device
+
+    def __post_init__(self) -> None:
+        move_codec(self.codec, self.device)
 
     @torch.no_grad()
     def __call__(self, seeds: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -106,7 +106,7 @@ def find_judge(
     if evaluation.judge is None:
         return None
     judge = judge_on_data(recipe, folder, say) if evaluation.judge == "train" else judge_of(evaluation.judge)
-    sample = teacher.codec.decode(torch.zeros(1, *teacher.shape))
+    sample = teacher.codec.decode(torch.zeros(1, *teacher.shape)).cpu()
     return ready(judge, evaluation, splits_of(evaluation), folder, sample, device, say, recompute)
 
 

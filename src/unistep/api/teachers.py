@@ -18,6 +18,7 @@ from unistep.methods.ingredients import guided
 from unistep.networks import Generator
 from unistep.recipes.schema import DistillRecipe
 from unistep.teachers.checkpoint import save_denoiser
+from unistep.teachers.codecs import move_codec
 from unistep.teachers.load import load_teacher, prepare_teacher
 from unistep.teachers.teacher import Teacher
 from unistep.training.distributed import on_main, world_size
@@ -67,6 +68,7 @@ def starting_point(
     """
     teacher = own or find_teacher(recipe, folder, device, say, quiet)
     teacher.denoiser.to(device)
+    move_codec(teacher.codec, device)
     guided(teacher, recipe.teacher.guidance)  # refused now, not after hours, where the teacher takes no conditions
     if recipe.teacher.certify:
         require_certificate(teacher, folder, device, say)

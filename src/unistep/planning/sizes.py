@@ -117,11 +117,6 @@ def is_on_meta(network: nn.Module) -> bool:
     return any(tensor.is_meta for tensor in state(network))
 
 
-def modules_in(thing: object) -> list[nn.Module]:
-    """The modules that an object has as attributes, such as the VAE of a codec."""
-    return [value for value in vars(thing).values() if isinstance(value, nn.Module)]
-
-
 def state(network: nn.Module) -> list[Tensor]:
     """Parameters and buffers."""
     return [*network.parameters(), *network.buffers()]

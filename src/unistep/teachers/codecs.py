@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unistep.arguments import require_choice
 
@@ -46,6 +46,19 @@ class PointCodec:
 
     def config(self) -> dict[str, Any]:
         return {"type": "points"}
+
+
+def codec_networks(codec: object) -> list[nn.Module]:
+    """The networks that a codec has as attributes, such as a VAE, and those of a codec within."""
+    parts = getattr(codec, "__dict__", {})
+    inner = codec_networks(parts["codec"]) if "codec" in parts else []
+    return [part for part in parts.values() if isinstance(part, nn.Module)] + inner
+
+
+def move_codec(codec: object, device: torch.device) -> None:
+    """Brings a codec's networks to the device on which samples will be made; encoding and decoding move nothing."""
+    for network in codec_networks(codec):
+        network.to(device)
 
 
 def codec_from_config(config: dict[str, Any]) -> "PixelCodec | PointCodec | VAECodec":

@@ -13,6 +13,7 @@ from unistep.arguments import require_arguments
 from unistep.errors import UserError
 from unistep.teachers.codecs import PixelCodec
 from unistep.teachers.diffusers.folder import load_component
+from unistep.types import upload
 
 PIXELS = PixelCodec()
 
@@ -22,7 +23,8 @@ class VAECodec:
     """Latents are (raw - mean) / std * scale, raw = (latents / scale) * std + mean, as the VAE's configuration says.
 
     A sample is decoded by itself, so that it does not depend on its batch. Videos [b, c, frames, h, w] are seen as one
-    image each, the frames side by side.
+    image each, the frames side by side. The VAE stays on its device (see `codecs.move_codec`): what it is given comes
+    to it, and what it makes is there.
 
     Attributes:
         vae: an autoencoder of diffusers, frozen, in float32.
@@ -43,9 +45,8 @@ class VAECodec:
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """uint8 [b, 3, h, w] (videos: [b, 3, h, frames w]) -> latents [b, *dims], the mode of the posterior."""
-        device = next(self.vae.parameters()).device  # images wait on the CPU: they come to the VAE, not it to them
-        pixels = self.with_frames(PIXELS.encode(images))
-        raw = torch.cat([self.encode_raw(row.to(device)).to(images.device) for row in pixels.split(1)])
+        pixels = self.with_frames(PIXELS.encode(upload(images, self.device)))
+        raw = torch.cat([self.encode_raw(row) for row in pixels.split(1)])
         latents = (raw - self.constant("latents_mean", raw)) / self.constant("latents_std", raw, 1.0) * self.scale
         return latents if self.frames is not None or not self.is_temporal else latents.squeeze(2)
 
@@ -65,7 +66,7 @@ class VAECodec:
 
         Of each image only its latents are kept for the backward pass, which decodes it again.
         """
-        self.vae.to(x.device)
+        x = upload(x, self.device)
         latents = (x.unsqueeze(2) if self.is_temporal and self.frames is None else x).float()
         raw = latents / self.scale * self.constant("latents_std", latents, 1.0) + self.constant("latents_mean", latents)
         pixels = torch.cat([self.decode_raw(row) for row in raw.split(1)])
@@ -87,6 +88,11 @@ class VAECodec:
     def with_frames(self, pixels: Tensor) -> Tensor:
         """[b, 3, h, frames w] -> [b, 3, frames, h, w] where the VAE knows frames."""
         return pixels.unflatten(-1, (self.frames or 1, -1)).movedim(-2, 2) if self.is_temporal else pixels
+
+    @property
+    def device(self) -> torch.device:
+        """Where the VAE is."""
+        return next(self.vae.parameters()).device
 
     @property
     def is_temporal(self) -> bool:

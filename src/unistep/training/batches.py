@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from threading import Lock
 from typing import Protocol
 
 import torch
@@ -11,6 +13,7 @@ from unistep.data.order import rows_between
 from unistep.errors import UserError
 from unistep.methods.base import Batch
 from unistep.teachers.teacher import Codec, Conditioner
+from unistep.training.ahead import Ahead
 from unistep.training.random import Part, StepRandom, derived_seed
 from unistep.types import Cond, select, to_device, upload
 
@@ -132,27 +135,42 @@ class Streams:
         self.seed, self.size, self.pair_size = seed, batch, pair_batch or batch
         self.device, self.conditioner, self.pairs, self.images = device, conditioner, pairs, images
         self.pair_phases, self.image_phases = pair_phases, image_phases
+        self.reading = Lock()
 
-    def batch(self, step: int, phase: str, part: Part) -> Batch:
+    def batch(self, step: int, phase: str, part: Part, ahead: Ahead | None = None) -> Batch:
         """One part of one phase's global batch.
+
+        Args:
+            step, phase, part: which.
+            ahead: reads conditions and pairs of the next step's batch meanwhile; images may need the device.
 
         Raises:
             UserError: if a batch cannot be divided among the parts.
         """
-        size = share("training.batch", self.size, part)
-        pair_z, pair_x, pair_cond = self.pair_rows(step, phase, part)
+        read, name = partial(self.read, phase=phase, part=part), ("batch", phase, part)
+        size, at = share("training.batch", self.size, part), step + 1
+        cond, (pair_z, pair_x, pair_cond) = read(step) if ahead is None else ahead.take(step, name, lambda: read(step))
+        if ahead is not None:
+            ahead.expect(at, name, lambda: read(at))
         real, real_cond = self.image_rows(step, phase, part)
         return Batch(
-            size=size, cond=self.condition(step, phase, part, size), real=real, real_cond=real_cond,
-            pair_z=pair_z, pair_x=pair_x, pair_cond=pair_cond,
+            size=size, cond=to_device(cond, self.device), real=real, real_cond=real_cond,
+            pair_z=None if pair_z is None else upload(pair_z, self.device),
+            pair_x=None if pair_x is None else upload(pair_x, self.device), pair_cond=to_device(pair_cond, self.device),
         )  # fmt: skip
 
-    def condition(self, step: int, phase: str, part: Part, size: int) -> Cond:
+    def read(self, step: int, phase: str, part: Part) -> tuple[Cond, tuple[Tensor | None, Tensor | None, Cond]]:
+        """Conditions and pairs of a batch, on the CPU; one thread at a time."""
+        with self.reading:
+            return self.condition(step, phase, part), self.pair_rows(step, phase, part)
+
+    def condition(self, step: int, phase: str, part: Part) -> Cond:
         """Conditions of the unpaired stream, each from a seed of its own."""
         if self.conditioner is None:
             return None
+        size = share("training.batch", self.size, part)
         seeds = StepRandom(self.seed, step, f"conditions of {phase}", part).integers(size, 0, 2**62)
-        return to_device(self.conditioner.from_seeds(seeds), self.device)
+        return self.conditioner.from_seeds(seeds)
 
     def pair_rows(self, step: int, phase: str, part: Part) -> tuple[Tensor | None, Tensor | None, Cond]:
         """z, x and condition of this part's pairs."""
@@ -164,7 +182,7 @@ class Streams:
         cond = rows.cond
         if self.conditioner is not None and isinstance(cond, Tensor):
             cond = self.conditioner.from_labels(cond)
-        return upload(rows.z, self.device), upload(rows.x, self.device), to_device(cond, self.device)
+        return rows.z, rows.x, cond
 
     def image_rows(self, step: int, phase: str, part: Part) -> tuple[Tensor | None, Cond]:
         """This part's real images and their condition."""

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 
 from unistep.methods.base import Method
+from unistep.training.ahead import Ahead
 from unistep.training.batches import BatchSource
 from unistep.training.checkpoint import Checkpoints, read_record
 from unistep.training.config import TrainingConfig
@@ -90,6 +91,7 @@ def train(
         try:
             return run.to_the_end(signals)
         finally:
+            run.close()
             run.progress.close()
             run.tracker.close()
 
@@ -122,6 +124,12 @@ class Run:
         self.tracker = Tracker(run_dir, self.state.step, is_main())
         self.progress = ProgressDisplay(config.steps, self.state.step, is_main(), hooks.message)
         self.saved_at, self.timer = time.monotonic(), StepTimer(config.batch)
+        self.ahead = None if self.device.type == "cpu" else Ahead(self.device)
+
+    def close(self) -> None:
+        """Ends the thread that works ahead."""
+        if self.ahead is not None:
+            self.ahead.close()
 
     # ------------------------------------------------------------------------------------------------------ the loop
 
@@ -132,7 +140,7 @@ class Run:
         stop = False
         while self.state.step < self.until and not stop:
             self.timer.start()
-            report = train_step(self.state, self.batches, self.config, self.device)
+            report = train_step(self.state, self.batches, self.config, self.device, self.ahead)
             self.timer.stop()
             stop = self.after_step(report, signals)
         (stop,) = any_rank(signals.received is not None)  # one that came while the last step was saved counts as well

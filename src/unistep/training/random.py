@@ -12,8 +12,9 @@ last bits between vector units, which is why they are polynomials here; these ar
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -60,6 +61,10 @@ def hash_keys(*keys: int | str) -> bytes:
     return hashlib.sha256("\0".join(map(str, keys)).encode()).digest()
 
 
+Request = tuple[Literal["normal", "integers", "uniform"], int, tuple[int, ...]]
+"""A draw: its kind, the number of rows, and dims or bounds."""
+
+
 class StepRandom:
     """The random numbers of one stream of one step, as `methods.base.Random` asks for them.
 
@@ -71,46 +76,72 @@ class StepRandom:
         stream: name of the phase or data stream.
         part: which rows of the global batch to return.
         device: where the tensors go; they are copied there without waiting for it.
+        ready: draws by number that were made ahead of time, each used if it is the one that is asked for.
     """
 
-    def __init__(self, seed: int, step: int, stream: str, part: Part | None = None, device: torch.device | str = "cpu"):
-        self.part, self.device, self.draws = part or Part(), device, 0
-        self.key = int.from_bytes(hash_keys(seed, step, stream)[:16], "little")
+    def __init__(
+        self,
+        seed: int,
+        step: int,
+        stream: str,
+        part: Part | None = None,
+        device: torch.device | str = "cpu",
+        ready: Sequence[tuple[Request, Tensor]] = (),
+    ):
+        self.key, self.part, self.device, self.ready = stream_key(seed, step, stream), part or Part(), device, ready
+        self.requests: list[Request] = []
 
     def normal(self, rows: int, *dims: int) -> Tensor:
         """[rows, *dims] unit Gaussian, float32."""
-        size = math.prod(dims)
-        out = np.empty((rows, size), np.float32)
-        words = (size + 1) // 2  # of a row; each gives two numbers
-        stream = self.words(rows, words)
-        per_chunk = max(1, CHUNK // max(words, 1))
-        for first in range(0, rows, per_chunk):
-            rows_here = out[first : first + per_chunk]
-            fill_normal(rows_here, next_words(stream, len(rows_here) * words).reshape(len(rows_here), words))
-        return self.deliver(out.reshape(rows, *dims))
+        return self.next(("normal", rows, dims))
 
     def integers(self, rows: int, low: int, high: int) -> Tensor:
         """[rows] int64, uniform in low..high inclusive; the bias is at most (high - low + 1) / 2^64."""
-        words = next_words(self.words(rows, 1), rows)
-        return self.deliver((words % np.uint64(high - low + 1)).astype(np.int64) + low)
+        return self.next(("integers", rows, (low, high)))
 
     def uniform(self, rows: int) -> Tensor:
         """[rows] uniform in [0, 1), float32, multiples of 2^-24."""
-        words = next_words(self.words(rows, 1), rows)
-        return self.deliver((words >> np.uint64(40)).astype(np.float32) * np.float32(2**-24))
+        return self.next(("uniform", rows, ()))
 
-    def words(self, rows: int, per_row: int) -> np.random.Generator:
-        """The next draw's 64-bit words from this part's first row on; row i has the words i w .. i w + w - 1."""
-        block, offset = divmod(self.part.index * rows * per_row, 4)  # a counter gives four words
-        philox = np.random.Philox(key=self.key, counter=(self.draws << 128) + block)
-        self.draws += 1
-        generator = np.random.Generator(philox)
-        next_words(generator, offset)
-        return generator
+    def next(self, request: Request) -> Tensor:
+        """The next draw of the stream, on its device."""
+        number = len(self.requests)
+        self.requests.append(request)
+        if number < len(self.ready) and self.ready[number][0] == request:
+            return upload(self.ready[number][1], self.device)
+        return upload(draw(self.key, self.part, number, request), self.device)
 
-    def deliver(self, values: NDArray[np.generic]) -> Tensor:
-        """The numbers on the stream's device."""
-        return upload(torch.from_numpy(values), self.device)
+
+def stream_key(seed: int, step: int, stream: str) -> int:
+    """Philox's 128-bit key of a stream of a step."""
+    return int.from_bytes(hash_keys(seed, step, stream)[:16], "little")
+
+
+def draw(key: int, part: Part, number: int, request: Request) -> Tensor:
+    """This part's rows of draw `number` of a stream, on the CPU; row i has the words i w .. i w + w - 1, w a row's."""
+    kind, rows, values = request
+    size = math.prod(values) if kind == "normal" else 1
+    per_row = (size + 1) // 2 if kind == "normal" else 1  # a word makes two normals
+    block, offset = divmod(part.index * rows * per_row, 4)  # a counter gives four words
+    generator = np.random.Generator(np.random.Philox(key=key, counter=(number << 128) + block))
+    next_words(generator, offset)
+    if kind == "normal":
+        return torch.from_numpy(normals(generator, rows, size, per_row)).reshape(rows, *values)
+    words = next_words(generator, rows)
+    if kind == "uniform":
+        return torch.from_numpy((words >> np.uint64(40)).astype(np.float32) * np.float32(2**-24))
+    low, high = values
+    return torch.from_numpy((words % np.uint64(high - low + 1)).astype(np.int64) + low)
+
+
+def normals(generator: np.random.Generator, rows: int, size: int, per_row: int) -> Floats:
+    """Unit Gaussian numbers [rows, size] from `per_row` words each, a chunk of rows at a time."""
+    out = np.empty((rows, size), np.float32)
+    chunk = max(1, CHUNK // max(per_row, 1))
+    for first in range(0, rows, chunk):
+        here = out[first : first + chunk]
+        fill_normal(here, next_words(generator, len(here) * per_row).reshape(len(here), per_row))
+    return out
 
 
 def next_words(generator: np.random.Generator, count: int) -> Words:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from unistep.methods.base import Batch, LossOutput, Phase
 from unistep.networks.precision import autocast
-from unistep.training.batches import BatchSource
+from unistep.training.ahead import Ahead
+from unistep.training.batches import BatchSource, Streams
 from unistep.training.config import TrainingConfig
 from unistep.training.distributed import rank, set_gradient_sync, world_size
 from unistep.training.finite import FiniteCheck, PhaseValues
@@ -52,8 +53,21 @@ class StepReport:
         return dict(zip(values, numbers, strict=True)) | {f"lr/{name}": lr for name, lr in self.lrs.items()}
 
 
-def train_step(state: TrainState, batches: BatchSource, config: TrainingConfig, device: torch.device) -> StepReport:
+def train_step(
+    state: TrainState,
+    batches: BatchSource,
+    config: TrainingConfig,
+    device: torch.device,
+    ahead: Ahead | None = None,
+) -> StepReport:
     """Runs the phases of step `state.step`, updates what follows the networks and counts the step.
+
+    Args:
+        state: the run's state.
+        batches: a pure function of the step.
+        config: the loop's settings.
+        device: where the networks are.
+        ahead: makes random numbers and pairs of the next step meanwhile; None = each when it is needed.
 
     Raises:
         NonFiniteError: when the step ends; no optimiser step was made from the first value on that is not finite.
@@ -61,8 +75,10 @@ def train_step(state: TrainState, batches: BatchSource, config: TrainingConfig, 
     report, check, milestones = StepReport(), FiniteCheck(), state.method.milestones()
     for name, optimizer in state.optimizers.items():
         optimizer.set_step(state.step, config.steps, milestones.get(name, ()))
+    if ahead is not None:
+        ahead.forget(state.step)
     for phase in state.method.phases(state.step):
-        report.made = run_phase(PhaseRun(state, batches, config, device, phase), report, check)
+        report.made = run_phase(PhaseRun(state, batches, config, device, phase, ahead), report, check)
         report.lrs |= {name: state.optimizers[name].lr for name in phase.trains}
     check.require_finite()
     if state.ema is not None:
@@ -86,6 +102,7 @@ class PhaseRun:
     config: TrainingConfig
     device: torch.device
     phase: Phase
+    ahead: Ahead | None = None
 
     @property
     def trained(self) -> dict[str, NetworkOptimizer]:
@@ -99,7 +116,10 @@ class PhaseRun:
     def batch(self, micro: int, made: list[Batch]) -> Batch:
         """A fresh micro-batch, or the one that carries the samples made earlier in this step."""
         if not self.phase.reuses_samples:
-            return self.batches.batch(self.state.step, self.phase.name, self.part(micro))
+            where = self.state.step, self.phase.name, self.part(micro)
+            if self.ahead is not None and isinstance(self.batches, Streams):
+                return self.batches.batch(*where, self.ahead)
+            return self.batches.batch(*where)
         if micro >= len(made):
             raise ValueError(f"phase {self.phase.name!r} reuses samples, but no earlier phase of the step made any")
         return made[micro]
@@ -108,9 +128,13 @@ class PhaseRun:
         """The method's loss under autocast, with the phase's randomness; dropout draws from a seed of its own."""
         part, seed, step = self.part(micro), self.config.seed, self.state.step
         seed_layers(derived_seed(seed, step, self.phase.name, "layers", part.index), self.device)
-        rng = StepRandom(seed, step, self.phase.name, part, self.device)
+        name, ahead = self.phase.name, self.ahead
+        rng = StepRandom(seed, step, name, part, self.device) if ahead is None else ahead.random(seed, step, name, part)
         with autocast(self.device, self.config.precision):
-            return self.state.method.loss(self.phase, batch, rng)
+            output = self.state.method.loss(self.phase, batch, rng)
+        if ahead is not None and step + 1 < self.config.steps:
+            ahead.repeat(seed, step + 1, name, rng)
+        return output
 
 
 def seed_layers(seed: int, device: torch.device) -> None:

@@ -98,6 +98,9 @@ def test_saving_and_loading_changes_nothing(digits_judge: Judge, tmp_path: Path)
         assert torch.equal(a.features, b.features) and torch.equal(a.labels, b.labels) and a.count == b.count
         assert (a.mean == b.mean).all() and (a.cov == b.cov).all()
     digits_judge.save(tmp_path / "again")
+    for run in ("taught", "distilled/teacher"):
+        digits_judge.save(tmp_path / run / "judge")
+        assert load_judge(tmp_path / run.removesuffix("/teacher")).sha256 == digits_judge.sha256
     for file in ("judge.safetensors", "reference.safetensors"):
         assert (tmp_path / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
 
@@ -145,7 +148,7 @@ def test_missing_damaged_and_mixed_up_files(judge: Judge, digits_judge: Judge, t
         load_judge("embedded:nothing")
     with pytest.raises(UserError, match="judge: found no folder"):
         load_judge(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"judge\.safetensors: not found"):
+    with pytest.raises(UserError, match=r"judge: found no judge\.safetensors in .*`unistep teach` leaves one"):
         load_judge(tmp_path)
     digits_judge.save(tmp_path)
     replace(digits_judge, accuracy=0.0).save(tmp_path / "other")

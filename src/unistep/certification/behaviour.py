@@ -19,7 +19,10 @@ from unistep.certification.probe import Level, Probe
 from unistep.teachers.codecs import PixelCodec
 from unistep.types import Cond
 
-READ_WRONGLY = "is the prediction type, the noise schedule or the preconditioning another one?"
+READ_WRONGLY = (
+    "is the prediction type, the noise schedule or the preconditioning another one? (a teacher that has hardly "
+    "been trained fails so too)"
+)
 ORTHOGONAL, COVARIANCE, SKILL, CONDITION, SLACK = 0.12, 2.5, 0.8, 1e-3, 1.1
 OUTSIDE, CORRELATED = 0.1, 0.2
 

@@ -20,6 +20,7 @@ from unistep.evaluation.perceptual_network import PerceptualNetwork
 from unistep.evaluation.reference import STORED, ReferenceFeatures, Split, pack_reference, unpack_reference
 
 JUDGE_FORMAT, PERCEPTUAL_FORMAT = "unistep-judge/1", "unistep-perceptual/1"
+PLACES = (".", "judge", "teacher/judge")  # of a folder, a run of teach, and a distillation that taught its teacher
 HEADER: Mapping[str, Any] = {"accuracy": float, "recipe": dict, "names": tuple[str, ...]}
 
 
@@ -118,8 +119,19 @@ class Judge:
 
 
 def load_judge(spec: str | Path = "embedded:fashion-mnist") -> Judge:
-    """A judge from `embedded:NAME` or from a folder that `Judge.save` wrote."""
-    return Judge.load(asset_or_folder(spec, "judge"))
+    """A judge from `embedded:NAME`, a folder that `Judge.save` wrote, or a run of `teach`, which leaves one in it.
+
+    Raises:
+        UserError: if there is none, or it is damaged.
+    """
+    folder = asset_or_folder(spec, "judge")
+    places = [folder / inside for inside in PLACES if (folder / inside / "judge.safetensors").is_file()]
+    if not places:
+        raise UserError(
+            f"judge: found no judge.safetensors in {folder}, expected one; `unistep teach` leaves one in its run where "
+            "it trains a judge (evaluation.judge: train)"
+        )
+    return Judge.load(places[0])
 
 
 def load_perceptual(spec: str | Path = "embedded:fashion-mnist") -> PerceptualNetwork:
@@ -144,7 +156,7 @@ def perceptual_file(spec: str | Path) -> Path:
         UserError: if there is none.
     """
     folder = asset_or_folder(spec, "perceptual network")
-    places = [folder / inside / "perceptual.safetensors" for inside in (".", "judge", "teacher/judge")]
+    places = [folder / inside / "perceptual.safetensors" for inside in PLACES]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
         raise UserError(

@@ -48,7 +48,8 @@ class GuidedDenoiser(nn.Module):
     def null_rows(self, x_t: Tensor) -> Cond:
         """One "no condition", uploaded once, expanded to the rows of x_t."""
         if x_t.device not in self._null_on:
-            self._null_on[x_t.device] = to_device(self.null(1), x_t.device)
+            with torch.inference_mode(False):  # or no gradient could pass by it later
+                self._null_on[x_t.device] = to_device(self.null(1), x_t.device)
         null, rows = self._null_on[x_t.device], x_t.shape[0]  # not len(x_t), which to a tracer is a fixed number
         if isinstance(null, Mapping):
             return {name: value.expand(rows, *value.shape[1:]) for name, value in null.items()}

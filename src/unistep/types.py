@@ -1,6 +1,7 @@
 """Names for the tensors that travel through unistep, and the one shape helper everybody needs."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -56,3 +57,17 @@ def upload(tensor: Tensor, device: torch.device | str) -> Tensor:
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
+
+
+def constant(values: float | Sequence[float], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Numbers as a tensor on a device, uploaded once; not to be written into."""
+    plain = tuple(values) if isinstance(values, Sequence) else values
+    if torch.compiler.is_compiling():  # a tracer's stand-in must not be kept
+        return torch.tensor(plain, device=device, dtype=dtype)
+    return _kept_constant(plain, device, dtype)
+
+
+@lru_cache(maxsize=256)
+def _kept_constant(values: float | tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):  # or no gradient could pass by it later
+        return torch.tensor(values, device=device, dtype=dtype)

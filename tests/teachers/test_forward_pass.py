@@ -12,7 +12,7 @@ from unistep.networks import build_denoiser
 from unistep.process import DiscreteVPProcess, FlowProcess
 from unistep.teachers.diffusers import Options, teacher_from_pipeline
 from unistep.teachers.module import ModuleDenoiser
-from unistep.types import Cond
+from unistep.types import Cond, constant
 
 
 class Small(nn.Module):
@@ -87,7 +87,7 @@ def test_constants_are_tensors_once() -> None:
     denoiser = pipeline().denoiser
     denoiser.constants = {"time_ids": [8.0, 8.0]}
     assert denoiser.named(INPUTS[2], INPUTS[0])["time_ids"].tolist() == [[8.0, 8.0]] * 2  # type: ignore[operator]
-    assert denoiser.constants_on(INPUTS[0].device) is denoiser.constants_on(INPUTS[0].device)  # type: ignore[operator]
+    assert constant([8.0, 8.0], INPUTS[0].device) is constant([8.0, 8.0], INPUTS[0].device)
 
 
 @pytest.mark.parametrize("process", [FlowProcess(), DiscreteVPProcess.zero_terminal_snr(DiscreteVPProcess.linear())])

@@ -29,7 +29,7 @@ from unistep.methods.ingredients import Ingredients
 from unistep.process.base import NoiseProcess
 from unistep.process.noising import noised
 from unistep.samplers.rows import heun_rows
-from unistep.types import Cond
+from unistep.types import Cond, upload
 
 # ----------------------------------------------------------------------------------------------------- configuration
 
@@ -136,7 +136,7 @@ class Schedule(Protocol):
 
 def neighbours(process: NoiseProcess, levels: int, x: Tensor, rng: Random) -> tuple[Tensor, Tensor]:
     """t and the next lower s on a grid of `levels` levels, the lowest of which is data; uniform, [b] each."""
-    grid = process.sampling_times(levels - 1).float().to(x.device)
+    grid = upload(process.sampling_times(levels - 1).float(), x.device)
     n = rng.integers(len(x), 0, levels - 2).to(x.device)
     return grid[n], grid[n + 1]
 

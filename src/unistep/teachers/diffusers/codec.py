@@ -13,7 +13,7 @@ from unistep.arguments import require_arguments
 from unistep.errors import UserError
 from unistep.teachers.codecs import PixelCodec
 from unistep.teachers.diffusers.folder import load_component
-from unistep.types import upload
+from unistep.types import constant, upload
 
 PIXELS = PixelCodec()
 
@@ -114,7 +114,7 @@ class VAECodec:
         values = self.settings.get(name)
         if values is None:
             values = [(self.settings.get("shift_factor") or default) if name == "latents_mean" else default]
-        return latents.new_tensor(list(values)).reshape(1, -1, *[1] * (latents.ndim - 2))
+        return constant([*map(float, values)], latents.device, latents.dtype).reshape(1, -1, *[1] * (latents.ndim - 2))
 
     def config(self) -> dict[str, Any]:
         return {"type": "vae", "source": self.source, "frames": self.frames, "tiling": self.tiling}

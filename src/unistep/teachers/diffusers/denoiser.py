@@ -14,7 +14,7 @@ from unistep.process import EDMProcess, FlowProcess
 from unistep.teachers.diffusers.calls import Named
 from unistep.teachers.diffusers.families import family_of
 from unistep.teachers.diffusers.schedule import Schedule
-from unistep.types import Cond, bcast
+from unistep.types import Cond, bcast, constant
 from unistep.weighting import require_weight, training_weight
 
 Constants = Mapping[str, float | list[float]]
@@ -45,7 +45,6 @@ class DiffusersDenoiser(nn.Module):
         super().__init__()
         self.network, self.schedule, self.process = network, schedule, schedule.process
         self.constants, self.null_label, self.patch = dict(constants or {}), null_label, patch
-        self._constants_on: dict[torch.device, dict[str, Tensor]] = {}
         self.family = family_of(type(network).__name__, self.settings)
         require_weight(schedule.prediction, schedule.process, schedule.sigma_data)
         require_x0_on_grid(schedule.prediction, schedule.process, schedule.sigma_data)
@@ -126,16 +125,11 @@ class DiffusersDenoiser(nn.Module):
         if self.family.encoded and "text" not in given:
             raise UserError(f"condition: found {', '.join(given) or 'none'}, expected the embeddings of a prompt")
         # not len(x_t), which to a tracer is a fixed number
-        rows = {name: value.expand(x_t.shape[0], *value.shape) for name, value in self.constants_on(x_t.device).items()}
+        rows = {name: constant(value, x_t.device) for name, value in self.constants.items()}
+        rows = {name: value.expand(x_t.shape[0], *value.shape) for name, value in rows.items()}
         return {
             name: value.to(self.dtype) if value.is_floating_point() else value for name, value in (rows | given).items()
         }
-
-    def constants_on(self, device: torch.device) -> dict[str, Tensor]:
-        """The constants as tensors, uploaded once."""
-        if device not in self._constants_on:
-            self._constants_on[device] = {name: torch.tensor(v, device=device) for name, v in self.constants.items()}
-        return self._constants_on[device]
 
     def labels(self, labels: Tensor) -> Tensor:
         """Class indices [b] as the network counts them: -1, "no class", is a class of its own there.

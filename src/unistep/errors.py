@@ -67,6 +67,12 @@ def one_line(error: BaseException) -> str:
     return shortened(str(error)) or type(error).__name__
 
 
+def brief(value: object) -> str:
+    """A value as a message shows it, cut after 80 characters."""
+    text = str(value)
+    return text if len(text) <= 80 else text[:80] + "..."
+
+
 def shortened(text: str) -> str:
     """Its words in one line, cut off where there are too many."""
     words = " ".join(text.split())

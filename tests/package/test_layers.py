@@ -5,7 +5,7 @@ import ast
 from source_tree import modules
 
 LAYERS = (
-    ("errors", "types", "atomic", "progress", "assets"),
+    ("errors", "types", "atomic", "locking", "progress", "assets"),
     ("pickles",),
     ("arguments", "optional", "text_files"),
     ("hub",),

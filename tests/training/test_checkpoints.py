@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,7 @@ def test_damage_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="missing, expected"):
         store.load(path, state())
     (path / "manifest.json").write_text("{")
-    with pytest.raises(UserError, match="manifest.json: unreadable"):
+    with pytest.raises(UserError, match="manifest.json: no readable JSON"):
         store.load(path, state())
 
 
@@ -112,3 +113,32 @@ def test_other_tensors_are_refused_by_name(tmp_path: Path) -> None:
         store.load(path, state() | {"a.weight": torch.zeros(4, 2)})
     with pytest.raises(UserError, match="tensor b has shape nothing"):
         store.load(path, state() | {"b": torch.zeros(1)})
+
+
+def test_a_backup_beside_a_checkpoint_is_none(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path)
+    path = store.save(3, state(), {})
+    for name in ("step-0000003.bak", "step-0000009-copy", "step-9", "step-x"):
+        shutil.copytree(path, tmp_path / name)
+    assert store.steps() == [3] and store.latest() == path
+
+
+@pytest.mark.parametrize("text", ['{"files": ', "null", "[]", '{"files": {}}',
+                                  '{"files": {}, "tensors": {}, "record": null}',
+                                  '{"files": {"a": 3}, "tensors": {}, "record": {}}', "[" * 100_000])  # fmt: skip
+def test_a_damaged_manifest_is_one_line(tmp_path: Path, text: str) -> None:
+    store = Checkpoints(tmp_path)
+    path = store.save(3, state(), {})
+    (path / "manifest.json").write_text(text)
+    for read in (read_record, lambda folder: store.load(folder, state()), lambda _: store.averaged(3)):
+        with pytest.raises(UserError, match=r"manifest\.json: .*; delete the folder to go on from the checkpoint"):
+            read(path)
+
+
+def test_a_foreign_file_beside_the_shards_is_named(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path)
+    path = store.save(3, state(), {})
+    (shard,) = path.glob("*.safetensors")
+    shutil.copy(shard, path / "mine.safetensors")
+    with pytest.raises(UserError, match=r"mine\.safetensors: found a file that the checkpoint does not list; move"):
+        store.load(path, state())

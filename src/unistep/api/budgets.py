@@ -29,6 +29,7 @@ from unistep.recipes.load import recipe_from_values
 from unistep.recipes.schema import DistillRecipe
 from unistep.recipes.sections import PairsConfig, SolverConfig
 from unistep.teachers.teacher import Teacher
+from unistep.text_files import read_json
 from unistep.training.batches import Streams, TensorImages
 from unistep.training.metering import Pattern, StepCost, counted, measure_step, pattern
 from unistep.types import Cond, select
@@ -107,7 +108,7 @@ def read_plan(file: Path) -> Plan:
         UserError: if it is damaged.
     """
     try:
-        return Plan(**json.loads(file.read_text()))
+        return Plan(**read_json(file, "delete it"))
     except (ValueError, TypeError) as error:
         raise UserError(f"{file}: no readable plan ({error}); delete this one file, it is made anew") from error
 

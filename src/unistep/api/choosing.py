@@ -20,6 +20,7 @@ from unistep.pairs.solve import fixed_kernels
 from unistep.recipes.schema import DistillRecipe
 from unistep.recipes.sections import AutoSolverConfig, PairsConfig, SolverConfig
 from unistep.teachers.teacher import Teacher
+from unistep.text_files import read_json
 
 FILE = "solver.json"  # in the folder of pairs
 FORMAT = "unistep.solver-choice.v1"
@@ -129,7 +130,7 @@ def read_choice(file: Path) -> Kept:
         UserError: if it is damaged.
     """
     try:
-        found = json.loads(file.read_text())
+        found = read_json(file, "delete it")
         if found.pop("format") != FORMAT:
             raise ValueError(f"no {FORMAT}")
         choice = found.pop("choice")

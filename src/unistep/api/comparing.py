@@ -16,7 +16,7 @@ from unistep.api.evaluating import NO_JUDGE, TEACHER, require_its_teacher
 from unistep.api.judged_alike import Judging
 from unistep.api.judged_teacher import judged_teacher
 from unistep.api.judges import AnyJudge, PointReference, find_judge, point_reference
-from unistep.api.runs import has_learnt, open_run, record_start
+from unistep.api.runs import folder_of, has_learnt, only_writer, open_run, record_start
 from unistep.api.shared import Shared
 from unistep.api.solver_rows import SolverRow, judge_solver, result_file, solver_rows, unavailable
 from unistep.api.talk import Talk
@@ -81,14 +81,15 @@ def compare(
     if absent := next((entry for entry in missing if entry.name in named), None):
         raise UserError(f"--only {absent.name}: found an entry that cannot be run: {absent.reason}")
     where = resolve_device(next(iter(recipes.values())).training.device)
-    folder = open_run(resolved, Path(out) if out else None)
-    record_start(folder, where)
-    shared = Shared(folder / "shared", where, say, quiet, teacher)
-    work = Work(resolved, folder, where, say, quiet, shared)
-    entries, unpaid = work.planned(recipes, chosen)
-    missing += unpaid
-    failures = work.run_all([entries[name] for name in chosen if name in entries])
-    work.conclude(entries, [*missing, *failures], solvers, SOLVERS in chosen)
+    with only_writer(folder_of(resolved, out), say):
+        folder = open_run(resolved, Path(out) if out else None)
+        record_start(folder, where)
+        shared = Shared(folder / "shared", where, say, quiet, teacher)
+        work = Work(resolved, folder, where, say, quiet, shared)
+        entries, unpaid = work.planned(recipes, chosen)
+        missing += unpaid
+        failures = work.run_all([entries[name] for name in chosen if name in entries])
+        work.conclude(entries, [*missing, *failures], solvers, SOLVERS in chosen)
     if failures:
         others = f"; and {len(failures) - 1} more, named in the table's note" if len(failures) > 1 else ""
         raise UserError(f"{failures[0].name}: {failures[0].reason}{others}")

@@ -16,7 +16,7 @@ from unistep.api.hooks import looking_hooks
 from unistep.api.images import read_images, real_images
 from unistep.api.judges import find_quick_judge, judged_features
 from unistep.api.pairing import pairs_of_run
-from unistep.api.runs import open_run, record, record_start
+from unistep.api.runs import folder_of, only_writer, open_run, record, record_start
 from unistep.api.talk import Talk, with_flags
 from unistep.api.teachers import Starting, starting_point
 from unistep.api.weights import Measure, choose_weights, initial_weights
@@ -82,7 +82,7 @@ def distill(
     resolved = read_continued(DistillRecipe, run, steps, flags) if run else recipe_of(DistillRecipe, recipe, flags)
     where, say = resolve_device(resolved.training.device), Talk(quiet)
     found = read_images(resolved)
-    with process_group(where):
+    with process_group(where), only_writer(run or folder_of(resolved, out), say):
         if run is not None:
             on_main(lambda: continue_run(resolved, run, say))
         folder = on_main(lambda: open_run(resolved, run or (Path(out) if out else None)))

@@ -1,7 +1,6 @@
 """What a distillation costs, as measured: its networks are built, asked and taught a few steps, then thrown away."""
 
 import dataclasses
-import json
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +37,7 @@ from unistep.teachers.checkpoint import teacher_from_config
 from unistep.teachers.checkpoint_config import denoiser_from_config
 from unistep.teachers.codecs import codec_networks, move_codec
 from unistep.teachers.teacher import Teacher
+from unistep.text_files import read_json
 from unistep.training.batches import BatchSource, EncodedImages
 from unistep.training.config import TrainingConfig
 from unistep.training.distributed import unwrap
@@ -156,7 +156,7 @@ def loaded_teacher(recipe: DistillRecipe, folder: Path, stand: Stand, say: Talk)
     description = file.with_name("config.json")
     if not description.is_file():
         raise UserError(f"{file}: found {file.stat().st_size:,} bytes of weights, expected less than memory holds here")
-    config = json.loads(description.read_text())
+    config = read_json(description, "restore the file")
     with META:
         denoiser = denoiser_from_config(config, description)
     return teacher_from_config(denoiser, config, source=str(recipe.teacher.load), sha256="")

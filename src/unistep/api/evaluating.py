@@ -10,7 +10,7 @@ from unistep.api.checkpoints import export_checkpoint
 from unistep.api.draws import Draws, generated, solved_teacher, teacher_draws
 from unistep.api.judged_teacher import alignment_of, judged_teacher
 from unistep.api.judges import AnyJudge, find_judge, point_reference
-from unistep.api.runs import load_run_recipe, read_record
+from unistep.api.runs import load_run_recipe, only_writer, read_record
 from unistep.api.talk import Talk, with_flags
 from unistep.api.teacher_cache import TeacherCache, is_known
 from unistep.api.teachers import find_teacher
@@ -74,7 +74,7 @@ def evaluate(
         raise UserError(f"{folder}: found a run of {made_with.kind}, expected a run of distill, which has a generator")
     recipe = recipe_of(DistillRecipe, made_with, with_flags(overrides, None, device))
     where, say = resolve_device(recipe.training.device), Talk(quiet)
-    with process_group(where):
+    with process_group(where), only_writer(folder, say):
         found = teacher or find_teacher(recipe, folder, where, say, quiet)
         require_its_teacher(folder, found)
         found.denoiser.to(where)

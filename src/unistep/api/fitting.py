@@ -163,7 +163,7 @@ def certified(
     seconds, error = time.perf_counter() - started, fit_error(network, teacher, device)
     say(f"the fitted network's error is {error:.4f} (0 = exact, 1 = a single Gaussian), {seconds:.0f} s")
     limit = recipe.fit.max_error if recipe.fit is not None else 0.0
-    if error > limit:
+    if not error <= limit:  # also not a number
         raise UserError(
             f"fit.max_error: found an error of {error:.4f}, expected at most {limit}; "
             "raise fit.training.steps or fit.network.width, and choose another --out"

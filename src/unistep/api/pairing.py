@@ -1,16 +1,19 @@
 """`make_pairs`: the noise-image pairs of a recipe, made if they are not there yet."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 
 from unistep.api.certifying import require_certificate
 from unistep.api.choosing import FILE, find_choice
-from unistep.api.runs import open_run, record, record_start
+from unistep.api.runs import folder_of, only_writer, open_run, record, record_start
 from unistep.api.talk import Talk, with_flags
 from unistep.api.teachers import find_teacher
 from unistep.errors import UserError
 from unistep.pairs import PairStore, generate_pairs
+from unistep.pairs.manifest import shards_on_disk
+from unistep.pairs.store import covering_shards
 from unistep.recipes.load import RecipeLike, recipe_of
 from unistep.recipes.merge import merge
 from unistep.recipes.overrides import Overrides, read_overrides
@@ -52,7 +55,7 @@ def make_pairs(
     named = {} if solver is None else {"pairs": {"solver": solver}}
     resolved = recipe_of(DistillRecipe, recipe, with_flags(merge(named, read_overrides(overrides)), None, device))
     where, say = resolve_device(resolved.training.device), Talk(quiet)
-    with process_group(where):
+    with process_group(where), only_writer(folder_of(resolved, out), say):
         folder = on_main(lambda: open_run(resolved, Path(out) if out else None))
         on_main(lambda: record_start(folder, where))
         found = teacher or find_teacher(resolved, folder, where, say, quiet)
@@ -76,13 +79,22 @@ def pairs_of_run(
     place = place_of(config, folder)
     solver = known_solver(recipe, config, teacher, folder, device, say)
     say(f"pairs: {config.count:,} of {teacher.source} in {place}")
-    store = generate_pairs(
-        teacher, sampler_of(solver), place, count=config.count, first_seed=config.first_seed,
-        guidance=recipe.teacher.guidance, tile=config.tile, dtype=config.dtype, rank=rank(), world=world_size(),
-        device=device, progress=not quiet,
-    )  # fmt: skip
-    barrier()  # the other ranks' shards are there from here on
+    with ExitStack() as stack:
+        if on_main(lambda: is_incomplete(config, place)):
+            stack.enter_context(only_writer(place, say))
+        store = generate_pairs(
+            teacher, sampler_of(solver), place, count=config.count, first_seed=config.first_seed,
+            guidance=recipe.teacher.guidance, tile=config.tile, dtype=config.dtype, rank=rank(), world=world_size(),
+            device=device, progress=not quiet,
+        )  # fmt: skip
+        barrier()  # the other ranks' shards are there from here on
     return store
+
+
+def is_incomplete(config: PairsConfig, place: Path) -> bool:
+    """Whether pairs have to be made: whole ones serve any number of runs at once."""
+    wanted = covering_shards(config.first_seed, config.count, config.tile)
+    return not place.is_dir() or not {*wanted} <= {*shards_on_disk(place)}
 
 
 def place_of(config: PairsConfig, folder: Path) -> Path:

@@ -34,6 +34,7 @@ from unistep.training.tracking import Tracker
 SECONDS = 60.0  # for the steps of a training, so that those of a demo are run with its whole batch
 ROOM = 0.8  # of the available memory, that measurements may take
 GIB = 1 << 30
+MOST_GIB = 1 << 30  # an exbibyte
 
 Planned = TeachRecipe | DistillRecipe
 Costs = TeachCosts | DistillCosts
@@ -69,6 +70,8 @@ def plan(
     Raises:
         UserError: for mistakes in recipe, data or teacher.
     """
+    if memory is not None and not 0 <= memory <= MOST_GIB:
+        raise UserError(f"memory: found {memory:g} GiB, expected 0 to {MOST_GIB:,}")
     resolved = of_one_training(load_recipe(recipe, with_flags(overrides, None, device)))
     where = resolve_device(resolved.training.device)
     load_libraries()

@@ -4,19 +4,49 @@ import json
 import platform
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import unistep
+from unistep.api.talk import Talk
 from unistep.atomic import atomic_write, sweep
 from unistep.errors import UserError
+from unistep.locking import locked
 from unistep.recipes.load import Recipe, dump_recipe, load_recipe
+from unistep.text_files import read_json
+from unistep.training.distributed import on_main
 from unistep.training.resume import binding, require_same_recipe
 
 LEARNT = ("checkpoints/step-*", "judge/*", "generator/*")
 WRITTEN = (".", "judge", "previews", "features", "samples", "teacher", "teacher/previews")  # by this run alone
+
+
+@contextmanager
+def only_writer(folder: Path, say: Talk) -> Iterator[None]:
+    """Holds a run's folder for this command: all ranks of it are one writer, and a second command is refused.
+
+    Raises:
+        UserError: if another process is at work in the folder, or it is a file.
+    """
+    with ExitStack() as stack:
+        on_main(lambda: hold(stack, folder, say))
+        yield
+
+
+def hold(stack: ExitStack, folder: Path, say: Talk) -> None:
+    """Enters the lock of a folder."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: found a file, expected a folder; choose another place with --out")
+    stack.enter_context(locked(folder, say))
+
+
+def folder_of(recipe: Recipe, out: str | Path | None) -> Path:
+    """Returns where a recipe's run is: the folder named, or runs/<recipe name>."""
+    return Path(out) if out else Path("runs") / recipe.name
 
 
 def open_run(recipe: Recipe, out: Path | None) -> Path:
@@ -32,9 +62,7 @@ def open_run(recipe: Recipe, out: Path | None) -> Path:
     Raises:
         UserError: if the folder holds a run of another recipe, or something that is no run.
     """
-    folder = out or Path("runs") / recipe.name
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: found a file, expected a folder; choose another place with --out")
+    folder = folder_of(recipe, out)
     folder.mkdir(parents=True, exist_ok=True)
     stored = folder / "recipe.yaml"
     if stored.is_file() and has_learnt(folder):
@@ -84,11 +112,8 @@ def read_record(path: Path) -> dict[str, Any]:
     Raises:
         UserError: if it is damaged.
     """
-    try:
-        known = json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError as error:
-        raise UserError(f"{path}: no readable JSON ({error}); delete this one file, it is only a record") from error
-    if not isinstance(known, dict) or not isinstance(known.get("starts", []), list):
+    known = read_json(path, "delete this one file, it is only a record") if path.is_file() else {}
+    if not isinstance(known.get("starts", []), list):
         raise UserError(f"{path}: found no mapping with a list of starts; delete this one file, it is only a record")
     return known
 

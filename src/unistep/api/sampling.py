@@ -20,6 +20,7 @@ from unistep.api.hooks import LOOKED_AT, picture_png
 from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.export.opened import is_export, open_export
+from unistep.locking import locked
 from unistep.recipes.sections import SolverConfig
 from unistep.teachers.checkpoint import codec_and_conditioner, load_generator
 from unistep.teachers.diffusers.captions import Captions
@@ -84,11 +85,11 @@ def sample(
     rows = {"": made} if made.ndim == 2 else {f"{first_seed + i * COLUMNS}": r for i, r in enumerate(in_rows(made))}
     name = f"seeds-{first_seed}-{first_seed + num - 1}"
     drawn = picture_png(rows, name)
-    tag = free_tag(folder, name, drawn)
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(folder / f"{name}{tag}.png", drawn)
-    if files:
-        write_files(folder, made, first_seed, tag)
+    with locked(folder):
+        tag = free_tag(folder, name, drawn)
+        atomic_write(folder / f"{name}{tag}.png", drawn)
+        if files:
+            write_files(folder, made, first_seed, tag)
     return folder / f"{name}{tag}.png"
 
 

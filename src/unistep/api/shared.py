@@ -14,9 +14,11 @@ from unistep.api.pairing import pairs_of_run
 from unistep.api.talk import Talk
 from unistep.api.teachers import Starting, starting_point
 from unistep.atomic import atomic_write
+from unistep.errors import UserError
 from unistep.recipes.schema import DistillRecipe
 from unistep.recipes.sections import AutoSolverConfig
 from unistep.teachers.teacher import Teacher
+from unistep.text_files import read_json
 
 
 class Shared:
@@ -144,7 +146,13 @@ def note_seconds(place: Path, rows: int, seconds: float) -> None:
 def read_seconds(place: Path) -> dict[str, float]:
     """Rows made and seconds taken."""
     file = seconds_file(place)
-    return json.loads(file.read_text()) if file.is_file() else {"rows": 0, "seconds": 0.0}
+    if not file.is_file():
+        return {"rows": 0, "seconds": 0.0}
+    advice = "delete this one file; the time that pairs took is then counted anew"
+    found = read_json(file, advice)
+    if not all(isinstance(found.get(key), int | float) for key in ("rows", "seconds")):
+        raise UserError(f"{file}: found {sorted(found)}, expected numbers under rows and seconds; {advice}")
+    return found
 
 
 def pair_minutes(place: Path | None, rows: int) -> float | None:

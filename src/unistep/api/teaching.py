@@ -12,7 +12,7 @@ from unistep.api.finishing import export_average
 from unistep.api.hooks import looking_hooks
 from unistep.api.judges import judge_of, keep_perceptual, quick_image_judge, ready, trained_judge
 from unistep.api.real_images import splits_of
-from unistep.api.runs import open_run, record_start
+from unistep.api.runs import folder_of, only_writer, open_run, record_start
 from unistep.api.talk import Talk, with_flags
 from unistep.api.teaching_config import conditioning, teacher_config
 from unistep.data import ImageDataset, load_images
@@ -73,23 +73,24 @@ def teach(
     with process_group(where):
         conditioner, labels = conditioning(resolved, data, where)
         config = teacher_config(resolved, data, conditioner)
-        if run is not None:
-            on_main(lambda: continue_run(resolved, run, say))
-        folder = on_main(lambda: open_run(resolved, run or (Path(out) if out else None)))
-        on_main(lambda: record_start(folder, where))
-        method = build_teaching(resolved, config, conditioner, where)
-        result = train(
-            method,
-            image_stream(resolved.training, data, labels, where),
-            resolved.training,
-            folder,
-            teaching_hooks(resolved, data, conditioner, folder, where, say),
-            bound_to(resolved),
-            config,
-            earlier=[bound_to(other) for other in earlier_recipes(TeachRecipe, folder)],
-        )
-        export_average(result, unwrap(method.denoiser), folder / "teacher", config)
-        on_main(lambda: mark_finished(folder, resolved))
+        with only_writer(run or folder_of(resolved, out), say):
+            if run is not None:
+                on_main(lambda: continue_run(resolved, run, say))
+            folder = on_main(lambda: open_run(resolved, run or (Path(out) if out else None)))
+            on_main(lambda: record_start(folder, where))
+            method = build_teaching(resolved, config, conditioner, where)
+            result = train(
+                method,
+                image_stream(resolved.training, data, labels, where),
+                resolved.training,
+                folder,
+                teaching_hooks(resolved, data, conditioner, folder, where, say),
+                bound_to(resolved),
+                config,
+                earlier=[bound_to(other) for other in earlier_recipes(TeachRecipe, folder)],
+            )
+            export_average(result, unwrap(method.denoiser), folder / "teacher", config)
+            on_main(lambda: mark_finished(folder, resolved))
     return folder
 
 

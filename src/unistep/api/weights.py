@@ -1,6 +1,7 @@
 """Which weights a generator starts from, and which a run exports: the average, the last ones, or the better of them."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -84,5 +85,20 @@ def choose_weights(wanted: ExportedWeights, generator: nn.Module, ema: EMA | Non
         scores = {"raw": measure(generator)}
         with ema.applied():
             scores["ema"] = measure(generator)
-    better = on_main(lambda: min(scores, key=scores.__getitem__))  # ranks may differ in the last digit
+    better = on_main(lambda: nearer(scores))  # ranks may differ in the last digit
     return Chosen(better, raw if better == "raw" else ema.state_dict(), scores)
+
+
+def nearer(scores: Mapping[str, float]) -> str:
+    """Returns the weights of the smaller distance.
+
+    Raises:
+        UserError: if no distance is a finite number.
+    """
+    finite = {name: score for name, score in scores.items() if math.isfinite(score)}
+    if not finite:
+        raise UserError(
+            "generator.weights: found no finite distance of either weights, so there is no better one: their samples "
+            "are not finite; lower the learning rate and train anew, or set it to ema or raw to see them"
+        )
+    return min(finite, key=finite.__getitem__)

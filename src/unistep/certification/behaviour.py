@@ -14,7 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from unistep.certification.certificate import Check
+from unistep.certification.certificate import Check, nan_as_infinity
 from unistep.certification.probe import Level, Probe
 from unistep.teachers.codecs import PixelCodec
 from unistep.types import Cond
@@ -38,7 +38,7 @@ def calibration(seen: Probe) -> Check:
         for estimate, truth in pairs:
             slope, error = regression_slope(estimate, truth)
             beyond = max(abs(slope - 1) - 2 * error, 0.0)
-            if beyond > worst:
+            if nan_as_infinity(beyond) > nan_as_infinity(worst):
                 worst, place, strength = beyond, level, slope
     passed = worst <= ORTHOGONAL
     words = f"estimates are calibrated to {worst:.2g}"
@@ -61,7 +61,7 @@ def monotony(seen: Probe) -> Check:
     """The error of x_0 falls as the noise falls; a rise is counted beyond two standard errors."""
     errors = seen.errors()
     rises = [(rise(low, high), level) for (low, high), level in zip(pairwise(errors), seen.levels, strict=False)]
-    worst, level = max(rises, key=lambda found: found[0])
+    worst, level = max(rises, key=lambda found: nan_as_infinity(found[0]))
     passed = worst <= SLACK
     share = [float(error.mean()) / max(seen.variance(), 1e-30) for error in (errors[0], errors[-1])]
     words = f"the error of x_0 falls from {share[1]:.2g} to {share[0]:.2g} of the samples' variance"
@@ -82,7 +82,7 @@ def skill(seen: Probe) -> Check:
     for level, error in zip(seen.levels, seen.errors(), strict=True):
         factor = (level.x_t * seen.x_0).sum() / level.x_t.square().sum()
         ratios.append(float(error.mean()) / max(float((factor * level.x_t - seen.x_0).square().mean()), 1e-30))
-    best = min(ratios)
+    best = math.nan if any(map(math.isnan, ratios)) else min(ratios)
     passed = best <= SKILL
     words = f"at best {best:.2g} of the error of merely scaling the input"
     if not passed:
@@ -97,13 +97,13 @@ def covariance(seen: Probe) -> Check | None:
     """
     variance, ratios = seen.variance(), []
     for level, error in zip(seen.levels, (float(e.mean()) for e in seen.errors()), strict=True):
-        if 0.005 < error / variance < 0.15 and level.alpha > 0:
+        if not math.isfinite(error) or (0.005 < error / variance < 0.15 and level.alpha > 0):
             v, derivative = seen.directional(level)
             trace = float((v * derivative).mean()) * level.sigma**2 / level.alpha
             ratios.append((trace / error, level))
     if not ratios:
         return None
-    worst, level = max(ratios, key=lambda found: abs(math.log(max(found[0], 1e-6))))
+    worst, level = max(ratios, key=lambda found: nan_as_infinity(abs(math.log(max(found[0], 1e-6)))))
     passed = 1 / COVARIANCE <= worst <= COVARIANCE
     words = f"the derivative of mu explains {worst:.2g} of its error (1 = exactly)"
     if not passed:
@@ -117,7 +117,7 @@ def density(seen: Probe) -> Check | None:
     log_density = getattr(seen.teacher.denoiser, "log_density", None)
     if log_density is None:
         return None
-    worst = max(score_error(seen, level, log_density) for level in seen.levels)
+    worst = max((score_error(seen, level, log_density) for level in seen.levels), key=nan_as_infinity)
     passed = worst <= 1e-3
     words = f"the score and finite differences of log p differ by {worst:.2g} of the score"
     return Check(name="score", passed=passed, words=words, figure=worst, limit="at most 0.001")
@@ -142,7 +142,7 @@ def condition(seen: Probe) -> Check | None:
     changes = [
         float((seen.ask(level.x_t, level.t, other) - level.mu).norm() / level.mu.norm()) for level in seen.levels[4::3]
     ]
-    effect = max(changes)
+    effect = max(changes, key=nan_as_infinity)
     passed = effect >= CONDITION
     words = f"another condition changes the answer by up to {effect:.2g} of its size"
     if not passed:

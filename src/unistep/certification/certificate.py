@@ -1,15 +1,21 @@
 """The certificate of a teacher: what was checked, the figures, the limits; kept as JSON in the run."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from unistep.atomic import atomic_write
 from unistep.errors import UserError
+from unistep.text_files import read_json
 
 FORMAT = "unistep-certificate/1"
+
+
+def nan_as_infinity(value: float) -> float:
+    """Returns the value, infinity for NaN: as the key of a maximum it makes NaN the largest, which fails a limit."""
+    return math.inf if math.isnan(value) else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +84,7 @@ class Certificate:
             UserError: for a missing or foreign file.
         """
         try:
-            found: dict[str, Any] = json.loads(path.read_text())
+            found = read_json(path, "delete it")
             if found.pop("format") != FORMAT:
                 raise ValueError(f"expected format {FORMAT}")
             return cls(checks=tuple(Check(**check) for check in found.pop("checks")), **found)

@@ -6,7 +6,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from unistep.certification.certificate import Check
+from unistep.certification.certificate import Check, nan_as_infinity
 from unistep.certification.probe import FIRST_SEED, LEVELS, Probe
 from unistep.errors import UserError
 from unistep.prediction import Prediction, convert
@@ -65,7 +65,7 @@ def shapes_and_rows(teacher: Teacher, device: torch.device) -> Check:
         size = together[:1].norm()
         if dtype != torch.float32:
             size = torch.maximum(size, x_t[:1].norm() / teacher.process.alpha(t[:1]).clamp_min(1e-12))
-        worst = max(worst, relative(alone, together[:1], float(size)))
+        worst = max(worst, relative(alone, together[:1], float(size)), key=nan_as_infinity)
     limit = ALONE.get(dtype, ALONE[torch.float32])
     passed = worst <= limit
     words = f"a row alone and among others differ by {worst:.2g} of their size"
@@ -84,7 +84,7 @@ def conversions(seen: Probe) -> Check:
             again = convert(other, level.x_t, level.t, back, "x0", process)
         except UserError:  # singular there, and said so
             continue
-        worst, count = max(worst, relative(again, level.mu.double())), count + 1
+        worst, count = max(worst, relative(again, level.mu.double()), key=nan_as_infinity), count + 1
     passed = worst <= ROUND_TRIP and count > 0
     words = f"{count} round trips through x_0, eps, v, velocity, score and F, off by at most {worst:.2g}"
     if not passed:

@@ -14,6 +14,7 @@ from safetensors.torch import save
 from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.evaluation.base import Observed
+from unistep.text_files import parse_json
 
 FORMAT = "unistep-features/1"
 ALIGNMENT = "alignment"
@@ -97,11 +98,15 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         with safe_open(path, "pt") as file:
             also = [name for name in file.keys() if name == ALIGNMENT]
             tensors = {name: file.get_tensor(name) for name in ("features", "labels", "predicted", *also)}
-            return tensors, json.loads((file.metadata() or {}).get("description", "{}"))
+            text = (file.metadata() or {}).get("description", "{}")
     except FileNotFoundError as error:
         raise UserError(f"{path}: found no features there; recompute them (--recompute)") from error
-    except (SafetensorError, json.JSONDecodeError) as error:
+    except SafetensorError as error:
         raise UserError(f"{path}: found no readable feature file ({error}); recompute it (--recompute)") from error
+    description = parse_json(text, path, "recompute it (--recompute)")
+    if not isinstance(description, dict):
+        raise UserError(f"{path}: found no description of features; recompute it (--recompute)")
+    return tensors, description
 
 
 def content_hash(tensors: Mapping[str, torch.Tensor]) -> str:

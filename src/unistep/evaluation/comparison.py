@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from unistep.atomic import atomic_write
 from unistep.errors import UserError
+from unistep.text_files import read_json
 
 FORMAT = "unistep-comparison/1"
 ComparedRole = Literal["floor", "teacher", "teacher_one_step", "solver", "entry"]
@@ -89,7 +90,7 @@ class Comparison:
             UserError: for a missing or foreign file.
         """
         try:
-            found: dict[str, Any] = json.loads(Path(path).read_text())
+            found = read_json(path, "delete it")
             if found.pop("format", None) != FORMAT:
                 raise ValueError(f"another format than {FORMAT}")
             rows = tuple(ComparedRow(**row) for row in found.pop("rows"))

@@ -55,8 +55,10 @@ def frechet_distance(mean_1: Array, cov_1: Array, mean_2: Array, cov_2: Array) -
     is singular or nearly so (fewer samples than features, dead features).
 
     Raises:
-        UserError: for a covariance that is not positive semi-definite.
+        UserError: for a covariance that is not positive semi-definite, or numbers that are not finite.
     """
+    if not all(np.isfinite(part).all() for part in (mean_1, cov_1, mean_2, cov_2)):
+        raise UserError("frechet: found features that are not finite, expected numbers; the samples are no images")
     cross = np.linalg.svd(factor(cov_1).T @ factor(cov_2), compute_uv=False).sum()
     offset = np.square(mean_1 - mean_2).sum()
     return float(max(0.0, offset + np.trace(cov_1) + np.trace(cov_2) - 2 * cross))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from unistep.arguments import require_arguments, require_type
 from unistep.errors import UserError
+from unistep.text_files import parse_json
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -37,9 +38,9 @@ def read_file(path: Path, format: str | None) -> tuple[dict[str, Any], dict[str,
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {k: file.get_tensor(k) for k in file.keys()}
-        config = json.loads(metadata.get("config", "{}"))
-    except (SafetensorError, json.JSONDecodeError) as error:
+    except SafetensorError as error:
         raise UserError(f"{path}: no readable safetensors file ({error}); restore the file") from error
+    config = parse_json(metadata.get("config", "{}"), path, "restore the file")
     found = config.get("format") if isinstance(config, dict) else None
     if format and found != format:
         raise UserError(f"{path}: found format {found!r}, expected {format!r}")

@@ -96,9 +96,14 @@ def reference_from_statistics(path: Path) -> ReferenceFeatures:
     try:
         with np.load(path, allow_pickle=False) as file:
             mean, cov = (np.asarray(file[name], np.float64) for name in ("mu", "sigma"))
-    except (OSError, ValueError, KeyError, IndexError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError, IndexError, EOFError, BadZipFile) as error:
         raise UserError(f"evaluation.reference: {path} is none ({error}), expected {STATISTICS}") from error
-    if mean.ndim != 1 or cov.shape != (len(mean), len(mean)) or not np.isfinite(cov).all():
+    if (
+        mean.ndim != 1
+        or cov.shape != (len(mean), len(mean))
+        or not np.isfinite(cov).all()
+        or not np.isfinite(mean).all()
+    ):
         raise UserError(
             f"evaluation.reference: {path}: found mu {list(mean.shape)} and sigma {list(cov.shape)}, expected finite "
             "numbers [d] and [d, d]"

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.evaluation.throughput import Timing
+from unistep.text_files import read_json
 
 FORMAT = "unistep-evaluation/1"
 Role = Literal["floor", "teacher", "teacher_one_step", "student", "other"]
@@ -94,17 +95,15 @@ class Evaluation:
             UserError: for a missing or foreign file.
         """
         try:
-            found = json.loads(Path(path).read_text())
+            found = read_json(path, "evaluate again")
         except OSError as error:
             raise UserError(f"{path}: found no evaluation, run `unistep evaluate` first") from error
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}: found no JSON ({error.msg}, line {error.lineno}); evaluate again") from error
-        if not isinstance(found, dict) or found.pop("format", None) != FORMAT:
+        if found.pop("format", None) != FORMAT:
             raise UserError(f"{path}: found no evaluation of format {FORMAT}; evaluate again with this version")
         try:
             rows = tuple(row_from_json(row) for row in found.pop("rows"))
             return cls(rows=rows, notes=tuple(found.pop("notes", ())), **found)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: found an incomplete evaluation ({error}); evaluate again") from error
 
 

@@ -27,10 +27,12 @@ from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.teachers.diffusers.folder import PipelineFolder, open_folder
 from unistep.teachers.diffusers.rebuild import import_diffusers
 from unistep.teachers.diffusers.text import TextEncoder
+from unistep.text_files import read_json
 from unistep.types import Cond
 
 LIMIT = 1e-4
 ROUNDED = {"float32": LIMIT, "float16": 2e-2, "bfloat16": 5e-2}  # an adapter's, by the type of what it learnt on
+RESTORE = "restore the file"
 LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
 PICKLES = re.compile(r".*(\.(bin|ckpt|pt|pth|msgpack|h5|pkl)|\.(fp16|bf16|non_ema)\..*)")  # and what is not read
 SEED, ROWS = 0, 2
@@ -182,7 +184,7 @@ def write_latents(student: Student, denoiser: DiffusersDenoiser, scheduler: Any,
 def open_as_float32(config: Path) -> None:
     """Has a text encoder opened in the student's type; transformers takes the type that the configuration names."""
     if config.is_file():  # tokenizers have none
-        said = {name: value for name, value in json.loads(config.read_text()).items() if name != "torch_dtype"}
+        said = {name: value for name, value in read_json(config, RESTORE).items() if name != "torch_dtype"}
         atomic_write(config, (json.dumps(said | {"dtype": "float32"}, indent=2) + "\n").encode())
 
 
@@ -193,7 +195,7 @@ def ignored(folder: str, names: list[str]) -> set[str]:
 
 def index_of(folder: PipelineFolder, scheduler: Any) -> dict[str, Any]:
     """model_index.json: the teacher's, with the scheduler's class, without what judges the images."""
-    described = json.loads((folder.path / "model_index.json").read_text())
+    described = read_json(folder.path / "model_index.json", RESTORE)
     described["scheduler"] = ["diffusers", type(scheduler).__name__]
     described |= {name: [None, None] for name in LEFT_OUT if name in described}
     described.pop("_name_or_path", None)  # where the teacher lay

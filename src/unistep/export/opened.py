@@ -1,6 +1,5 @@
 """Opens an export again as something that is sampled: a safetensors file, a diffusers folder or an ONNX graph."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from unistep.teachers.checkpoint import SINGLE_FILE, load_generator
 from unistep.teachers.checkpoint_config import denoiser_from_config, naming, require_types, steps_from_config
 from unistep.teachers.diffusers.folder import open_folder
 from unistep.teachers.teacher import Teacher
+from unistep.text_files import read_json
 from unistep.types import Cond
 
 SampleModel = Callable[[Tensor, Cond, Tensor], Tensor]
@@ -67,10 +67,9 @@ def exported_config(file: Path) -> dict[str, Any]:
         UserError: for a damaged file, or a contract without it.
     """
     try:
-        contract = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: no readable JSON ({error}); export again") from error
-    config = contract.get("generator") if isinstance(contract, dict) else None
+        config = read_json(file, "export again").get("generator")
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror or error}); export again") from error
     if not isinstance(config, dict) or not {"network", "shape", "codec", "t_init"} <= config.keys():
         raise UserError(f"{file}: found no configuration of a generator, expected one; export again with this version")
     with naming(file):

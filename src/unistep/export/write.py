@@ -18,6 +18,7 @@ from unistep.export.lora_files import write_lora_comfyui, write_lora_peft
 from unistep.export.onnx_file import write_onnx
 from unistep.export.safetensors_file import write_safetensors
 from unistep.export.student import Student
+from unistep.locking import locked
 
 Write = Callable[[Student, Path, dict[str, Any]], dict[str, Any]]
 TARGETS: Mapping[str, Write] = {
@@ -58,7 +59,7 @@ def write_export(student: Student, to: str, folder: Path) -> Exported:
     require_free(folder)
     licence = licence_of(student)
     contract = contracts.contract_of(student, licence)
-    with atomic_folder(folder) as draft:
+    with locked(folder, beside=True), atomic_folder(folder) as draft:
         contract["verified"] = write(student, draft, contract)
         atomic_write(draft / contracts.FILE, (json.dumps(contract, indent=2) + "\n").encode())
         atomic_write(draft / "README.md", card_of(student, to, contract).encode())

@@ -14,6 +14,7 @@ from unistep.atomic import atomic_create, atomic_write
 from unistep.errors import UserError
 from unistep.pairs.facts import Facts, require_facts
 from unistep.pairs.shard import FORMAT, first_seed_of, shard_name, table_entry
+from unistep.text_files import read_json
 
 MANIFEST = "manifest.json"
 NEEDED = {"shape", "noise", "dtype", "rows_per_shard", "threads"}  # facts that reading relies on
@@ -28,14 +29,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     file = folder / MANIFEST
     if not file.is_file():
         raise UserError(f"{file}: not found; expected a folder of pairs, as `unistep pairs` makes it")
-    try:
-        manifest = json.loads(file.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{file}: no readable JSON ({error}); delete this one file and run `unistep pairs` again, which rewrites it"
-        ) from error
-    found = manifest.get("format") if isinstance(manifest, dict) else None
-    if found != FORMAT or not NEEDED <= set(manifest.get("facts", ())) or "shards" not in manifest:
+    manifest = read_json(file, "delete this one file and run `unistep pairs` again, which rewrites it")
+    found, facts = manifest.get("format"), manifest.get("facts")
+    whole = isinstance(facts, dict) and facts.keys() >= NEEDED and isinstance(manifest.get("shards"), dict)
+    if found != FORMAT or not whole:
         raise UserError(f"{file}: found format {found!r}, expected a whole {FORMAT!r}; use another folder")
     return manifest
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.pairs.facts import Facts, require_facts
+from unistep.text_files import parse_json
 
 FORMAT = "unistep-pairs/1"
 KEY = "unistep"  # one metadata entry, because the library writes several in no fixed order
@@ -149,9 +150,9 @@ def _parse(data: bytes, size: int) -> Header:
     start = 8 + int.from_bytes(data[:8], "little")
     if not 8 < start <= min(size, len(data)):
         raise ValueError("the header is longer than the file")
-    layout = json.loads(data[8:start])
+    layout = parse_json(data[8:start], "header", REMEDY)
     text = layout.pop("__metadata__")[KEY]
-    record = json.loads(text)
+    record = parse_json(text, "record", REMEDY)
     if json.dumps(record) != text:  # a digit too many to matter, say: the checksum is over values and would not see it
         raise ValueError("the record is not as it was written")
     end = max(tensor["data_offsets"][1] for tensor in layout.values())

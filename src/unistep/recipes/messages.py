@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from unistep.errors import brief
 from unistep.recipes.keys import models_in, same_key, tags
 
 EXPECTED = {
@@ -74,7 +75,7 @@ def describe(problem: Any, model: type[BaseModel]) -> list[str]:
     path = ".".join(parts) or "recipe"
     if problem["type"] == "extra_forbidden":
         allowed = sorted(getattr(place, "model_fields", {}))
-        return [f"{path}: unknown key; {suggestion(parts[-1], allowed, same_key(model, parts))}"]
+        return [f"{brief(path)}: unknown key; {suggestion(parts[-1], allowed, same_key(model, parts))}"]
     if problem["type"].startswith("union_tag"):
         return [untold(problem, path, place)]
     if problem["type"] == "missing":
@@ -85,7 +86,7 @@ def describe(problem: Any, model: type[BaseModel]) -> list[str]:
         messages = own or (problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, "),)
         return [placed(message, path if parts else "") for message in messages]
     wanted = EXPECTED.get(problem["type"]) or problem["msg"].removeprefix("Input should be ")
-    return [f"{path}: found {problem['input']!r}, expected {wanted}"]
+    return [f"{path}: found {brief(repr(problem['input']))}, expected {wanted}"]
 
 
 def placed(message: str, path: str) -> str:
@@ -125,11 +126,11 @@ def followed(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[st
 def untold(problem: Any, path: str, models: list[type[BaseModel]]) -> str:
     """What to say where none of several models was named."""
     if not isinstance(problem["input"], dict):
-        return f"{path}: found {problem['input']!r}, expected a mapping"
+        return f"{path}: found {brief(repr(problem['input']))}, expected a mapping"
     key = next(iter({"name", "kind"} & set(models[0].model_fields)))
     known = [str(tag) for model in models for tag in get_args(model.model_fields[key].annotation)]
     if key not in problem["input"]:
         return f"{path}.{key}: missing, expected one of {', '.join(known)}"
     close = get_close_matches(str(problem["input"][key]), known, 1)
     hint = f"did you mean {close[0]}? " if close else ""
-    return f"{path}.{key}: found {problem['input'][key]!r}; {hint}expected one of {', '.join(known)}"
+    return f"{path}.{key}: found {brief(repr(problem['input'][key]))}; {hint}expected one of {', '.join(known)}"

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from unistep.errors import UserError
+from unistep.errors import UserError, brief
 from unistep.recipes.merge import TAGS, merge
 from unistep.recipes.parse import parse_yaml
 
@@ -34,15 +34,15 @@ def split_item(item: Any) -> tuple[str, Any]:
     """Path and value of `method.lambda_reg=0.5`."""
     path, equals, text = item.partition("=") if isinstance(item, str) else ("", "", "")
     if not equals or not path.strip():
-        raise UserError(f"--set {item}: expected PATH=VALUE, for example --set method.lambda_reg=0.5")
-    return path.strip(), parse_yaml(text, f"--set {item}")
+        raise UserError(f"--set {brief(item)}: expected PATH=VALUE, for example --set method.lambda_reg=0.5")
+    return path.strip(), parse_yaml(text, f"--set {brief(item)}")
 
 
 def nest(path: Any, value: Any) -> dict[str, Any]:
     """One setting as a tree: `a.b`, 1 -> {a: {b: 1}}."""
     keys = path.split(".") if isinstance(path, str) else [""]
     if not all(keys):
-        raise UserError(f"--set {path}: expected PATH=VALUE, for example --set method.lambda_reg=0.5")
+        raise UserError(f"--set {brief(path)}: expected PATH=VALUE, for example --set method.lambda_reg=0.5")
     nested = to_plain(value)
     for key in reversed(keys):
         nested = {key: nested}
@@ -70,5 +70,5 @@ def require_sections(values: Mapping[str, Any], overlay: Mapping[str, Any], path
             continue
         if not isinstance(below, Mapping):
             inner = next(iter(over), "...")
-            raise UserError(f"--set {place}.{inner}: {place} is {below!r}, it has nothing inside")
+            raise UserError(f"--set {place}.{inner}: {place} is {brief(repr(below))}, it has nothing inside")
         require_sections(below, over, f"{place}.")

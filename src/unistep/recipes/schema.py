@@ -51,7 +51,7 @@ class DistillRecipe(Section):
     lora: LoRAConfig | None = None
     pairs: PairsConfig | None = None
     method: AnyMethod
-    method_steps: int | None = Field(default=None, ge=1)
+    method_steps: int | None = Field(default=None, ge=1, le=10**9)
     training: TrainingConfig
     stages: tuple[StageConfig, ...] = ()
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)

@@ -13,6 +13,7 @@ from unistep.training.config import TrainingConfig
 ExportedWeights = Literal["best", "ema", "raw"]
 SolverName = Literal["euler", "heun", "ddim", "dpmpp_2m", "pndm", "unipc", "consistency"]
 OdeSolverName = Literal["euler", "heun", "ddim", "dpmpp_2m", "pndm", "unipc"]
+LAST_SEED = 2**62  # of a first seed: those that follow are 64-bit numbers too
 
 
 class Section(BaseModel):
@@ -54,7 +55,7 @@ class AutoSolverConfig(Section):
     tolerance: float = Field(default=0.05, gt=0, lt=1)
     probe: int = Field(default=64, ge=8, le=65_536)
     candidates: Annotated[tuple[OdeSolverName, ...], Field(min_length=1)] | None = None
-    evaluations: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    evaluations: tuple[Annotated[int, Field(ge=1, le=10_000)], ...] = Field(
         default=(4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40), min_length=1
     )
 
@@ -82,7 +83,7 @@ class TeacherConfig(Section):
 
     load: str | None = None
     teach: str | None = None
-    guidance: float = Field(default=1.0, ge=0)
+    guidance: float = Field(default=1.0, ge=0, le=10**6)
     certify: bool = True
     options: dict[str, Any] = {}
 
@@ -103,7 +104,7 @@ class FitConfig(Section):
 
     network: dict[str, Any] = {"type": "mlp"}
     training: TrainingConfig
-    samples: int = Field(default=65_536, ge=1)
+    samples: int = Field(default=65_536, ge=1, le=10**9)
     max_error: float = Field(default=0.1, gt=0)
 
 
@@ -131,8 +132,8 @@ class ExactData(Section):
     """Exact samples of an analytic teacher as the real ones, by default from seeds that nothing else has."""
 
     kind: Literal["exact"]
-    count: int = Field(default=65_536, ge=1)
-    first_seed: int = Field(default=30_000_000, ge=0)
+    count: int = Field(default=65_536, ge=1, le=10**9)
+    first_seed: int = Field(default=30_000_000, ge=0, le=LAST_SEED)
 
 
 RealImages = Annotated[DataConfig | ExactData, Field(discriminator="kind")]
@@ -145,11 +146,11 @@ class PairsConfig(Section):
     `solver: auto` stands for `{name: auto}`, and any other name alone for that solver with its usual settings.
     """
 
-    count: int = Field(ge=1)
+    count: int = Field(ge=1, le=10**10)
     solver: SolverConfig | AutoSolverConfig = Field(default_factory=SolverConfig, discriminator="name")
-    tile: int = Field(default=64, ge=1)
+    tile: int = Field(default=64, ge=1, le=10**6)
     dtype: Literal["float32", "float16"] = "float32"
-    first_seed: int = Field(default=0, ge=0)
+    first_seed: int = Field(default=0, ge=0, le=LAST_SEED)
     path: str | None = None
 
     @field_validator("solver", mode="before")
@@ -182,16 +183,16 @@ class EvaluationConfig(Section):
     judge: str | None = None
     real: DataConfig | None = None
     reference: str | None = None
-    samples: int = Field(default=10_000, ge=1)
-    first_seed: int = Field(default=1_000_000, ge=0)
-    samples_during_training: int = Field(default=2_000, ge=1)
+    samples: int = Field(default=10_000, ge=1, le=10**9)
+    first_seed: int = Field(default=1_000_000, ge=0, le=LAST_SEED)
+    samples_during_training: int = Field(default=2_000, ge=1, le=10**9)
     solver: SolverConfig = Field(default_factory=SolverConfig)
-    batch: int = Field(default=100, ge=1)
+    batch: int = Field(default=100, ge=1, le=10**6)
     beside: dict[str, str] = {}
     timed: bool = True
-    judge_steps: int = Field(default=1_500, ge=1)
+    judge_steps: int = Field(default=1_500, ge=1, le=10**9)
     prompts: str | None = None
-    resize: int | None = Field(default=None, ge=8)
+    resize: int | None = Field(default=None, ge=8, le=16_384)
     alignment: Annotated[str, Field(pattern=r"^clip:.+")] | None = None
 
     def mistakes(self) -> Iterator[str]:

@@ -1,6 +1,5 @@
 """What a run folder holds for a report; missing parts stay None and are named."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from unistep.certification.certificate import Certificate
 from unistep.errors import UserError
 from unistep.evaluation.result import Evaluation
+from unistep.text_files import parse_json, read_json
 
 SAMPLES = "evaluation"  # previews/evaluation.png (images) or .svg (points): all rows from the same seeds
 
@@ -72,14 +72,11 @@ def read_run(folder: Path) -> RunFiles:
 def read_object(path: Path, missing: list[str], consequence: str) -> dict[str, Any] | None:
     """A JSON object, or None and a sentence."""
     try:
-        found = json.loads(path.read_text())
-        if isinstance(found, dict):
-            return found
-        missing.append(f"{path.name} holds no JSON object, so {consequence}.")
+        return read_json(path, "its part of the report is left out")
     except FileNotFoundError:
         missing.append(f"{path.name} is not there, so {consequence}.")
-    except json.JSONDecodeError as error:
-        missing.append(f"{path.name} cannot be read (line {error.lineno}: {error.msg}), so {consequence}.")
+    except UserError as error:
+        missing.append(f"{error}; so {consequence}.")
     return None
 
 
@@ -88,7 +85,7 @@ def read_lines(path: Path, missing: list[str]) -> list[dict[str, Any]]:
     if not path.is_file():
         missing.append(f"{path.name} is not there, so no curves are drawn.")
         return []
-    raw = [line for line in path.read_text().splitlines() if line.strip()]
+    raw = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
     found = [line for line in map(parse_line, raw) if line is not None]
     if len(found) < len(raw):
         missing.append(f"{path.name}: {len(raw) - len(found)} of {len(raw)} lines cannot be read and are left out.")
@@ -98,8 +95,8 @@ def read_lines(path: Path, missing: list[str]) -> list[dict[str, Any]]:
 def parse_line(line: str) -> dict[str, Any] | None:
     """One line, or None if it is not whole."""
     try:
-        found = json.loads(line)
-    except json.JSONDecodeError:
+        found = parse_json(line, "metrics.jsonl", "")
+    except UserError:
         return None
     return found if isinstance(found, dict) and isinstance(found.get("step"), int) else None
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from unistep.atomic import clear_leftovers, put_in_place
 from unistep.errors import UserError
+from unistep.locking import locked
 from unistep.networks.generator import Generator
 from unistep.networks.preconditioning import EDMDenoiser
 from unistep.networks.state_dict import load_strictly, require_same_tensors
@@ -30,6 +31,7 @@ from unistep.teachers.codecs import CODECS, codec_from_config
 from unistep.teachers.conditioners import CONDITIONERS, conditioner_from_config
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.teachers.teacher import Codec, Conditioner, Teacher
+from unistep.text_files import parse_json, read_json
 
 FORMAT = "unistep-denoiser/1"
 FILES = ("model.safetensors", "config.json")
@@ -67,16 +69,16 @@ def save_state(folder: Path, state: dict[str, torch.Tensor], config: dict[str, A
         state: contiguous tensors on the CPU, by name.
         config: plain values; the format's name is added.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    clear_leftovers(folder)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    temporary.mkdir()
-    save_file(state, str(temporary / "model.safetensors"))
-    (temporary / "config.json").write_text(json.dumps({"format": FORMAT, **config}, indent=2) + "\n")
-    if filecmp.cmpfiles(temporary, folder, FILES, shallow=False)[0] == list(FILES):
-        shutil.rmtree(temporary)
-        return
-    put_in_place(temporary, folder)
+    with locked(folder, beside=True):
+        clear_leftovers(folder)
+        temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+        temporary.mkdir()
+        save_file(state, str(temporary / "model.safetensors"))
+        (temporary / "config.json").write_text(json.dumps({"format": FORMAT, **config}, indent=2) + "\n")
+        if filecmp.cmpfiles(temporary, folder, FILES, shallow=False)[0] == list(FILES):
+            shutil.rmtree(temporary)
+            return
+        put_in_place(temporary, folder)
 
 
 def load_denoiser(folder: Path) -> tuple[EDMDenoiser | DiffusersDenoiser, dict[str, Any], str]:
@@ -106,14 +108,12 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tenso
     for file in (description, weights):
         if not file.is_file():
             raise UserError(f"{file}: not found; expected a checkpoint folder with model.safetensors and config.json")
+    config = read_json(description, "restore the file")
     try:
-        config = json.loads(description.read_text())
         state = load_file(str(weights))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{description}: no readable JSON ({error}); restore the file") from error
     except SafetensorError as error:
         raise UserError(f"{weights}: no readable safetensors file ({error}); restore the file") from error
-    found = config.get("format") if isinstance(config, dict) else None
+    found = config.get("format")
     if found != FORMAT:
         raise UserError(f"{description}: found format {found!r}, expected {FORMAT!r}")
     return config, state, hashlib.sha256(weights.read_bytes() + description.read_bytes()).hexdigest()
@@ -123,10 +123,11 @@ def read_single_file(file: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor
     """The same from one safetensors file whose header holds the configuration."""
     try:
         with safe_open(str(file), framework="pt") as opened:
-            config = json.loads((opened.metadata() or {}).get("config", "null"))
+            text = (opened.metadata() or {}).get("config", "null")
         state = load_file(str(file))
     except (SafetensorError, ValueError) as error:
         raise UserError(f"{file}: no readable safetensors file ({error}); export it again") from error
+    config = parse_json(text, file, "export it again")
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise UserError(
             f"{file}: found no configuration of format {FORMAT!r} in its header, expected a file that "

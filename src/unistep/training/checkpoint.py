@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -19,10 +20,13 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from unistep.errors import UserError
+from unistep.text_files import read_json
 from unistep.training.distributed import on_main
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+STEP = re.compile(r"step-(\d{7}|[1-9]\d{7,})")
+ADVICE = "delete the folder to go on from the checkpoint before it"
 
 
 class Checkpoints:
@@ -41,8 +45,9 @@ class Checkpoints:
         self.folder, self.keep = folder, keep
 
     def steps(self) -> list[int]:
-        """Steps of the complete checkpoints, ascending; anything without a manifest is not one."""
-        return sorted(int(path.parent.name[5:]) for path in self.folder.glob(f"step-*/{MANIFEST}"))
+        """Steps of the complete checkpoints, ascending; a folder without a manifest or of another name is not one."""
+        named = (STEP.fullmatch(path.parent.name) for path in self.folder.glob(f"step-*/{MANIFEST}"))
+        return sorted(int(found[1]) for found in named if found)
 
     def path(self, step: int) -> Path:
         """Folder of one step."""
@@ -125,8 +130,34 @@ class Checkpoints:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The record of a checkpoint folder, without its tensors."""
-    return json.loads((path / MANIFEST).read_text())["record"]
+    """Returns the record of a checkpoint folder, without reading its tensors.
+
+    Raises:
+        UserError: for a damaged manifest.
+    """
+    return read_manifest(path)["record"]
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Returns the manifest of a checkpoint folder, its parts of the right types.
+
+    Raises:
+        UserError: naming what is damaged.
+    """
+    file = path / MANIFEST
+    try:
+        manifest = read_json(file, ADVICE)
+    except OSError as error:
+        raise UserError(f"{file}: unreadable ({error.strerror or error}); {ADVICE}") from error
+    for part in ("files", "tensors", "record"):
+        if not isinstance(manifest.get(part), dict):
+            raise UserError(
+                f"{file}: found {type(manifest.get(part)).__name__} under {part}, expected a mapping; {ADVICE}"
+            )
+    for name, entry in manifest["files"].items():
+        if not isinstance(entry, dict) or not {"size", "sha256"} <= entry.keys():
+            raise UserError(f"{file}: found no size and sha256 of {name}; {ADVICE}")
+    return manifest
 
 
 # -------------------------------------------------------------------------------------------------------- one folder
@@ -180,21 +211,17 @@ def sync(path: Path) -> None:
 
 def verify(path: Path) -> dict[str, Any]:
     """The manifest, after every file has been compared with it."""
-    advice = "delete the folder to go on from the checkpoint before it"
-    try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        files = manifest["files"].items()
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise UserError(
-            f"{path / MANIFEST}: unreadable ({error!r}), expected a checkpoint's manifest; {advice}"
-        ) from error
-    for name, expected in files:
+    manifest = read_manifest(path)
+    foreign = sorted(file.name for file in path.glob("*.safetensors") if file.name not in manifest["files"])
+    if foreign:
+        raise UserError(f"{path / foreign[0]}: found a file that the checkpoint does not list; move it elsewhere")
+    for name, expected in manifest["files"].items():
         if not (path / name).is_file():
-            raise UserError(f"{path / name}: missing, expected {expected['size']} bytes; {advice}")
+            raise UserError(f"{path / name}: missing, expected {expected['size']} bytes; {ADVICE}")
         found = describe(path / name)
         for key in ("size", "sha256"):
             if found[key] != expected[key]:
-                raise UserError(f"{path / name}: found {key} {found[key]}, expected {expected[key]}; {advice}")
+                raise UserError(f"{path / name}: found {key} {found[key]}, expected {expected[key]}; {ADVICE}")
     return manifest
 
 

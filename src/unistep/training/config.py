@@ -87,11 +87,11 @@ class TrainingConfig(Settings):
         deterministic: ask torch for deterministic kernels, and fail where there is none.
     """
 
-    steps: int = Field(ge=1)
-    batch: int = Field(ge=1)
-    pair_batch: int | None = Field(default=None, ge=1)
-    accumulate: int = Field(default=1, ge=1)
-    seed: int = Field(default=0, ge=0)
+    steps: int = Field(ge=1, le=10**9)
+    batch: int = Field(ge=1, le=10**7)
+    pair_batch: int | None = Field(default=None, ge=1, le=10**7)
+    accumulate: int = Field(default=1, ge=1, le=10**6)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     strategy: Literal["none", "ddp", "fsdp"] = "ddp"

@@ -156,7 +156,7 @@ class HealthMonitor:
     def behind_the_teacher(self) -> str | None:
         """Having seen the samples, the fake score should denoise them at least as well as the teacher."""
         ratio, recent = self.windowed("fake_over_teacher"), list(self.series["fake_over_teacher"])[-ENOUGH:]
-        if ratio is not None and ratio > self.config.lag_ratio:
+        if ratio is not None and not ratio <= self.config.lag_ratio:
             return f"the fake score denoises fresh samples {ratio:.2f} times worse than the teacher: it lags behind"
         if len(recent) == ENOUGH and all(abs(r - 1) < 1e-4 for r in recent):
             return "the fake score equals the teacher: it is not learning"
@@ -178,7 +178,7 @@ class HealthMonitor:
         mean, std, r = self.windowed("mean"), self.windowed("std"), self.reference
         if reading.step < self.grace or mean is None or std is None:
             return None
-        if abs(mean - r.mean) > self.config.mean_drift * r.std:
+        if not abs(mean - r.mean) <= self.config.mean_drift * r.std:
             side = "brighter" if mean > r.mean else "darker"
             return f"samples are {side} than the teacher's (mean {mean:.3f}, teacher {r.mean:.3f})"
         if not 1 / self.config.std_ratio < std / r.std < self.config.std_ratio:
@@ -201,7 +201,7 @@ class HealthMonitor:
         words = None
         for network, norm in reading.grad_norms.items():
             past = self.series.get(f"grad/{network}", ())
-            if len(past) >= ENOUGH and norm > self.config.grad_ratio * median(past) > 0:
+            if len(past) >= ENOUGH and median(past) > 0 and not norm <= self.config.grad_ratio * median(past):
                 ratio = norm / median(past)
                 words = words or f"the gradient of {network} is {ratio:.0f} times its running median"
             self.note(f"grad/{network}", norm)
@@ -221,8 +221,10 @@ class HealthMonitor:
 
     def windowed(self, name: str) -> float | None:
         """Median of the last `window` readings, None before there are as many."""
-        series = self.series[name]
-        return median(list(series)[-self.config.window :]) if len(series) >= self.config.window else None
+        recent = list(self.series[name])[-self.config.window :]
+        if len(recent) < self.config.window:
+            return None
+        return math.nan if any(map(math.isnan, recent)) else median(recent)  # a sort has no place for NaN
 
     def state(self) -> dict[str, Any]:
         """Plain values from which `restore` goes on."""

@@ -23,7 +23,7 @@ from unistep.training.health import HealthMonitor, Reading
 from unistep.training.hooks import Hooks, View
 from unistep.training.progress import ProgressDisplay
 from unistep.training.random import VERSION
-from unistep.training.resume import binding, require_same_randomness, require_same_recipe
+from unistep.training.resume import binding, require_same_randomness, require_same_recipe, require_whole_record
 from unistep.training.signals import StopSignals
 from unistep.training.state import TrainState
 from unistep.training.step import StepReport, train_step
@@ -209,6 +209,7 @@ class Run:
         if newest is None:
             return
         record = on_main(lambda: read_record(newest))
+        require_whole_record(record, str(newest))
         if record["recipe"] not in self.earlier:
             require_same_recipe(record["recipe"], self.recipe, str(newest))
         if record["step"] < self.config.steps:
@@ -275,9 +276,10 @@ class Run:
             raise ValueError(f"the evaluation hook answered {sorted(scores)}, expected a number under 'score'")
         self.tracker.log(self.state.step, {f"evaluation/{name}": value for name, value in scores.items()})
         self.progress.say(f"step {self.state.step}: " + "  ".join(f"{k} {v:.4g}" for k, v in scores.items()))
-        if self.state.best and scores["score"] >= self.state.best["score"]:
+        score = scores["score"]
+        if not math.isfinite(score) or (self.state.best and not score < self.state.best["score"]):
             return False
-        self.state.best = {"step": self.state.step, "score": scores["score"]}
+        self.state.best = {"step": self.state.step, "score": score}
         return True
 
 

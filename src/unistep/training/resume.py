@@ -74,3 +74,17 @@ def require_same_randomness(saved: int, where: str) -> None:
             "unfinished run would not be the one that it began as; finish it with the unistep that wrote it, or choose "
             "another run folder (--out) to start anew"
         )
+
+
+def require_whole_record(record: Mapping[str, Any], where: str) -> None:
+    """Refuses a checkpoint whose record lacks what a run goes on from.
+
+    Raises:
+        UserError: naming what is missing.
+    """
+    for key, kind in (("step", int), ("recipe", Mapping), ("best", Mapping), ("health", Mapping)):
+        if not isinstance(record.get(key), kind):
+            raise UserError(
+                f"{where}: found no {key} in the manifest's record, expected one; delete the folder to go on from the "
+                "checkpoint before it"
+            )

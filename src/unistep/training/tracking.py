@@ -8,6 +8,7 @@ from typing import Any, TextIO
 
 from unistep.atomic import atomic_write
 from unistep.errors import UserError
+from unistep.text_files import parse_json
 from unistep.training.distributed import on_main
 
 
@@ -79,16 +80,17 @@ def truncate_metrics(path: Path, step: int) -> None:
     """Keeps the whole lines up to `step` completed steps; a line cut by a kill goes too."""
     if not path.exists():
         return
-    kept = [line for line in path.read_text().splitlines() if step_of(line) <= step]
+    kept = [line for line in path.read_text(errors="replace").splitlines() if step_of(line) <= step]
     write_text(path, "".join(line + "\n" for line in kept))
 
 
 def step_of(line: str) -> float:
     """The step of a metrics line, infinity if it is not whole."""
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
+        step = parse_json(line, "metrics.jsonl", "")["step"]
+    except (UserError, LookupError, TypeError):
         return math.inf
+    return step if type(step) is int else math.inf
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from unistep.assets import user_cache
 from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.teachers.diffusers.text import Rows
+from unistep.text_files import read_json
 
 FORMAT = "unistep-text/2"
 MANIFEST, NULL = "manifest.json", "null.safetensors"
@@ -182,11 +183,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     file = folder / MANIFEST
     if not file.is_file():
         raise UserError(f"{file}: not found; load the teacher again, which computes the embeddings of its prompts")
-    try:
-        manifest = json.loads(file.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: no readable JSON ({error}); {REMEDY}") from error
-    found = manifest.get("format") if isinstance(manifest, dict) else None
+    manifest = read_json(file, REMEDY)
+    found = manifest.get("format")
     if found != FORMAT or not {"key", "prompts", "files"} <= set(manifest) or NULL not in manifest["files"]:
         raise UserError(f"{file}: found format {found!r}, expected a whole {FORMAT!r}; {REMEDY}")
     return manifest

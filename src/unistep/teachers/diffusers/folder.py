@@ -2,7 +2,6 @@
 
 import hashlib
 import inspect
-import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from unistep.errors import UserError, one_line
 from unistep.hub import announce_download, is_hub_id
 from unistep.optional import without_bars
 from unistep.teachers.diffusers.rebuild import import_diffusers, model_class
+from unistep.text_files import read_json
 
 DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
@@ -129,11 +129,8 @@ def open_folder(spec: str) -> PipelineFolder:
     index = path / "model_index.json"
     if not index.is_file():
         raise UserError(f"{path}: found no model_index.json, expected the folder of a diffusers pipeline")
-    try:
-        described = json.loads(index.read_text())
-        listed = {name: tuple(value) for name, value in described.items() if isinstance(value, list) and value}
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{index}: no readable description of a pipeline ({error}); restore the file") from error
+    described = read_json(index, "restore the file")
+    listed = {name: tuple(value) for name, value in described.items() if isinstance(value, list) and value}
     components = {name: value for name, value in listed.items() if len(value) == 2 and value != (None, None)}
     settings = {name: value for name, value in described.items() if name not in listed}
     kind = pipeline_class(described.get("_class_name"), index)
@@ -198,8 +195,8 @@ def require_data_only(path: Path) -> None:
         )
     for index in sorted(file for file in path.rglob("*.safetensors.index.json") if WEIGHTS.fullmatch(file.name)):
         try:
-            files = {*json.loads(index.read_text())["weight_map"].values()}
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            files = {*read_json(index, "restore the file")["weight_map"].values()}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise UserError(f"{index}: no readable index of weights ({one_line(error)}); restore the file") from error
         other = sorted(str(name) for name in files if not str(name).endswith(".safetensors"))
         if other:

@@ -28,6 +28,7 @@ from unistep.teachers.diffusers.shape import Shape, shape_of
 from unistep.teachers.diffusers.text import TextEncoder, settings_of
 from unistep.teachers.module import identity
 from unistep.teachers.teacher import Conditioner, Teacher
+from unistep.text_files import read_json
 
 CLEANERS = ("bs4", "ftfy")  # pipelines clean prompts with these where they are installed
 
@@ -125,10 +126,9 @@ def family_in(folder: PipelineFolder) -> Family:
     """The family of a folder's denoiser, from its files."""
     file = folder.path / folder.denoiser / "config.json"
     try:
-        config = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: no readable JSON ({error}); restore the file") from error
-    require_type(config, dict, str(file))
+        config = read_json(file, "restore the file")
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror or error}); restore the file") from error
     return family_of(folder.components[folder.denoiser][1], config)
 
 

@@ -157,7 +157,7 @@ def vp_process(scheduler: Any) -> DiscreteVPProcess:
     if config.get("rescale_betas_zero_snr"):
         process = DiscreteVPProcess.zero_terminal_snr(process)
     apart = float((process.alphas_cumprod - own).abs().max())
-    if apart > CLOSE:
+    if not apart <= CLOSE:  # also not a number
         raise UserError(
             f"scheduler: found a table of alpha-bar that differs by {apart:.2g} from that of its beta_schedule "
             f"{config['beta_schedule']!r}, expected the same; correct scheduler_config.json"

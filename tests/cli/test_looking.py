@@ -15,7 +15,8 @@ import unistep.api.judges
 from unistep import api, load_teacher
 from unistep.api import sampling
 from unistep.api.draws import Draws
-from unistep.api.hooks import IMAGE_SEEDS, POINT_SEEDS, Features, looking_hooks
+from unistep.api.health_reference import Features, HealthReference, health_reference
+from unistep.api.hooks import IMAGE_SEEDS, POINT_SEEDS, looking_hooks
 from unistep.api.judges import judged_features
 from unistep.api.sampling import draws_from
 from unistep.api.talk import Talk
@@ -56,7 +57,6 @@ def view(folder: Path, step: int) -> View:
 def test_previews_have_the_teachers_row_above(tmp_path: Path) -> None:
     student, teacher = Plain(-1.0), Plain(1.0)
     hooks = looking_hooks(student.draws, None, Talk(quiet=True), teacher.draws())
-    teacher.asked.clear()  # the reference of the health monitor
     for step in (0, 5):
         assert hooks.preview is not None
         hooks.preview(view(tmp_path, step))
@@ -81,6 +81,10 @@ def noise(z: Tensor, cond: Cond, seeds: Tensor) -> Tensor:
     return 0.5 * z
 
 
+def referred(teacher: Draws, features: Features | None = None) -> HealthReference:
+    return health_reference(teacher, features, 100, 1, None, {})
+
+
 def test_diversity_is_watched_in_features_of_what_is_seen_where_there_are_any() -> None:
     teacher = Draws(model=noise, shape=(1, 4, 4), codec=PixelCodec(), conditioner=LabelConditioner(3), device=CPU)
     seen: list[tuple[torch.dtype, int]] = []
@@ -91,14 +95,14 @@ def test_diversity_is_watched_in_features_of_what_is_seen_where_there_are_any() 
 
     x, cond = torch.randn(100, 1, 4, 4).clamp(-2, 2) / 2, torch.arange(100) % 3
     spoilt = torch.where(torch.arange(16).reshape(4, 4) == 0, x[:1], x)  # that pixel is the same everywhere
-    watched = looking_hooks(Plain(0.0).draws, None, Talk(quiet=True), teacher, features)
-    values = looking_hooks(Plain(0.0).draws, None, Talk(quiet=True), teacher)
-    assert watched.diversity is not None and values.diversity is not None
+    watched, values = referred(teacher, features), referred(teacher)
     assert (watched.diversity(x, cond), watched.diversity(spoilt, cond)) == (pytest.approx(1, abs=0.25), 0)
     assert values.diversity(x, cond) == pytest.approx(1, abs=0.1)
     assert values.diversity(spoilt, cond) == pytest.approx(math.sqrt(15 / 16), abs=0.1)
-    assert seen == [(torch.uint8, 256), (torch.uint8, 64), (torch.uint8, 64)]  # few, for a judge may cost something
-    assert watched.reference == values.reference
+    assert seen == [*[(torch.uint8, 100)] * 2, (torch.uint8, 56), *[(torch.uint8, 64)] * 2]  # few: a judge may cost
+    hooks = looking_hooks(Plain(0.0).draws, None, Talk(quiet=True), teacher, watched)
+    assert hooks.reference == watched.statistics and hooks.diversity == watched.diversity
+    assert watched.statistics == values.statistics
 
 
 def lent(name: str, folder: Path) -> Features | None:

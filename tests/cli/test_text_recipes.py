@@ -53,6 +53,8 @@ def distilled(place: Path, name: str, *overrides: str) -> Path:
     assert student["num_samples"] == 128 and student["figures"]["frechet"] > 0
     assert -1 < student["figures"]["alignment"] < 1 and found["alignment_title"] == "CLIP clip"
     assert "CLIP" in (run / "report.html").read_text()
+    kept = json.loads((run / "health-reference.json").read_text())["made_with"]
+    assert kept["count"] == 256 and kept["features"]["resize"] == 8 and kept["guidance"] > 1
     return run
 
 

@@ -47,6 +47,15 @@ def test_each_pair_is_measured_by_its_own_class() -> None:
     assert spread.by_class[3] == pytest.approx(mean_distance(x[one]))
 
 
+def test_a_reference_with_one_sample_of_most_classes_compares_any_two() -> None:
+    """Two classes of many that happen to occur twice are no measure."""
+    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.cat([torch.arange(62), torch.arange(2)])
+    spread = Spread.of(x, labels)
+    assert len(spread.by_class) == 2
+    assert spread.ratio(x, torch.arange(64)) == pytest.approx(1)
+
+
 def test_with_few_pairs_of_a_class_any_two_are_compared() -> None:
     x, labels = classes_apart(EACH * CLASSES, 0)
     spread = Spread.of(x, labels)

@@ -12,6 +12,7 @@ from unistep.api.continuing import continue_run, earlier_recipes, find_run, mark
 from unistep.api.distance import distance_of
 from unistep.api.draws import generated, solved_teacher, teacher_draws
 from unistep.api.evaluating import evaluate_run, require_judging
+from unistep.api.health_reference import FILE, health_reference
 from unistep.api.hooks import looking_hooks
 from unistep.api.images import read_images, real_images
 from unistep.api.judges import find_quick_judge, judged_features
@@ -182,12 +183,17 @@ class StageTrainer:
         """What looks at the run, made once for all stages, when the first method is there."""
         recipe, teacher, device = self.recipe, self.start.teacher, self.device
         seen = (recipe, teacher, self.folder, device, self.say)
-        above, _ = solved_teacher(teacher, recipe.evaluation.solver, recipe.teacher.guidance, device)
-        quick = find_quick_judge(*seen) if recipe.training.evaluate_every else None
+        solver, guidance = recipe.evaluation.solver, recipe.teacher.guidance
+        above, nfe = solved_teacher(teacher, solver, guidance, device)
+        quick, features = find_quick_judge(*seen) if recipe.training.evaluate_every else None, judged_features(*seen)
+        made_with = {
+            "teacher": teacher.sha256, "solver": solver.model_dump(mode="json"), "guidance": guidance,
+            "features": features and features.facts,
+        }  # fmt: skip
+        health = health_reference(above, features, recipe.evaluation.batch, nfe, self.folder / FILE, made_with)
         return looking_hooks(
-            lambda network: teacher_draws(teacher, generated(network), device), quick, self.say, above,
-            judged_features(*seen),
-        )  # fmt: skip
+            lambda network: teacher_draws(teacher, generated(network), device), quick, self.say, above, health
+        )
 
 
 def stages_left(stages: list[Stage], folder: Path) -> list[Stage]:

@@ -8,7 +8,8 @@ import torch
 from unistep.api.choosing import FILE, foresee
 from unistep.api.distilling_costs import DistillCalls, DistillCosts
 from unistep.api.draws import solved_teacher
-from unistep.api.hooks import IMAGE_SEEDS, POINT_SEEDS, STATISTICS_SEEDS
+from unistep.api.health_reference import reference_seeds
+from unistep.api.hooks import IMAGE_SEEDS, POINT_SEEDS
 from unistep.api.judge_costs import LOOKED_AT_ONCE, JudgeCosts
 from unistep.api.pairing import place_of, sampler_of
 from unistep.api.teaching_costs import TeachCosts
@@ -119,7 +120,8 @@ def distill_looks(recipe: DistillRecipe, teacher: Teacher, calls: DistillCalls) 
     evaluation, config, at_once = recipe.evaluation, recipe.training, shown_at_once(teacher)
     _, nfe = solved_teacher(teacher, evaluation.solver, recipe.teacher.guidance, CPU)
     previews, looks = 1 + times_due(config.preview_every, config.steps), Tally()
-    looks.ask(calls.teacher, len(STATISTICS_SEEDS), len(STATISTICS_SEEDS), nfe)
+    references = len(reference_seeds(teacher.shape, nfe))
+    looks.ask(calls.teacher, references, min(references, evaluation.batch), nfe)
     looks.ask(calls.teacher, at_once, at_once, nfe)
     looks.ask(calls.network, previews * at_once, at_once, calls.nfe)
     looks.show(calls.decode, (previews + 1) * at_once, at_once)

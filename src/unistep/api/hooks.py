@@ -7,26 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from unistep.api.draws import Draws
+from unistep.api.health_reference import HealthReference
 from unistep.api.talk import Talk
 from unistep.atomic import atomic_write
 from unistep.reports import draw_points, grid_png, render
 from unistep.training.distributed import is_main
-from unistep.training.diversity import Spread
-from unistep.training.health import SampleStatistics, sample_statistics
-from unistep.training.hooks import Diversity, Hooks, View
-from unistep.types import Cond, select
+from unistep.training.hooks import Hooks, View
 
 LOOKED_AT = 2_000_000  # seeds from here are for looking at: neither pairs nor the evaluation have them
 IMAGE_SEEDS, POINT_SEEDS = torch.arange(LOOKED_AT, LOOKED_AT + 10), torch.arange(LOOKED_AT, LOOKED_AT + 2000)
-STATISTICS_SEEDS = torch.arange(10_000_000, 10_000_256)
-
-WATCHED = 64  # samples of a step, and of a rank, whose diversity is watched
 
 QuickJudge = Callable[[Draws], Mapping[str, float]]
 """Draws -> figures, the deciding one under `score`, lower is better."""
-
-Features = Callable[[Tensor], Tensor]
-"""Decoded samples [b, ...] -> features [b, d]."""
 
 
 def looking_hooks(
@@ -34,7 +26,7 @@ def looking_hooks(
     quick: QuickJudge | None,
     say: Talk,
     teacher: Draws | None = None,
-    features: Features | None = None,
+    health: HealthReference | None = None,
 ) -> Hooks:
     """Previews and quick figures of the averaged network.
 
@@ -42,10 +34,9 @@ def looking_hooks(
         draws: the network of a run, as what draws samples.
         quick: judges them; None = never.
         say: when quiet the loop shows neither bar nor lines.
-        teacher: shown above in previews, and the reference of the health monitor; None while teaching one.
-        features: what the health monitor compares samples by; None = their values in model space.
+        teacher: shown above in previews; None while teaching one.
+        health: what the health monitor compares samples with; None leaves drift and diversity unjudged.
     """
-    reference, diversity = (None, None) if teacher is None else health_references(teacher, features)
     above: dict[str, Tensor] = {}  # the teacher's samples, made once, when first needed
 
     def preview(view: View) -> None:
@@ -66,32 +57,10 @@ def looking_hooks(
     return Hooks(
         evaluate=None if quick is None else evaluate,
         preview=preview,
-        diversity=diversity,
-        reference=reference,
+        diversity=None if health is None else health.diversity,
+        reference=None if health is None else health.statistics,
         message=say if say.quiet else None,
     )
-
-
-def health_references(teacher: Draws, features: Features | None) -> tuple[SampleStatistics, Diversity]:
-    """The hooks `reference` and `diversity`, from some of the teacher's samples."""
-    conditioner = teacher.conditioner
-    cond = conditioner.from_seeds(STATISTICS_SEEDS) if conditioner is not None else None
-    x = teacher.raw(STATISTICS_SEEDS, cond)
-
-    def seen(x: Tensor) -> Tensor:
-        return x if features is None else features(teacher.codec.decode(x))
-
-    spread = Spread.of(seen(x), classes(cond))
-
-    def diversity(x: Tensor, cond: Cond) -> float:
-        return spread.ratio(seen(x[:WATCHED]), classes(select(cond, slice(WATCHED))))
-
-    return sample_statistics(x), diversity
-
-
-def classes(cond: Cond) -> Tensor | None:
-    """Class labels int64 [b] on the CPU, None for other conditions."""
-    return cond.cpu() if isinstance(cond, Tensor) and cond.ndim == 1 and not cond.is_floating_point() else None
 
 
 def write_picture(path: Path, samples: Mapping[str, Tensor]) -> None:

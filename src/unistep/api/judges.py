@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from unistep.api.draws import Draws
-from unistep.api.hooks import Features, QuickJudge
+from unistep.api.hooks import QuickJudge
 from unistep.api.judged_teacher import judged_teacher
 from unistep.api.real_images import key_of, splits_of, with_references
 from unistep.api.talk import Talk
@@ -206,18 +207,36 @@ def find_quick_judge(
     return None if reference is None else quick_point_judge(reference, recipe.evaluation)
 
 
+@dataclass(frozen=True)
+class JudgeFeatures:
+    """Features of a judge: decoded samples [b, ...] -> [b, d].
+
+    Attributes:
+        judge: on its device.
+        size: to which images are brought first; None = as they are.
+    """
+
+    judge: Judge
+    size: int | None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.judge.features(images if self.size is None else resized(images, self.size))[0]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Plain values that tell these features from others."""
+        return {"judge": self.judge.sha256, "resize": self.size}
+
+
 def judged_features(
     recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device, say: Talk
-) -> Features | None:
+) -> JudgeFeatures | None:
     """What a judge trained on the data sees images by, for the watch over diversity, which trains nothing.
 
     None for any other: the large networks of photographs would take longer, for every line of the log, than a step.
     """
     judge = find_judge(recipe, judged_teacher(recipe, teacher, device), folder, device, say)
-    size = recipe.evaluation.resize
-    if not isinstance(judge, Judge):
-        return None
-    return lambda images: judge.features(images if size is None else resized(images, size))[0]
+    return JudgeFeatures(judge, recipe.evaluation.resize) if isinstance(judge, Judge) else None
 
 
 def quick_image_judge(judge: AnyJudge, evaluation: EvaluationConfig) -> QuickJudge:

@@ -16,16 +16,19 @@ class Spread:
     Attributes:
         overall: of any two.
         by_class: of two of a class.
+        classes: how many there are among the samples, some with a single one perhaps.
     """
 
     overall: float
     by_class: Mapping[int, float]
+    classes: int
 
     @classmethod
     def of(cls, features: Tensor, labels: Tensor | None) -> "Spread":
         """The spread of features [n, ...] with labels int64 [n] (None: no classes)."""
         same = {} if labels is None else {c: features[labels == c] for c in labels.unique().tolist()}
-        return cls(mean_distance(features), {c: mean_distance(rows) for c, rows in same.items() if len(rows) > 1})
+        pairs = {c: mean_distance(rows) for c, rows in same.items() if len(rows) > 1}
+        return cls(mean_distance(features), pairs, len(same))
 
     def ratio(self, features: Tensor, labels: Tensor | None) -> float:
         """Mean distance of two samples over that of the teacher's; nan for fewer than two, or a teacher without spread.
@@ -39,7 +42,7 @@ class Spread:
             labels: int64 [n] or None.
         """
         n = len(features)
-        if labels is None or n * (n - 1) / 2 < ENOUGH_PAIRS * len(self.by_class) or not self.by_class:
+        if labels is None or n * (n - 1) / 2 < ENOUGH_PAIRS * self.classes or not self.by_class:
             return mean_distance(features) / self.overall if self.overall > 0 else float("nan")
         unit = torch.tensor([self.by_class.get(c, float("nan")) for c in labels.tolist()])
         i, j = torch.triu_indices(n, n, 1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unistep.errors import UserError
+from unistep.losses.lpips import LPIPS
 from unistep.losses.regression import build_regression
 
 
@@ -22,6 +23,25 @@ class Metric(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         self.given += [x, y]
         return self.weight * (x - y).abs().flatten(1).mean(1, keepdim=True)
+
+
+def test_lpips_is_computed_in_float32_under_autocast_too() -> None:
+    torch.manual_seed(0)
+
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return (self.conv(x) - self.conv(y)).square().flatten(1).mean(1)
+
+    distance, x = LPIPS(Layer()), torch.rand(2, 3, 8, 8)
+    y = (x + 1e-3 * torch.randn_like(x)).requires_grad_()
+    expected = distance(x, y)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = distance(x, y)
+    assert found.dtype == torch.float32 and torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

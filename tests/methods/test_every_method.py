@@ -107,6 +107,18 @@ def test_what_is_defined_by_sigma_refuses_other_processes(values: dict[str, Any]
     assert settings(values).build(made_of()).networks
 
 
+def test_weights_of_heads_are_drawn_without_visiting_accelerators(monkeypatch: pytest.MonkeyPatch) -> None:
+    visited: list[object] = []
+    made = [made_of(seed=3) for _ in range(2)]
+    fork, before = torch.random.fork_rng, torch.get_rng_state()
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices=None: visited.append(devices) or fork(devices=devices))
+    monkeypatch.setattr(torch, "manual_seed", lambda seed: pytest.fail("seeds the generators of all devices"))
+    heads = [ingredients.judged().head for ingredients in made]  # pyright: ignore[reportAttributeAccessIssue]
+    assert visited == [[], []] and torch.equal(torch.get_rng_state(), before)
+    for one, two in zip(*(head.parameters() for head in heads), strict=True):  # type: ignore[union-attr]
+        assert torch.equal(one, two)
+
+
 @pytest.mark.parametrize("name", ["dmd", "dmd2", "f_distill", "sid", "sida"])
 def test_a_fake_score_is_compared_with_the_unguided_teacher(name: str) -> None:
     """A guided teacher denoises worse, so that a fake score that lags would pass; it costs no further evaluation."""

@@ -26,6 +26,18 @@ def test_a_peak_that_has_passed_is_seen_and_forgotten() -> None:
     assert meter.peak() - before < 100 * MB
 
 
+def test_on_cuda_the_peak_is_what_the_allocator_reserves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks between tensors are no one else's; what earlier work left is given back before."""
+    called: list[str] = []
+    counts = {"max_memory_reserved": 900, "max_memory_allocated": 500, "memory_allocated": 100}
+    for name, value in counts.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: called.append("empty"))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: called.append("reset"))
+    meter = DeviceMemory(torch.device("cuda"))
+    assert (meter.start(), meter.peak(), called) == (100, 900, ["empty", "reset"])
+
+
 @needs_proc
 def test_what_the_process_holds_counts_as_available() -> None:
     meter = DeviceMemory(CPU)

@@ -1,10 +1,16 @@
 """Averaged or last weights: as asked for, or whichever measures better."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from tiny_edm2 import edm2_teacher
 from torch import nn
 
+from unistep.api.teachers import Starting
 from unistep.api.weights import choose_weights
+from unistep.networks import Generator
+from unistep.teachers.checkpoint import load_generator
 from unistep.training import EMA, EMAConfig
 
 
@@ -55,3 +61,14 @@ def test_both_are_measured_without_dropout() -> None:
     choose_weights("best", network, EMA(network, EMAConfig(half_life=10.0)), measure)
     assert modes == [False, False]
     assert all(module.training for module in network.modules())
+
+
+def test_exporting_makes_no_further_copy_of_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = edm2_teacher()
+    start, generator = Starting(network, network), Generator(network.trainable_copy(), network.process)
+    state = {name: value + 1 for name, value in generator.state_dict().items()}
+    monkeypatch.setattr(Starting, "copy", lambda self: pytest.fail("copies the network"))
+    start.save_generator(tmp_path / "generator", state, generator)
+    found, _, _ = load_generator(tmp_path / "generator")
+    assert found.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[name]) for name, value in found.state_dict().items())

@@ -95,8 +95,8 @@ def build_fit(fit: FitConfig, teacher: Teacher, config: dict[str, Any], device: 
     Raises:
         UserError: for values that make no network.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(derived_seed(fit.training.seed, "initial weights"))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derived_seed(fit.training.seed, "initial weights"))
         return Fit(teacher, prepare_network(build_denoiser(config), fit.training, device))
 
 

@@ -17,7 +17,7 @@ from unistep.errors import UserError
 from unistep.methods.ingredients import guided
 from unistep.networks import Generator
 from unistep.recipes.schema import DistillRecipe
-from unistep.teachers.checkpoint import save_denoiser
+from unistep.teachers.checkpoint import save_state
 from unistep.teachers.codecs import move_codec
 from unistep.teachers.load import load_teacher, prepare_teacher
 from unistep.teachers.teacher import Teacher
@@ -52,10 +52,9 @@ class Starting:
         return {**seen, **self.network.config, **generator.config()}
 
     def save_generator(self, folder: Path, state: Mapping[str, Tensor], generator: Generator) -> None:
-        """Writes the generator's folder from weights of it."""
-        exported = self.copy()
-        exported.load_state_dict({name.removeprefix("denoiser."): value for name, value in state.items()})
-        save_denoiser(folder, exported, self.description(generator))
+        """Writes the generator's folder from weights of it, brought to the CPU one by one: no further copy is made."""
+        stored = {name.removeprefix("denoiser."): value.detach().cpu().contiguous() for name, value in state.items()}
+        save_state(folder, stored, self.description(generator))
 
 
 def starting_point(

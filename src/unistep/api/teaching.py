@@ -107,8 +107,8 @@ def build_teaching(
     Raises:
         UserError: for values that make no network, or an `init` that does not fit it.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(derived_seed(recipe.training.seed, "initial weights"))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derived_seed(recipe.training.seed, "initial weights"))
         design = initial_denoiser(recipe, config)
     return Teach(prepare_network(design, recipe.training, device), design, recipe.loss, conditioner)
 

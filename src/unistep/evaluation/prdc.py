@@ -12,7 +12,8 @@ CHUNK = 1024  # rows of a distance matrix held at once
 
 
 def neighbour_radii(features: Tensor, k: int) -> Tensor:
-    """Distance of each row to its k-th nearest other row, [n, d] -> [n]."""
+    """Distance of each row to its k-th nearest other row, [n, d] -> float64 [n]."""
+    features = features.double()
     nearest = [torch.cdist(rows, features).topk(k + 1, dim=1, largest=False) for rows in features.split(CHUNK)]
     return torch.cat([found.values[:, k] for found in nearest])  # column 0 is the row itself
 
@@ -22,8 +23,10 @@ def precision_recall_density_coverage(real: Tensor, fake: Tensor, k: int = 5) ->
 
     Precision: share of fakes in some real ball; recall: share of reals in some fake ball (Kynkaanniemi et al. 2019,
     arXiv:1904.06991). Density: real balls around a fake, over k; coverage: share of real balls that hold a fake
-    (Naeem et al. 2020, arXiv:2002.09797).
+    (Naeem et al. 2020, arXiv:2002.09797). Distances are float64: by products of float32 those of features far from the
+    origin are off in the third digit.
     """
+    real, fake = real.double(), fake.double()
     real_radii, fake_radii = neighbour_radii(real, k), neighbour_radii(fake, k)
     in_fake_ball = torch.zeros(len(real), dtype=torch.bool)
     holds_fake = torch.zeros(len(real), dtype=torch.bool)

@@ -20,8 +20,9 @@ class LPIPS(nn.Module):
         self.metric = metric.eval().requires_grad_(False)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Images [b, 1 or 3, h, w] in [-1, 1] twice -> [b]."""
-        return self.metric(*(self.prepare(image) for image in (x, y))).flatten()
+        """Images [b, 1 or 3, h, w] in [-1, 1] twice -> [b], in float32: bf16 would round away distances of 1e-4."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self.metric(*(self.prepare(image) for image in (x, y))).flatten()
 
     def prepare(self, x: Tensor) -> Tensor:
         """[-1, 1] to three channels in [0, 1], at 224 x 224 or as large as they are.

@@ -77,8 +77,8 @@ class Ingredients:
         process, conditioner = self.teacher.process, self.teacher.conditioner
         x_t, t = torch.zeros(1, *self.teacher.shape), process.time(torch.tensor([0.5]))
         cond = None if conditioner is None else conditioner.from_seeds(torch.zeros(1, dtype=torch.int64))
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
+        with torch.random.fork_rng(devices=[]):  # heads are made on the CPU; no other generator is touched
+            torch.default_generator.manual_seed(self.seed)
             return self.prepare(Judged(self.copy(), x_t, t, cond, decodes))
 
 

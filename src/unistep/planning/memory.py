@@ -1,4 +1,4 @@
-"""Peak memory of a piece of work, and the memory there is: resident pages on a CPU, the allocator's count on CUDA.
+"""Peak memory of a piece of work, and the memory there is: resident pages on a CPU, reserved memory on CUDA.
 
 The sizes of tensors do not tell what a process takes on a CPU: glibc keeps freed blocks, kernels hold scratch space,
 mapped pairs count once they are touched. So the system is asked. VmHWM in /proc/self/status is its own high-water mark,
@@ -50,14 +50,13 @@ class DeviceMemory:
         self.device = device
 
     def start(self) -> int:
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        else:
+        if self.device.type != "cuda":
             give_back_free_heap()
         reset_peak(self.device)
         return self.now()
 
     def now(self) -> int:
+        # what the allocator reserves beyond its tensors it gives back when there is need
         return torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else resident()
 
     def peak(self) -> int:

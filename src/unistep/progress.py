@@ -103,6 +103,31 @@ class StageProgress:
 
 
 @contextmanager
+def show_stages(show: bool = True) -> Iterator[Callable[[str, int, int], None]]:
+    """Shows stages one after another, each as `show_progress` does.
+
+    Yields:
+        Called with a stage's title, the units done and their total; another title begins another stage.
+    """
+    from rich.console import Console
+
+    shown: list[StageProgress] = []
+
+    def update(title: str, done: int, total: int) -> None:
+        if not shown or shown[-1].title != title:
+            if shown:
+                shown[-1].close()
+            shown.append(StageProgress(title, total, done, Console(stderr=True)))
+        shown[-1].update(done)
+
+    try:
+        yield update if show else lambda title, done, total: None
+    finally:
+        if shown:
+            shown[-1].close()
+
+
+@contextmanager
 def show_waiting(title: str, show: bool = True) -> Iterator[None]:
     """Shows on stderr that a stage of unknown length is at work, once it has taken `SHORT_SECONDS`.
 

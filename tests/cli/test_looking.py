@@ -141,7 +141,7 @@ def test_the_program_samples_from_the_same_seed_as_python(monkeypatch: pytest.Mo
     assert CliRunner().invoke(app, ["sample", str(tmp_path), "-q"], catch_exceptions=False).exit_code == 0
     assert seen == {
         "num": 64, "first_seed": 2_000_000, "labels": None, "files": False, "out": None, "checkpoint": None,
-        "prompts": None, "device": "auto",
+        "prompts": None, "device": "auto", "quiet": True,
     }  # fmt: skip
 
 

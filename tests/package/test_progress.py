@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from unistep import progress
-from unistep.progress import StageProgress, show_progress, show_waiting
+from unistep.progress import StageProgress, show_progress, show_stages, show_waiting
 
 
 class Clock:
@@ -65,3 +65,18 @@ def test_a_stage_of_unknown_length_is_named_once_it_takes_long(
             if isinstance(thread, progress.threading.Timer):
                 thread.join()
     assert capsys.readouterr().err == "exporting ...\n"
+
+
+def test_stages_follow_each_other(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "SHORT_SECONDS", -1.0)
+    monkeypatch.setattr(progress.time, "monotonic", iter(range(0, 10_000, 20)).__next__)
+    with show_stages() as update:
+        for title in ("teacher", "generator"):
+            for done in (10, 20):
+                update(title, done, 30)
+    shown = capsys.readouterr().err.splitlines()
+    assert [line.split("  ")[0] for line in shown] == ["teacher 20/30", "generator 20/30"]
+    assert all("left" in line for line in shown)
+    with show_stages(show=False) as update:
+        update("teacher", 1, 2)
+    assert capsys.readouterr().err == ""

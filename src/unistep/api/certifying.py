@@ -8,6 +8,7 @@ from unistep import certification
 from unistep.api.talk import Talk
 from unistep.certification.certificate import Certificate
 from unistep.errors import UserError
+from unistep.progress import show_waiting
 from unistep.reports.certificate import print_certificate
 from unistep.teachers.load import load_teacher
 from unistep.teachers.teacher import Teacher
@@ -36,7 +37,8 @@ def certify(
     where = resolve_device(device)
     found = teacher if isinstance(teacher, Teacher) else load_teacher(teacher)
     found.denoiser.to(where)
-    certificate = certification.certify(found, where)
+    with show_waiting("certifying the teacher", not quiet):
+        certificate = certification.certify(found, where)
     if out is not None:
         certificate.save(Path(out))
     if not quiet:
@@ -55,7 +57,8 @@ def require_certificate(teacher: Teacher, folder: Path, device: torch.device, sa
         if (known := stored(folder / FILE)) is not None and known.teacher == teacher.sha256 and not known.failed:
             return known
         teacher.denoiser.to(device)
-        certificate = certification.certify(teacher, device)
+        with show_waiting("certifying the teacher", say.shows):
+            certificate = certification.certify(teacher, device)
         certificate.save(folder / FILE)
         if not certificate.failed:
             say(f"the teacher is certified: {len(certificate.checks)} checks on {certificate.samples:,} of its samples")

@@ -17,6 +17,7 @@ from unistep.pairs.choice import Choice, Probe, Tried, choose_solver, in_words, 
 from unistep.pairs.facts import plain, require_facts
 from unistep.pairs.manifest import MANIFEST, read_manifest
 from unistep.pairs.solve import fixed_kernels
+from unistep.progress import show_waiting
 from unistep.recipes.schema import DistillRecipe
 from unistep.recipes.sections import AutoSolverConfig, PairsConfig, SolverConfig
 from unistep.teachers.teacher import Teacher
@@ -82,7 +83,8 @@ def find_choice(
         say(str(known))
         return known
     say(f"choosing a solver on {config.probe} seeds of {teacher.source}")
-    kept = chosen_now(config, recipe, teacher, device, asked)
+    with show_waiting("choosing a solver", say.shows):
+        kept = chosen_now(config, recipe, teacher, device, asked)
     if (file.parent / MANIFEST).exists():
         solver = {"solver": kept.choice.sampler.config()}
         require_facts(read_manifest(file.parent)["facts"], solver, file.parent / MANIFEST)

@@ -25,6 +25,7 @@ from unistep.data import ImageDataset
 from unistep.errors import UserError
 from unistep.methods.ingredients import Ingredients
 from unistep.networks import Generator
+from unistep.progress import show_waiting
 from unistep.recipes.load import RecipeLike, recipe_of
 from unistep.recipes.overrides import Overrides
 from unistep.recipes.schema import DistillRecipe
@@ -120,9 +121,9 @@ def train_generator(
     for stage in earlier:
         trainer(stage)
     generator, ema = trainer(last)
-    chosen = choose_weights(
-        recipe.generator.weights, generator, ema, measure(recipe, start.teacher, folder, device, say)
-    )
+    judge = measure(recipe, start.teacher, folder, device, say)
+    with show_waiting("comparing averaged and last weights", say.shows):
+        chosen = choose_weights(recipe.generator.weights, generator, ema, judge)
     on_main(lambda: start.save_generator(folder / "generator", chosen.state, generator))
     on_main(lambda: record(folder, weights={"exported": chosen.name, **chosen.scores}))
     if chosen.scores:

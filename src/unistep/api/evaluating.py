@@ -24,6 +24,7 @@ from unistep.evaluation.judging import all_metrics, left_out, require_enough_sam
 from unistep.evaluation.points import FEWEST
 from unistep.evaluation.result import Role
 from unistep.networks import Generator
+from unistep.progress import show_stages, show_waiting
 from unistep.recipes.load import recipe_of
 from unistep.recipes.overrides import Overrides
 from unistep.recipes.schema import DistillRecipe
@@ -224,19 +225,16 @@ def judge_images(
     alignment: Alignment | None,
 ) -> Evaluation:
     """Every metric in the judge's features."""
-    evaluation, told = recipe.evaluation, set[str]()
-
-    def progress(name: str, done: int, wanted: int) -> None:
-        if name not in told:
-            say(f"judging {wanted:,} samples: {name}")
-            told.add(name)
-
+    evaluation = recipe.evaluation
+    say(f"judging {evaluation.samples:,} samples of each: {', '.join(row.name for row in rows)}")
     write_samples(folder, rows, first_seed=evaluation.first_seed)
-    return evaluate_models(
-        rows, judge, num_samples=evaluation.samples, first_seed=evaluation.first_seed, batch=evaluation.batch,
-        recompute=recompute, keep_features=folder / "features", with_floor="test" in judge.references,
-        alignment=alignment, teacher=teacher.sha256, on_progress=progress,
-    )  # fmt: skip
+    with show_stages(say.shows) as progress:
+        return evaluate_models(
+            rows, judge, num_samples=evaluation.samples, first_seed=evaluation.first_seed, batch=evaluation.batch,
+            recompute=recompute, keep_features=folder / "features", with_floor="test" in judge.references,
+            alignment=alignment, teacher=teacher.sha256, on_progress=progress,
+            waiting=lambda title: show_waiting(title, say.shows),
+        )  # fmt: skip
 
 
 def require_judging(recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device, say: Talk) -> None:

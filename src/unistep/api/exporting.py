@@ -10,6 +10,7 @@ from unistep.api.runs import load_run_recipe, read_record
 from unistep.api.talk import Talk
 from unistep.evaluation.result import Evaluation
 from unistep.export import Student, write_export
+from unistep.progress import show_waiting
 from unistep.recipes.schema import DistillRecipe
 from unistep.teachers.checkpoint import load_generator, read_adapter
 from unistep.teachers.teacher import Teacher
@@ -48,7 +49,8 @@ def export_generator(
     """
     source = Path(run) if checkpoint is None else export_checkpoint(run, checkpoint)
     student = student_of(source, teacher)
-    exported = write_export(student, to, Path(out) if out is not None else default_folder(source, to))
+    with show_waiting(f"exporting to {to} and sampling from it in a fresh process", not quiet):
+        exported = write_export(student, to, Path(out) if out is not None else default_folder(source, to))
     found = exported.contract["verified"]
     differences = ", ".join(f"{name} differ by {found[name]:.1e}" for name in ("samples", "images") if name in found)
     Talk(quiet)(f"opened again by {found['with']}: {differences}, at most {found['limit']:g} allowed")

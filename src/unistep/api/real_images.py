@@ -24,6 +24,7 @@ from unistep.evaluation.reference import (
     reference_from_statistics,
     unpack_reference,
 )
+from unistep.progress import show_progress
 from unistep.recipes.sections import EvaluationConfig
 from unistep.training.distributed import on_main
 
@@ -122,4 +123,5 @@ def look(judge: FeatureJudge, data: DataConfig, sample: Tensor, say: Talk) -> Re
     if len(images) < 2:
         raise UserError(f"evaluation.real: found {len(images)} image ({data.split or 'all'}), expected at least 2")
     say(f"looking at {len(images):,} real images through {judge.title}")
-    return reference_from_images(lambda batch: judge.features(batch)[0], images)
+    with show_progress("looking at real images", len(images), say.shows) as update:
+        return reference_from_images(lambda batch: judge.features(batch)[0], images, on_progress=update)

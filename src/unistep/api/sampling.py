@@ -21,6 +21,7 @@ from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.export.opened import is_export, open_export
 from unistep.locking import locked
+from unistep.progress import show_progress
 from unistep.recipes.sections import SolverConfig
 from unistep.teachers.checkpoint import codec_and_conditioner, load_generator
 from unistep.teachers.diffusers.captions import Captions
@@ -47,6 +48,7 @@ def sample(
     teacher: Teacher | None = None,
     checkpoint: str | None = None,
     device: str = "auto",
+    quiet: bool = False,
 ) -> Path:
     """Draws samples of seeds first_seed, first_seed + 1, ... and writes them.
 
@@ -65,6 +67,7 @@ def sample(
         checkpoint: `best`, `last` or `step-N` of the run's training instead of what it exported at its end; written
             to a folder of its own first, see `export_checkpoint`.
         device: auto, cpu or cuda.
+        quiet: no progress on stderr, where it takes long.
 
     Returns:
         The picture's path.
@@ -81,15 +84,20 @@ def sample(
     seeds = torch.arange(first_seed, first_seed + num)
     wanted = labels_of(draws.conditioner, seeds, labels)
     parts = tiles(num, draws.shape)
-    made = torch.cat([draws.decoded(seeds[part], condition(draws.conditioner, wanted, part)) for part in parts])
-    rows = {"": made} if made.ndim == 2 else {f"{first_seed + i * COLUMNS}": r for i, r in enumerate(in_rows(made))}
+    made: list[Tensor] = []
+    with show_progress("sampling", num, not quiet) as update:
+        for part in parts:
+            made.append(draws.decoded(seeds[part], condition(draws.conditioner, wanted, part)))
+            update(sum(map(len, made)))
+    shown = torch.cat(made)
+    rows = {"": shown} if shown.ndim == 2 else {f"{first_seed + i * COLUMNS}": r for i, r in enumerate(in_rows(shown))}
     name = f"seeds-{first_seed}-{first_seed + num - 1}"
     drawn = picture_png(rows, name)
     with locked(folder):
         tag = free_tag(folder, name, drawn)
         atomic_write(folder / f"{name}{tag}.png", drawn)
         if files:
-            write_files(folder, made, first_seed, tag)
+            write_files(folder, shown, first_seed, tag)
     return folder / f"{name}{tag}.png"
 
 

@@ -18,8 +18,9 @@ from unistep.api.pairing import sampler_of
 from unistep.api.talk import Talk
 from unistep.errors import UserError
 from unistep.evaluation import Candidate, Evaluation, evaluate_models, evaluate_points
-from unistep.evaluation.evaluate import slug
+from unistep.evaluation.evaluate import Report, slug
 from unistep.process.base import NoiseProcess
+from unistep.progress import show_stages
 from unistep.recipes.comparison import SolverRows
 from unistep.recipes.entries import Skipped
 from unistep.recipes.schema import DistillRecipe
@@ -108,7 +109,8 @@ def judge_solver(
         teacher = judged_teacher(recipe, teacher, device)
         draws, nfe = solved_teacher(teacher, row.solver, recipe.teacher.guidance, device)
         file.parent.mkdir(parents=True, exist_ok=True)
-        finite(judged(row.name, draws, nfe, recipe.evaluation, teacher, judge)).save(file)
+        with show_stages(say.shows) as progress:
+            finite(judged(row.name, draws, nfe, recipe.evaluation, teacher, judge, progress)).save(file)
     return Evaluation.load(file)
 
 
@@ -118,7 +120,13 @@ def judged_by(evaluation: EvaluationConfig) -> dict[str, object]:
 
 
 def judged(
-    name: str, draws: Draws, nfe: int, config: EvaluationConfig, teacher: Teacher, judge: AnyJudge | None
+    name: str,
+    draws: Draws,
+    nfe: int,
+    config: EvaluationConfig,
+    teacher: Teacher,
+    judge: AnyJudge | None,
+    on_progress: Report = lambda name, done, wanted: None,
 ) -> Evaluation:
     """One candidate judged as the runs judge theirs."""
     latency = draws.batch if config.timed else None
@@ -127,6 +135,7 @@ def judged(
         return evaluate_models(
             [candidate], judge, num_samples=config.samples, first_seed=config.first_seed, batch=config.batch,
             with_floor=False, alignment=alignment_of(config, teacher, draws.device), teacher=teacher.sha256,
+            on_progress=on_progress,
         )  # fmt: skip
     reference = point_reference(teacher, config.samples)
     if reference is None:

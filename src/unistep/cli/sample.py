@@ -32,7 +32,7 @@ def sample(
 
     written = api.sample(
         run, num=num, first_seed=first_seed, labels=label, prompts=prompts, files=files, out=out,
-        checkpoint=checkpoint, device=device,
+        checkpoint=checkpoint, device=device, quiet=quiet,
     )  # fmt: skip
     if not quiet:
         typer.echo(written)

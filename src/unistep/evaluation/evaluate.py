@@ -1,8 +1,9 @@
 """Judging several models alike: real against real, the teacher, the teacher at one step, the student."""
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -63,6 +64,7 @@ def evaluate_models(
     alignment: Alignment | None = None,
     teacher: str = "",
     on_progress: Report = lambda name, done, wanted: None,
+    waiting: Callable[[str], AbstractContextManager[None]] = lambda title: nullcontext(),
 ) -> Evaluation:
     """Judges all candidates on the same seeds, in one pass each.
 
@@ -79,7 +81,8 @@ def evaluate_models(
         with_floor: judge held-out real images too; the judge must have some.
         alignment: holds samples against their prompts; None = nothing does.
         teacher: sha256 of the teacher, for the record.
-        on_progress: called as samples are made.
+        on_progress: called as samples and figures are made.
+        waiting: surrounds the timing of a row, of which nobody knows how long it takes.
 
     Raises:
         UserError: for two rows of one name, too few samples for a metric, or a feature file of something else.
@@ -96,7 +99,9 @@ def evaluate_models(
         )
         if keep_features is not None and candidate.identity is not None and not cached:
             save_features(keep_features / f"{slug(candidate.name)}.safetensors", seen, candidate.identity)
-        done.append(row_of(candidate, figures(fresh), num_samples, first_seed, cached))
+        found = figures(fresh, partial(on_progress, f"figures of {candidate.name}"))
+        with waiting(f"timing {candidate.name}"):
+            done.append(row_of(candidate, found, num_samples, first_seed, cached))
         settings = {metric.name: dict(metric.settings()) for metric in fresh}
     held = {} if alignment is None else {"alignment": alignment.sha256, "alignment_title": alignment.title}
     return Evaluation(

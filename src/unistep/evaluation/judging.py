@@ -203,10 +203,15 @@ def feed(metrics: Sequence[Metric], seen: Observed) -> None:
         metric.update(seen)
 
 
-def figures(metrics: Sequence[Metric]) -> dict[str, float]:
-    """All figures by name.
+def figures(metrics: Sequence[Metric], on_progress: Progress = lambda done, wanted: None) -> dict[str, float]:
+    """All figures by name; `on_progress` is called with the metrics that are done.
 
     Raises:
         UserError: if a metric has seen too few samples.
     """
-    return {name: value for metric in metrics for name, value in metric.compute().items()}
+    found: dict[str, float] = {}
+    for done, metric in enumerate(metrics):
+        on_progress(done, len(metrics))
+        found |= metric.compute()
+    on_progress(len(metrics), len(metrics))
+    return found

@@ -83,13 +83,7 @@ def sample(
     folder = Path(out) if out is not None else default_folder(source)
     seeds = torch.arange(first_seed, first_seed + num)
     wanted = labels_of(draws.conditioner, seeds, labels)
-    parts = tiles(num, draws.shape)
-    made: list[Tensor] = []
-    with show_progress("sampling", num, not quiet) as update:
-        for part in parts:
-            made.append(draws.decoded(seeds[part], condition(draws.conditioner, wanted, part)))
-            update(sum(map(len, made)))
-    shown = torch.cat(made)
+    shown = drawn_in_tiles(draws, seeds, wanted, quiet)
     rows = {"": shown} if shown.ndim == 2 else {f"{first_seed + i * COLUMNS}": r for i, r in enumerate(in_rows(shown))}
     name = f"seeds-{first_seed}-{first_seed + num - 1}"
     drawn = picture_png(rows, name)
@@ -99,6 +93,16 @@ def sample(
         if files:
             write_files(folder, shown, first_seed, tag)
     return folder / f"{name}{tag}.png"
+
+
+def drawn_in_tiles(draws: Draws, seeds: Tensor, wanted: Tensor | None, quiet: bool) -> Tensor:
+    """Decoded samples of seeds under labels [n, ...], a few at a time."""
+    made: list[Tensor] = []
+    with show_progress("sampling", len(seeds), not quiet) as update:
+        for part in tiles(len(seeds), draws.shape):
+            made.append(draws.decoded(seeds[part], condition(draws.conditioner, wanted, part)))
+            update(sum(map(len, made)))
+    return torch.cat(made)
 
 
 def free_tag(folder: Path, name: str, drawn: bytes) -> str:

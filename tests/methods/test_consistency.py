@@ -124,6 +124,19 @@ def test_the_papers_schedule_of_levels_and_averages() -> None:
     assert training(target_decay=0).decay_at(50, 100) == 0
 
 
+@pytest.mark.parametrize(
+    ("step", "noisy"), [(0, [0.002, 80.0]), (1, [0.002, 2.515, 80.0]), (2, [0.002, 0.4695, 9.723, 80.0])]
+)
+def test_song_counts_the_noisy_levels_of_the_grid_as_the_paper_does(step: int, noisy: list[float]) -> None:
+    """N = 2, 3 and 4 of EDM's grid: data is one level more, not one of them."""
+    config = training(first_levels=2, last_levels=4)
+    step = {N: k for k in reversed(range(40)) for N in [config.levels_at(k, 40)]}[step + 2]
+    method = config.build(made_of(EDMProcess()))
+    points = method.schedule.points(torch.zeros(400, 2), None, FixedRandom(), step)
+    torch.testing.assert_close(points.t.unique(), torch.tensor(noisy), rtol=2e-3, atol=0)
+    torch.testing.assert_close(points.s.unique(), torch.tensor([0.0, *noisy[:-1]]), rtol=2e-3, atol=0)
+
+
 def test_the_average_of_a_training_follows_as_its_schedule_says() -> None:
     config = training(last_levels=9)
     method = config.build(made_of())

@@ -4,7 +4,7 @@ One network f maps every x_t of a trajectory to its data, f(x_t, t) = f(x_s, s).
 boundary condition: EDM's preconditioning has c_skip = 1 and c_out = 0 there (for every process with alpha = 1 at data),
 and the loss takes x_s itself where s is data, whatever the network. (The paper's boundary is at a small epsilon instead
 of 0; ECT, arXiv:2406.14548, has it at 0 too.) So a grid of N levels ends with 0 where the paper's ends with
-epsilon: on EDM's process, whose lowest noisy level is that epsilon, the paper's grid is `levels: N + 1` here.
+epsilon: on EDM's process, whose lowest noisy level is that epsilon, the paper's grid of N levels is one of N + 1 here.
 """
 
 import math
@@ -59,8 +59,8 @@ OF_SCHEDULE = {
 class ConsistencyTrainingConfig(ComparesImages, ManySteps):
     """Settings of consistency training, on real images alone; the defaults are the paper's for CIFAR-10.
 
-    `schedule: song`: N, data included, grows from `first_levels` (s_0) to `last_levels` (s_1), mu with it from
-    `target_decay` (mu_0).
+    `schedule: song`: N grows from `first_levels` (s_0) to `last_levels` + 1 (s_1 + 1), mu with it from `target_decay`
+    (mu_0). N counts the noisy levels, as the paper does; data is one more.
     `schedule: ect`: from a teacher's weights; r = t (1 - n(t) / q^a) with n(t) = 1 + k sigmoid(-b t) and a growing by
     one in each of `stages` equal parts, ln t ~ N(P_mean, P_std^2), weight 1 / (t - r), no average.
     """
@@ -102,7 +102,7 @@ class ConsistencyTrainingConfig(ComparesImages, ManySteps):
         return math.ceil(math.sqrt(step / steps * ((s_1 + 1) ** 2 - s_0**2) + s_0**2) - 1) + 1
 
     def decay_at(self, step: int, steps: int) -> float:
-        """mu(k) = exp(s_0 ln mu_0 / N(k)); 0 stays 0."""
+        """mu(k) = exp(s_0 ln mu_0 / N(k)), the paper's formula (its authors' code has N(k) - 1 in it); 0 stays 0."""
         return self.target_decay ** (self.first_levels / self.levels_at(step, steps))
 
     def nearer(self, t: Tensor, step: int, steps: int) -> Tensor:
@@ -165,7 +165,8 @@ class SongTraining:
         self.process, self.config, self.steps = made_of.teacher.process, config, made_of.steps
 
     def points(self, x: Tensor, cond: Cond, rng: Random, step: int) -> Points:
-        t, s = neighbours(self.process, self.config.levels_at(min(step, self.steps - 1), self.steps), x, rng)
+        N = self.config.levels_at(min(step, self.steps - 1), self.steps)
+        t, s = neighbours(self.process, N + 1, x, rng)  # and data
         eps = rng.normal(*x.shape).to(x.device)
         return Points(t, noised(self.process, x, t, eps), s, noised(self.process, x, s, eps), torch.ones_like(t))
 

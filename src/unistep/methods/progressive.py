@@ -143,7 +143,8 @@ def two_steps_in_one(
 ) -> Tensor:
     """x~, the answer at t that takes DDIM from x_t to where the teacher comes by two steps (appendix G).
 
-    x~ = (x_s - r x_t) / (alpha_s - r alpha_t) with r = sigma_s / sigma_t; at data it is x_s itself.
+    x~ = (x_s - r x_t) / (alpha_s - r alpha_t) with r = sigma_s / sigma_t; at data it is x_s itself. In float64: both
+    differences are small where steps are. Only the teacher gets x_t's own type.
 
     Args:
         teacher: mu(x_t, t, cond).
@@ -152,8 +153,8 @@ def two_steps_in_one(
         times: t, the half-way stop and s, [b] each, decreasing.
         cond: condition of each row.
     """
-    t, half, s = times
-    x_half = euler_rows(process, x_t, teacher(x_t, t, cond), t, half)
-    x_s = euler_rows(process, x_half, teacher(x_half, half, cond), half, s)
+    (t, half, s), x = (time.double() for time in times), x_t.double()
+    x_half = euler_rows(process, x, teacher(x_t, times[0], cond).double(), t, half)
+    x_s = euler_rows(process, x_half, teacher(x_half.to(x_t.dtype), times[1], cond).double(), half, s)
     r = process.sigma(s) / process.sigma(t)
-    return (x_s - bcast(r, x_t) * x_t) / bcast(process.alpha(s) - r * process.alpha(t), x_t)
+    return ((x_s - bcast(r, x) * x) / bcast(process.alpha(s) - r * process.alpha(t), x)).to(x_t.dtype)

@@ -10,6 +10,7 @@ from small import PROCESSES, full_batch, made_of, moved, only
 from test_every_method import SETTINGS, every_phase, settings
 from torch import Tensor, nn
 
+from unistep.errors import UserError
 from unistep.methods.ingredients import Ingredients
 from unistep.networks.lora import Adapted, LoRAConfig, sharing_copy
 from unistep.teachers.module import teacher_from_module
@@ -53,3 +54,9 @@ def test_each_phase_moves_its_own_adapter(values: dict[str, Any], teacher: Teach
         method.loss(phase, full_batch(), FixedRandom()).total().backward()
         assert {name for name, network in method.networks.items() if moved(network)} == set(phase.trains)
     assert not any(p.requires_grad or p.grad is not None for p in teacher.denoiser.parameters())
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_a_discriminator_on_adapters_is_refused_by_name(name: str, teacher: Teacher) -> None:
+    with pytest.raises(UserError, match="^lora: found adapters with a method that has a discriminator, expected none"):
+        settings(SETTINGS[name]).build(on_adapters(teacher))

@@ -38,7 +38,7 @@ def test_one_step_of_the_student_is_two_of_the_teacher(process: NoiseProcess, pl
 
 @pytest.mark.parametrize("steps", [512, 8192])
 def test_the_answer_of_short_steps_does_not_cancel(steps: int) -> None:
-    """At the noisy end of EDM's grid the numbers of x~ in float32 are those in float64, up to what the teacher rounds."""
+    """At the noisy end of EDM's grid x~ in float32 is that in float64, up to what the teacher rounds."""
     process = EDMProcess()
     times = tuple(process.time(torch.full((20,), 1 - i / steps)) for i in (0, 0.5, 1))
     x_t = 80 * torch.randn(20, 2, generator=torch.Generator().manual_seed(0))

@@ -1,14 +1,16 @@
 """The discriminator's head reads what enters the decoder, and changes nothing that the denoiser answers."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from unistep.errors import UserError
 from unistep.networks import build_denoiser
-from unistep.networks.discriminator import Judged, head
+from unistep.networks.discriminator import Judged, bottleneck, head
 from unistep.process import EDMProcess
 from unistep.teachers.module import ModuleDenoiser
 
@@ -36,6 +38,7 @@ def built(name: str) -> tuple[nn.Module, tuple[int, ...]]:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_mu_is_the_denoisers_and_the_logit_hears_noise_level_and_class(name: str) -> None:
     denoiser, shape = built(name)
+    denoiser.requires_grad_(False)  # else EDM2's weights are normalized at each use
     x, t, cond = torch.randn(4, *shape), torch.full((4,), 0.7), torch.tensor([0, 1, 2, 0])
     before = denoiser(x, t, cond)
     judged = Judged(denoiser, x[:1], t[:1], cond[:1])
@@ -49,6 +52,57 @@ def test_mu_is_the_denoisers_and_the_logit_hears_noise_level_and_class(name: str
     for changed in ((x + 1, t, cond), (x, t + 1, cond), (x, t, (cond + 1) % 3)):
         assert not torch.allclose(judged(*changed, judged=True)[1], opinion, rtol=1e-3, atol=1e-5)
     assert judged.features is None
+
+
+def judged_with_opinion(name: str) -> tuple[Judged, tuple[Tensor, Tensor, Tensor]]:
+    """A network with a head that is not zero, and four rows."""
+    denoiser, shape = built(name)
+    x, t, cond = torch.randn(4, *shape), torch.full((4,), 0.7), torch.tensor([0, 1, 2, 0])
+    judged = Judged(denoiser, x[:1], t[:1], cond[:1])
+    with torch.no_grad():
+        judged.head[-1].weight.normal_()  # type: ignore[index,union-attr]
+    return judged, (x, t, cond)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_logit_alone_runs_no_decoder_and_is_the_same(name: str) -> None:
+    judged, (x, t, cond) = judged_with_opinion(name)
+    entered: list[nn.Module] = []
+    bottleneck(judged.denoiser).register_forward_hook(lambda module, *_: entered.append(module))
+    grads = []
+    for settings in ({"judged": True}, {"decoded": False}):
+        moving = x.clone().requires_grad_()
+        found = judged(moving, t, cond, **settings)
+        logits = found[1] if isinstance(found, tuple) else found
+        grads.append([logits, *torch.autograd.grad(logits.sum(), [moving, *judged.head.parameters()])])
+    assert len(entered) == 1  # the whole pass entered it, the logit's did not
+    for whole, stopped in zip(*grads, strict=True):
+        torch.testing.assert_close(stopped, whole, rtol=1e-4, atol=1e-4)  # EDM2 normalizes its weights again
+    assert judged(x, t, cond).shape == x.shape  # type: ignore[union-attr]  # passes after it are whole again
+    assert judged.features is None
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_encoders_share_is_that_of_the_operations(name: str) -> None:
+    judged, inputs = judged_with_opinion(name)
+    features = judged.try_out(*inputs)[0]
+
+    def operations(run: Callable[[], object]) -> int:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            run()
+        return counter.get_total_flops()
+
+    logits, whole = operations(lambda: judged(*inputs, decoded=False)), operations(lambda: judged(*inputs))
+    encoder = logits - operations(lambda: judged.head(features))
+    assert 0 < encoder < whole
+    assert judged.encoder_share == pytest.approx(encoder / whole)
+
+
+def test_a_compiled_network_stops_as_well() -> None:
+    judged, (x, t, cond) = judged_with_opinion("mlp")
+    expected = judged(x, t, cond), judged(x, t, cond, decoded=False)
+    judged.compile(backend="eager")
+    torch.testing.assert_close((judged(x, t, cond), judged(x, t, cond, decoded=False)), expected)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

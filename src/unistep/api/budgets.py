@@ -31,7 +31,7 @@ from unistep.recipes.sections import PairsConfig, SolverConfig
 from unistep.teachers.teacher import Teacher
 from unistep.text_files import read_json
 from unistep.training.batches import Streams, TensorImages
-from unistep.training.metering import Pattern, StepCost, counted, measure_step, pattern
+from unistep.training.metering import COUNTING, Pattern, StepCost, counted, measure_step, pattern
 from unistep.types import Cond, select
 
 LONGEST = 10**8  # steps; nobody trains longer
@@ -88,7 +88,7 @@ def plan_entry(
     """
     choice = [kept.choice.spent] if kept else []
     key = json.dumps(
-        [settings(recipe), budget.model_dump(), start.teacher.sha256, str(device), *choice], sort_keys=True
+        [COUNTING, settings(recipe), budget.model_dump(), start.teacher.sha256, str(device), *choice], sort_keys=True
     )
     made_for = hashlib.sha256(key.encode()).hexdigest()
     file = folder / f"{name}-{made_for[:8]}.json"
@@ -171,7 +171,7 @@ class Meter:
         self.shared = outline if recipe.lora else outline.cpu()  # adapters would take the teacher's weights along
         self.kept = kept
         self.costs: dict[Pattern, StepCost] = {}
-        self.spent: dict[int, tuple[int, float] | None] = {}
+        self.spent: dict[int, tuple[float, float] | None] = {}
 
     def plan(self, budget: Budget, made_for: str) -> Plan:
         """The longest training within a budget.
@@ -193,11 +193,11 @@ class Meter:
             )
         memory = [cost.memory for cost in self.costs.values() if cost.memory is not None]
         return Plan(
-            steps=steps, step_evaluations=spent[0], pair_evaluations=pair_evaluations, pair_rows=rows,
+            steps=steps, step_evaluations=round(spent[0]), pair_evaluations=pair_evaluations, pair_rows=rows,
             memory=max(memory, default=None), made_for=made_for, choice_seconds=self.kept.seconds if self.kept else 0.0,
         )  # fmt: skip
 
-    def training(self, steps: int) -> tuple[int, float] | None:
+    def training(self, steps: int) -> tuple[float, float] | None:
         """Evaluations and seconds of a training of that many steps; None if it is too short to be one."""
         if steps not in self.spent:
             try:
@@ -207,7 +207,7 @@ class Meter:
             self.spent[steps] = None if recipe is None else self.sum_of(recipe)
         return self.spent[steps]
 
-    def sum_of(self, recipe: DistillRecipe) -> tuple[int, float]:
+    def sum_of(self, recipe: DistillRecipe) -> tuple[float, float]:
         """Evaluations and seconds of a training, its patterns measured as far as they are new."""
         outline = recipe.method.build(self.ingredients(recipe, own_networks=False))
         found, first = Counter[Pattern](), dict[Pattern, int]()
@@ -255,7 +255,7 @@ class Meter:
             solver(config.first_seed, config.tile)
         seconds = (time.perf_counter() - started) / max(1, self.timed)
         spent, took = (self.kept.choice.spent, self.kept.seconds) if self.kept else (0, 0.0)
-        return rows, rows * tally.evaluations + spent, rows / config.tile * seconds + took
+        return rows, rows * round(tally.evaluations) + spent, rows / config.tile * seconds + took
 
 
 def rows_made(config: PairsConfig) -> int:

@@ -94,4 +94,4 @@ class GAN(Method):
 
     def logits(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """D's opinion of noised samples, [b]."""
-        return self.discriminator(x_t, t, cond, judged=True)[1]
+        return self.discriminator(x_t, t, cond, decoded=False)

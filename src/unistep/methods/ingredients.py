@@ -72,14 +72,17 @@ class Ingredients:
         """The same with a discriminator's head, see `networks.discriminator.Judged`.
 
         Raises:
-            UserError: for a network that names no bottleneck.
+            UserError: for a network that names no bottleneck, or one with adapters.
         """
         process, conditioner = self.teacher.process, self.teacher.conditioner
         x_t, t = torch.zeros(1, *self.teacher.shape), process.time(torch.tensor([0.5]))
         cond = None if conditioner is None else conditioner.from_seeds(torch.zeros(1, dtype=torch.int64))
         with torch.random.fork_rng(devices=[]):  # heads are made on the CPU; no other generator is touched
             torch.default_generator.manual_seed(self.seed)
-            return self.prepare(Judged(self.copy(), x_t, t, cond, decodes))
+            judged = Judged(self.copy(), x_t, t, cond, decodes)
+        prepared = self.prepare(judged)
+        judged.hook_first()
+        return prepared
 
 
 def guided(teacher: Teacher, scale: float) -> Callable[..., Tensor]:

@@ -16,7 +16,7 @@ from unistep.types import Cond, joined
 def fooling(judged: nn.Module, process: NoiseProcess, x: Tensor, cond: Cond, rng: Random) -> Tensor:
     """How plainly the noised samples are told from real images, [b], with gradients to the samples."""
     t, x_t = noise_uniformly(process, x, rng)
-    return fooling_loss(judged(x_t, t, cond, judged=True)[1])
+    return fooling_loss(judged(x_t, t, cond, decoded=False))
 
 
 def denoising_and_telling(
@@ -30,7 +30,9 @@ def denoising_and_telling(
     weighting: Callable[[Tensor], Tensor],
     lambda_telling: float,
 ) -> LossOutput:
-    """L_denoise of x and the discriminator's loss, in one pass; real and fake at noise levels of their own.
+    """L_denoise of x and the discriminator's loss; real and fake at noise levels of their own.
+
+    The network is evaluated whole on x_t, and its encoder alone on real and fake.
 
     Args:
         judged: the fake score with its head.
@@ -50,11 +52,11 @@ def denoising_and_telling(
     t, x_t = noisy
     t_fake, fake = noise_uniformly(process, x, rng)
     t_real, real = noise_uniformly(process, batch.real, rng)
-    cond = joined(batch.cond, batch.cond, batch.real_cond)
-    mu, logits = judged(torch.cat([x_t, fake, real]), torch.cat([t, t_fake, t_real]), cond, judged=True)
-    _, on_fake, on_real = logits.split([len(x), len(x), len(batch.real)])
+    mu, cond = judged(x_t, t, batch.cond), joined(batch.cond, batch.real_cond)
+    logits = judged(torch.cat([fake, real]), torch.cat([t_fake, t_real]), cond, decoded=False)
+    on_fake, on_real = logits.split([len(x), len(batch.real)])
     terms = {
-        "denoise": denoising_loss(mu[: len(x)], x, weighting(t)),
+        "denoise": denoising_loss(mu, x, weighting(t)),
         "telling": telling_loss(on_fake, on_real),
     }
     return LossOutput(terms=terms, weights={"denoise": 1.0, "telling": lambda_telling}, logs=told(on_fake, on_real))

@@ -4,53 +4,102 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from unistep.errors import UserError
 from unistep.networks.layers import group_norm
+from unistep.networks.lora import Adapted
 from unistep.types import Cond, to_device
+
+
+class _BottleneckEntered(Exception):
+    """Raised by the hook to skip the rest of a forward pass of which only the features are needed."""
 
 
 class Judged(nn.Module):
     """mu(x_t, t, cond) and, when asked, the logit of x_t being a noised real sample (DMD2, arXiv:2405.14867, F.1).
 
-    Both come from one network: the head sees what enters the decoder. So D knows noise level and class.
+    Both come from one network: the head sees what enters the decoder. So D knows noise level and class. A logit alone
+    costs the encoder only: the pass stops where the decoder begins.
 
     Args:
         denoiser: (x_t, t, cond) -> x_0, around a network that names its `bottleneck`.
         x_t, t, cond: a row to try the network with, [1, *dims], [1] and its condition.
         decodes: whether the decoder learns as well; without, the parameters that no logit depends on are frozen.
 
+    Attributes:
+        encoder_share: floating-point operations of a logit's pass over those of a whole one, the head aside; counted
+            on one row, forward.
+
     Raises:
-        UserError: for a network that names no bottleneck.
+        UserError: for a network that names no bottleneck, or one with adapters.
     """
 
     def __init__(self, denoiser: nn.Module, x_t: Tensor, t: Tensor, cond: Cond = None, decodes: bool = True):
         super().__init__()
         self.denoiser = denoiser
         self.features: Tensor | None = None
-        bottleneck(denoiser).register_forward_pre_hook(self.keep, with_kwargs=True)
+        self.stops = False
+        self.hook = bottleneck(denoiser).register_forward_pre_hook(self.keep, with_kwargs=True)
         device = next(denoiser.parameters()).device
         x_t, t, cond = x_t.to(device), t.to(device), to_device(cond, device)
-        denoiser(x_t, t, cond)
-        self.head = head(self.taken()).to(device)
+        features, self.encoder_share = self.try_out(x_t, t, cond)
+        self.head = head(features).to(device)
         if not decodes:
-            logit = self(x_t, t, cond, judged=True)[1]
+            logit = self.logits(x_t, t, cond)
             learning = [p for p in self.parameters() if p.requires_grad]
             reached = torch.autograd.grad(logit.sum(), learning, allow_unused=True)
             for parameter, gradient in zip(learning, reached, strict=True):
                 parameter.requires_grad_(gradient is not None)
 
     def forward(
-        self, x_t: Tensor, t: Tensor, cond: Cond = None, judged: bool = False
+        self, x_t: Tensor, t: Tensor, cond: Cond = None, judged: bool = False, decoded: bool = True
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """mu [b, *dims]; with `judged`, mu and the logits [b]."""
+        """mu [b, *dims]; with `judged`, mu and the logits [b]; not `decoded`, the logits alone."""
+        if not decoded:
+            return self.logits(x_t, t, cond)
         mu = self.denoiser(x_t, t, cond)
         features = self.taken()
-        return (mu, self.head(features.float()).flatten(1).sum(1)) if judged else mu
+        return (mu, self.opinion(features)) if judged else mu
+
+    def logits(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        """The logits [b], from the encoder alone."""
+        self.stops = True
+        try:
+            self.denoiser(x_t, t, cond)
+        except _BottleneckEntered:
+            pass
+        finally:
+            self.stops = False
+        return self.opinion(self.taken())
+
+    def opinion(self, features: Tensor) -> Tensor:
+        """Features [b, ...] to logits [b]."""
+        return self.head(features.float()).flatten(1).sum(1)
 
     def keep(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         """The hook; diffusers gives features by name."""
         self.features = inputs[0] if inputs else named["hidden_states"]
+        if self.stops:
+            raise _BottleneckEntered
+
+    def hook_first(self) -> None:
+        """Moves the hook before those that were added since: sharding's must not gather weights that nobody uses."""
+        self.hook.remove()
+        self.hook = bottleneck(self.denoiser).register_forward_pre_hook(self.keep, with_kwargs=True, prepend=True)
+
+    @torch.no_grad()
+    def try_out(self, x_t: Tensor, t: Tensor, cond: Cond) -> tuple[Tensor, float]:
+        """One row's features and `encoder_share`; a network without counted operations has the share 1."""
+        encoder: list[int] = []
+        with FlopCounterMode(display=False) as counter:
+            hook = bottleneck(self.denoiser).register_forward_pre_hook(
+                lambda *_: encoder.append(counter.get_total_flops())
+            )
+            self.denoiser(x_t, t, cond)
+            hook.remove()
+        features, whole = self.taken(), counter.get_total_flops()
+        return features, encoder[0] / whole if whole else 1.0
 
     def taken(self) -> Tensor:
         """What the hook kept, [b, ...]; nothing stays behind."""
@@ -64,8 +113,13 @@ def bottleneck(denoiser: nn.Module) -> nn.Module:
     """The module that a network's bottleneck features enter, the property `bottleneck` of the network.
 
     Raises:
-        UserError: if none of the denoiser's modules has one.
+        UserError: if none of the denoiser's modules has one, or its weights are an adapter's.
     """
+    if isinstance(denoiser, Adapted):
+        raise UserError(
+            "lora: found adapters with a method that has a discriminator, expected none: its head learns with the "
+            "network's own encoder; leave lora out, or use a method without a discriminator"
+        )
     for module in denoiser.modules():
         entered = getattr(module, "bottleneck", None)
         if isinstance(entered, nn.Module):

@@ -72,7 +72,7 @@ def rehearse(training: Training, floor: int, stand: Stand) -> list[StepCosts]:
     """
     kinds = kinds_of_steps(training.method, training.config.steps)
     state = TrainState.start(training.method, training.config, HealthMonitor(steps=training.config.steps))
-    counts: dict[tuple[float, int], int] = {}
+    counts: dict[tuple[float, int], float] = {}
 
     def works(share: float, config: TrainingConfig) -> list[Work]:
         source = training.batches(config)
@@ -102,7 +102,7 @@ def shares(config: TrainingConfig) -> Iterator[tuple[float, TrainingConfig]]:
         yield rows / micro, config.model_copy(update={"batch": rows * config.accumulate, "pair_batch": pair_batch})
 
 
-def costs(kind: StepKind, taken: dict[float, Taken], evaluations: dict[float, int]) -> StepCosts:
+def costs(kind: StepKind, taken: dict[float, Taken], evaluations: dict[float, float]) -> StepCosts:
     """The lines through what was measured."""
     return StepCosts(
         kind,

@@ -2,8 +2,9 @@
 
 One evaluation is one sample through one network. A backward pass counts one more for the gradient that goes through
 the network, and another one where the network's weights receive gradients: forward and backward of a network in
-training are 3, of a frozen one with gradients to its input 2, without gradients 1. Only denoisers count (teacher,
-generator, fake score, discriminator); networks that a distance looks through do not.
+training are 3, of a frozen one with gradients to its input 2, without gradients 1. A pass that ends at the bottleneck,
+as a discriminator's logit needs it, counts the encoder's share of a whole one's floating-point operations. Only
+denoisers count (teacher, generator, fake score, discriminator); networks that a distance looks through do not.
 """
 
 import gc
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,27 +21,32 @@ from torch import Tensor, nn
 from unistep.methods.base import Method
 from unistep.training.batches import BatchSource
 from unistep.training.config import TrainingConfig
+from unistep.training.distributed import unwrap
 from unistep.training.health import HealthMonitor
 from unistep.training.memory import peak_bytes, reset_peak
 from unistep.training.state import TrainState
 from unistep.training.step import train_step
+
+COUNTING = 2
+"""Version of what an evaluation is; 1 charged whole passes for logits."""
 
 
 @dataclass
 class Tally:
     """Evaluations counted so far, forward and backward."""
 
-    forward: int = 0
-    backward: int = 0
+    forward: float = 0
+    backward: float = 0
 
     @property
-    def evaluations(self) -> int:
+    def evaluations(self) -> float:
         """Both."""
         return self.forward + self.backward
 
-    def note(self, network: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def note(self, network: nn.Module, inputs: tuple[Any, ...], settings: dict[str, Any], output: Any) -> None:
         """A forward hook: the rows of this call, and those of its backward pass once it comes."""
-        rows = len(inputs[0])
+        share = cast(float, unwrap(network).encoder_share) if settings.get("decoded") is False else 1
+        rows = len(inputs[0]) * share
         self.forward += rows
         outputs = [o for o in (output if isinstance(output, tuple) else (output,)) if isinstance(o, Tensor)]
         if waiting := [o for o in outputs if o.requires_grad]:
@@ -49,7 +55,7 @@ class Tally:
             for tensor in waiting:
                 tensor.register_hook(once)
 
-    def counter(self, evaluations: int) -> Callable[[Tensor], None]:
+    def counter(self, evaluations: float) -> Callable[[Tensor], None]:
         """A tensor hook that counts when the first gradient of a call arrives, and then no more."""
         left = [evaluations]
 
@@ -63,7 +69,8 @@ class Tally:
 def counted(networks: Iterable[nn.Module]) -> Iterator[Tally]:
     """Counts the evaluations of the networks inside the `with` block; one that is given twice counts once."""
     tally = Tally()
-    handles = [network.register_forward_hook(tally.note) for network in {id(n): n for n in networks}.values()]
+    distinct = {id(n): n for n in networks}.values()
+    handles = [network.register_forward_hook(tally.note, with_kwargs=True) for network in distinct]
     try:
         yield tally
     finally:
@@ -85,7 +92,7 @@ def pattern(method: Method, step: int) -> Pattern:
 class StepCost:
     """Of one training step: network evaluations, seconds if timed, bytes of memory at its peak where known."""
 
-    evaluations: int
+    evaluations: float
     seconds: float | None
     memory: int | None
 

@@ -1,5 +1,6 @@
 """f-distill: h(r) = r^2 f''(r) of each divergence, and nothing new for the reverse KL."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,9 +9,10 @@ from fixed_random import FixedRandom
 from small import full_batch, made_of
 from torch import Tensor
 
-from unistep.losses.f_divergence import divergence_weight
+from unistep.losses.f_divergence import density_ratio, divergence_weight
 from unistep.methods.dmd2 import DMD2Config
-from unistep.methods.f_distill import FDistillConfig
+from unistep.methods.f_distill import DECAY, FDistillConfig, RatioMeans
+from unistep.process import EDMProcess
 
 F = {
     "reverse_kl": lambda r: -r.log(),
@@ -29,11 +31,8 @@ def curvature(f: Any, r: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("divergence", F)
 def test_h_is_r_squared_times_the_curvature_of_f(divergence: str) -> None:
-    logits = torch.linspace(-1.5, 2.5, 41, dtype=torch.float64)  # where nothing is clipped
-    r = logits.exp()
-    expected = r.square() * curvature(F[divergence], r)
-    found = divergence_weight(logits, divergence).double()  # type: ignore[arg-type]
-    torch.testing.assert_close(found, expected / expected.mean(), rtol=1e-5, atol=0)
+    r = torch.linspace(0.1, 20, 41, dtype=torch.float64)
+    torch.testing.assert_close(divergence_weight(r, divergence), r.square() * curvature(F[divergence], r))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("divergence", F)
@@ -51,17 +50,58 @@ def test_the_weighted_scores_are_the_gradient_of_the_divergence(divergence: str)
     with torch.no_grad():
         inside = ((log_p - log_q).exp() > 0.1) & ((log_p - log_q).exp() < 20)
         x, log_p, log_q = x[inside], log_p[inside], log_q[inside]
-        weight = divergence_weight(log_p - log_q, divergence).double()  # type: ignore[arg-type]
-        r = (log_p - log_q).exp()
-    weight = weight * (r.square() * curvature(F[divergence], r)).mean()  # without its normalisation
+        weight = divergence_weight((log_p - log_q).exp(), divergence)  # type: ignore[arg-type]
     s_fake, s_real = -(x - 0.3) / 0.9**2, -x
     found = torch.trapezoid(log_q.exp() * weight * (s_fake - s_real), x)
     torch.testing.assert_close(found, expected, rtol=2e-2, atol=0)
 
 
-def test_weights_are_clipped_and_have_mean_one() -> None:
-    found = divergence_weight(torch.tensor([-100.0, 0.0, 100.0]), "kl")
-    torch.testing.assert_close(found, torch.tensor([0.1, 1.0, 20.0]) / torch.tensor([0.1, 1.0, 20.0]).mean())
+def test_ratios_are_clipped() -> None:
+    torch.testing.assert_close(density_ratio(torch.tensor([-100.0, 0.0, 100.0])), torch.tensor([0.1, 1.0, 20.0]))
+
+
+def test_ratios_are_divided_by_the_running_mean_of_their_tenth_of_the_grid() -> None:
+    process = EDMProcess()
+    means = RatioMeans(process, lambda tensor: tensor)
+    t = process.time(torch.tensor([0.05, 0.07, 0.55, 0.95]))
+    r = torch.tensor([2.0, 4.0, 0.5, 8.0])
+    assert torch.equal(means.divide(r, t), r)  # the means of a discriminator without an opinion are 1
+    means.update()
+    expected = torch.ones(10)
+    expected[[0, 5, 9]] += (1 - DECAY) * (torch.tensor([3.0, 0.5, 8.0]) - 1)
+    torch.testing.assert_close(means.mean, expected)
+    torch.testing.assert_close(means.divide(r, t), r / expected[[0, 0, 5, 9]])
+    assert means.state_dict().keys() == {"mean"}  # saved with the run
+
+
+def test_the_means_do_not_depend_on_how_a_step_is_split() -> None:
+    process, draws = EDMProcess(), torch.Generator().manual_seed(0)
+    t, r = process.time(torch.rand(64, generator=draws)), torch.rand(64, generator=draws) + 0.5
+    whole, split = (RatioMeans(process, lambda tensor: tensor) for _ in range(2))
+    whole.divide(r, t)
+    for rows in (slice(0, 16), slice(16, 64)):
+        torch.testing.assert_close(split.divide(r[rows], t[rows]), r[rows])  # of the steps before
+    for means in (whole, split):
+        means.update()
+    torch.testing.assert_close(split.mean, whole.mean)
+
+
+def test_h_is_divided_by_its_mean_on_all_ranks() -> None:
+    """Another rank with as many rows, all of which have h = 3."""
+    ranks = replace(made_of(), sum_over_ranks=lambda packed: packed + torch.tensor([15.0, 5.0]))
+    method = FDistillConfig(name="f_distill", divergence="kl").build(ranks)
+    logits = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0])
+    method.fake_score.forward = lambda *a, judged=False: (a[0], logits)  # type: ignore[method-assign,assignment]
+    h = method.evaluate_fake(torch.randn(5, 2), torch.ones(5), None)[1]
+    torch.testing.assert_close(h, logits.exp() / ((logits.exp().sum() + 15) / 10))
+
+
+def test_mu_and_logit_come_from_one_pass() -> None:
+    method = FDistillConfig(name="f_distill").build(made_of())
+    calls: list[dict[str, Any]] = []
+    method.fake_score.register_forward_hook(lambda module, inputs, named, out: calls.append(named), with_kwargs=True)
+    method.loss(method.phases(0)[0], full_batch(), FixedRandom())
+    assert calls == [{"judged": True}, {"decoded": False}]  # at x_t, and the GAN's
 
 
 def test_the_reverse_kl_is_dmd2() -> None:
@@ -74,8 +114,8 @@ def test_the_reverse_kl_is_dmd2() -> None:
 def test_samples_that_look_real_weigh_more_in_the_forward_kl() -> None:
     method = FDistillConfig(name="f_distill", divergence="kl").build(made_of())
     x, t = torch.randn(5, 2), torch.ones(5)
-    mu = torch.randn(5, 2), torch.randn(5, 2)
     logits = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0])
     method.fake_score.forward = lambda *a, judged=False: (x, logits)  # type: ignore[method-assign,assignment]
-    ratio = method.gradient(x, x, t, *mu, None) / super(type(method), method).gradient(x, x, t, *mu, None)
-    torch.testing.assert_close(ratio[:, 0] / ratio[2, 0], logits.exp())
+    h = method.evaluate_fake(x, t, None)[1]
+    torch.testing.assert_close(h / h[2], logits.exp())
+    torch.testing.assert_close(h.mean(), torch.tensor(1.0))

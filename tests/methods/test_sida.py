@@ -38,29 +38,47 @@ def test_without_its_gan_it_is_sid_at_alpha_one() -> None:
 
 
 def test_the_generators_gan_by_hand() -> None:
+    """At SiD's own x_t, divided by SiD's own distance."""
     method, batch = make(lambda_gan=0.2), full_batch(3)
     found = method.loss(method.phases(0)[0], batch, FixedRandom(1))
     rng = FixedRandom(1)
     x = method.generator(rng.normal(ROWS, 2), batch.cond)
-    rng.integers(ROWS, 0, 800)  # t and the noise of the score-identity loss
-    rng.normal(ROWS, 2)
-    t, x_t = levels_of(method, x, rng)
-    torch.testing.assert_close(found.terms["gan"], F.softplus(-method.fake_score(x_t, t, batch.cond, judged=True)[1]))
+    t = method.process.time(rng.integers(ROWS, 0, 800) / 999)
+    x_t = noised(method.process, x, t, rng.normal(ROWS, 2))
+    distance = (x - method.teacher.denoiser(x_t, t, batch.cond)).abs().mean(1)
+    expected = F.softplus(-method.fake_score(x_t, t, batch.cond, judged=True)[1]) / distance.detach()
+    torch.testing.assert_close(found.terms["gan"], expected)
     assert found.weights == {"sid": 1.0, "gan": 0.2}
+    inputs = list(method.generator.parameters())
+    slopes = (torch.autograd.grad(term.sum(), inputs, retain_graph=True) for term in (found.terms["gan"], expected))
+    for a, b in zip(*slopes, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_the_discriminators_loss_by_hand() -> None:
+    """At the x_t of the denoising, real images at the same levels, weighed by half of its weight."""
     method, batch = make(lambda_telling=0.3), full_batch(3)
     x = torch.randn(ROWS, 2)
     found = method.loss(method.phases(0)[1], Batch(**{**vars(batch), "samples": x}), FixedRandom(2))
     rng = FixedRandom(2)
-    levels_of(method, x, rng)  # what the denoising draws
+    t, fake = levels_of(method, x, rng)
     assert batch.real is not None
-    (t, fake), (t_real, real) = levels_of(method, x, rng), levels_of(method, batch.real, rng)
-    on_fake = method.fake_score(fake, t, batch.cond, judged=True)[1]
-    on_real = method.fake_score(real, t_real, batch.real_cond, judged=True)[1]
-    torch.testing.assert_close(found.terms["telling"], F.softplus(on_fake) + F.softplus(-on_real))
+    real = noised(method.process, batch.real, t, rng.normal(ROWS, 2))
+    mu, on_fake = method.fake_score(fake, t, batch.cond, judged=True)
+    on_real = method.fake_score(real, t, batch.real_cond, judged=True)[1]
+    weight = method.teacher.weighting(t)
+    torch.testing.assert_close(found.terms["denoise"], weight * (mu - x).square().mean(1))
+    torch.testing.assert_close(found.terms["telling"], weight / 2 * (F.softplus(on_fake) + F.softplus(-on_real)))
     assert found.weights == {"denoise": 1.0, "telling": 0.3}
+
+
+def test_passes_are_shared() -> None:
+    method, batch = make(), full_batch(3)
+    calls: list[dict[str, object]] = []
+    method.fake_score.register_forward_hook(lambda module, inputs, named, out: calls.append(named), with_kwargs=True)
+    method.loss(method.phases(0)[0], batch, FixedRandom())
+    method.loss(method.phases(0)[1], Batch(**{**vars(batch), "samples": torch.randn(ROWS, 2)}), FixedRandom())
+    assert calls == [{"judged": True}, {"judged": True}, {"decoded": False}]
 
 
 @pytest.mark.parametrize("weight", ["lambda_gan", "lambda_telling"])

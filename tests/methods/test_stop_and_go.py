@@ -20,6 +20,7 @@ METHODS: list[dict[str, Any]] = [
     {"name": "progressive", "images": "data", "start_steps": 8},  # rounds begin at 0, 4 and 8
     {"name": "consistency_training", "last_levels": 9},
     {"name": "dmd2"},
+    {"name": "f_distill", "divergence": "kl"},
 ]
 
 

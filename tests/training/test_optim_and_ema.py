@@ -11,6 +11,8 @@ from unistep.errors import UserError
 from unistep.training import EMA, EMAConfig, OptimConfig
 from unistep.training.optim import build_optimizer, check_names, config_for, learning_rate
 
+ADAM_KEYS = ("step", "exp_avg", "exp_avg_sq")
+
 
 def test_constant_schedule_with_warm_up_and_again_after_milestones() -> None:
     config = OptimConfig(lr=1.0, warmup=4)
@@ -54,6 +56,30 @@ def test_adamw_is_torch_adamw() -> None:
             adam.step()
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_radam_is_torch_radam_and_skips_what_is_not_finite() -> None:
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(3, 2), nn.Linear(3, 2)
+    theirs.load_state_dict(ours.state_dict())
+    config = OptimConfig.model_validate({"algorithm": "radam", "lr": 0.1, "weight_decay": 0.0, "betas": (0.5, 0.9)})
+    optimizer = build_optimizer(ours, config, "g")
+    keys = set(optimizer.state())
+    reference = torch.optim.RAdam(theirs.parameters(), lr=0.1, betas=(0.5, 0.9))
+    for step in range(8):
+        x = torch.randn(5, 3)
+        for network in (ours, theirs):
+            network(x).square().sum().backward()
+        optimizer.update(torch.tensor(0.0))
+        reference.step()
+        reference.zero_grad()
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(a, b, msg=lambda m, n=step: f"step {n}: {m}")
+    assert set(optimizer.state()) == keys == {f"{n}.{k}" for n in ("weight", "bias") for k in ADAM_KEYS}
+    before = ours.weight.clone()
+    ours(x).square().sum().backward()
+    optimizer.update(torch.tensor(1.0))
+    assert torch.equal(ours.weight, before)
 
 
 def test_clipping_scales_the_whole_gradient() -> None:

@@ -19,7 +19,7 @@ from unistep.teachers.codecs import PixelCodec
 from unistep.teachers.conditioners import LabelConditioner
 from unistep.teachers.teacher import Teacher
 from unistep.training import Streams, TensorImages, TrainingConfig, TrainResult, prepare_network, step, train
-from unistep.training.distributed import full_tensor
+from unistep.training.distributed import full_tensor, sum_over_ranks
 from unistep.training.finite import FiniteCheck
 from unistep.training.health import HealthMonitor
 from unistep.training.state import TrainState
@@ -46,6 +46,7 @@ class NoisePairs:
 METHODS: dict[str, dict[str, Any]] = {
     "dmd": {"name": "dmd", "regression": "l2", "fake_score_updates_per_step": 2},
     "dmd2": {"name": "dmd2", "fake_score_updates_per_step": 2, "num_steps": 2, "lambda_gan": 0.1},
+    "f_distill": {"name": "f_distill", "divergence": "kl", "lambda_gan": 0.1, "fake_score_updates_per_step": 2},
     "gan": {"name": "gan"},
     "consistency": {"name": "consistency_training", "last_levels": 9},
 }
@@ -79,6 +80,7 @@ def tiny_method(name: str, strategy: str) -> tuple[Method, Streams, TrainingConf
     )  # fmt: skip
     teacher, cpu = tiny_teacher(), torch.device("cpu")
     made_of = Ingredients(teacher=teacher, copy=teacher.trainable_copy, steps=3, regression=l2, guidance=1.5,
+                          sum_over_ranks=sum_over_ranks,
                           prepare=lambda network: prepare_network(network, settings, cpu))  # fmt: skip
     method = TypeAdapter(AnyMethod).validate_python(METHODS[name]).build(made_of)
     images = TensorImages(torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(2)), torch.arange(20) % 3)

@@ -34,7 +34,7 @@ from unistep.recipes.stages import Stage, stages_of
 from unistep.teachers.teacher import Teacher
 from unistep.training.batches import Images, Streams, share
 from unistep.training.checkpoint import Checkpoints
-from unistep.training.distributed import on_main, process_group, resolve_device, unwrap, world_size
+from unistep.training.distributed import on_main, process_group, resolve_device, sum_over_ranks, unwrap, world_size
 from unistep.training.ema import EMA
 from unistep.training.hooks import Hooks
 from unistep.training.loop import train
@@ -236,6 +236,7 @@ def ingredients(
         init=initial_weights(recipe.generator.init, start, held_at, folder),
         t_init=held_at,
         regression=distance_of(recipe.method.distance, start.teacher, device, folder),
+        sum_over_ranks=sum_over_ranks,
         seed=derived_seed(recipe.training.seed, "initial weights"),
     )
 

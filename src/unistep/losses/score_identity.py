@@ -20,7 +20,12 @@ def score_identity_loss(x: Tensor, mu_base: Tensor, mu_fake: Tensor, a: float) -
     """
     x, mu_base, mu_fake = x.float(), mu_base.float(), mu_fake.float()
     difference = mu_base - mu_fake
-    with torch.no_grad():
-        size = (x - mu_base).abs().flatten(1).mean(1)
-        weight = torch.where(size > 0, 1 / size, torch.zeros_like(size))
+    weight = inverse_distance(x, mu_base)
     return (bcast(weight, x) * difference * ((mu_base - x) - a * difference)).flatten(1).mean(1)
+
+
+@torch.no_grad()
+def inverse_distance(x: Tensor, mu_base: Tensor) -> Tensor:
+    """1 / mean|x - mu_base| of each sample [b], float32; 0 where they are equal in every coordinate."""
+    size = (x.float() - mu_base.float()).abs().flatten(1).mean(1)
+    return torch.where(size > 0, 1 / size, torch.zeros_like(size))

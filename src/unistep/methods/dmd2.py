@@ -20,7 +20,7 @@ from unistep.methods.judging import denoising_and_telling, fooling
 from unistep.methods.matching import compare_scores, evaluate_base, levels, noise_uniformly, require_range
 from unistep.methods.simulation import depth_of, simulated
 from unistep.networks.generator import first_level
-from unistep.types import Cond
+from unistep.types import Cond, bcast
 
 # ----------------------------------------------------------------------------------------------------- configuration
 
@@ -121,8 +121,8 @@ class DMD2(Method):
         t, x_t = noise_uniformly(self.process, x.detach(), rng, *levels(self.process, self.config))
         with torch.no_grad():
             mu_base, unguided = evaluate_base(self.mu_base, x_t, t, batch.cond)
-            mu_fake = self.fake_score(x_t, t, batch.cond)
-            gradient = self.gradient(x, x_t, t, mu_base, mu_fake, batch.cond)
+            mu_fake, h = self.evaluate_fake(x_t, t, batch.cond)
+            gradient = bcast(h, x) * self.gradient(x, t, mu_base, mu_fake)
         terms, weights = {"dm": distribution_matching_loss(x, gradient)}, {"dm": 1.0}
         if self.config.needs_data:
             terms["gan"] = fooling(self.fake_score, self.process, x, batch.cond, rng)
@@ -131,7 +131,7 @@ class DMD2(Method):
         return LossOutput(terms=terms, weights=weights, samples=x.detach(), logs=logs)
 
     def fake_score_loss(self, batch: Batch, rng: Random, depth: int) -> LossOutput:
-        """L_denoise on the generator's samples, and the discriminator's loss, in one pass of the network."""
+        """L_denoise on the generator's samples, and the discriminator's loss."""
         x = batch.samples
         if x is None:
             with torch.no_grad():
@@ -159,7 +159,11 @@ class DMD2(Method):
         z = rng.normal(batch.size, *self.teacher.shape)
         return simulated(self.generator, self.start, self.process, self.steps, z, batch.cond, rng, depth)
 
-    def gradient(self, x: Tensor, x_t: Tensor, t: Tensor, mu_base: Tensor, mu_fake: Tensor, cond: Cond) -> Tensor:
+    def evaluate_fake(self, x_t: Tensor, t: Tensor, cond: Cond) -> tuple[Tensor, Tensor]:
+        """mu_fake, and what each row's gradient is multiplied by, [b]: 1."""
+        return self.fake_score(x_t, t, cond), torch.ones_like(t, dtype=torch.float32)
+
+    def gradient(self, x: Tensor, t: Tensor, mu_base: Tensor, mu_fake: Tensor) -> Tensor:
         """What distribution matching wants to subtract from x (DMD, Algorithm 2)."""
         alpha, sigma = self.process.alpha(t), self.process.sigma(t)
         return distribution_matching_gradient(x, mu_base, mu_fake, alpha, sigma, self.config.weighting)

@@ -26,6 +26,7 @@ class Ingredients:
         init: state of the denoiser that the generator starts from; None = the network's own.
         t_init: noise level that a one-step generator is held at; None = the terminal time.
         regression: the distance that the method's settings name, (x, y) -> [b]; None where they name none.
+        sum_over_ranks: a tensor to its sum over all ranks.
         seed: of weights that do not come from the network, such as a discriminator's head.
     """
 
@@ -37,6 +38,7 @@ class Ingredients:
     init: Mapping[str, Tensor] | None = None
     t_init: float | None = None
     regression: Callable[[Tensor, Tensor], Tensor] | None = None
+    sum_over_ranks: Callable[[Tensor], Tensor] = lambda tensor: tensor
     seed: int = 0
 
     @property

@@ -15,11 +15,12 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimConfig(Settings):
-    """AdamW and its schedule for one network.
+    """The optimizer of one network and its schedule.
 
     Attributes:
+        algorithm: AdamW, or RAdam (arXiv:1908.03265), whose first steps are small by themselves, with AdamW's decay.
         lr: peak learning rate.
-        betas, eps, weight_decay: AdamW's.
+        betas, eps, weight_decay: the algorithm's.
         schedule: constant, or half a cosine or a line from `lr` at step 0 to `lr * final_fraction` at the last step.
         restart: the schedule begins anew at each of the network's milestones and ends at the next.
         warmup: steps of linear warm-up, at the start and again after each of the network's milestones: where one of its
@@ -28,6 +29,7 @@ class OptimConfig(Settings):
         reset_at_milestones: forget Adam's moments there.
     """
 
+    algorithm: Literal["adamw", "radam"] = "adamw"
     lr: float = Field(default=1e-4, gt=0)
     betas: tuple[Beta, Beta] = Field(default=(0.9, 0.999), strict=False)
     eps: float = Field(default=1e-8, gt=0)

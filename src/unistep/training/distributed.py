@@ -140,6 +140,15 @@ def mean_over_ranks(values: dict[str, float]) -> dict[str, float]:
     return dict(zip(values, (packed / world_size()).tolist(), strict=True))
 
 
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """The sum of all ranks' tensors, on every rank, without waiting for the device."""
+    if world_size() == 1:
+        return tensor
+    total = tensor.clone()
+    dist.all_reduce(total)
+    return total
+
+
 def any_rank(*flags: bool) -> tuple[bool, ...]:
     """Each flag, true everywhere if it is true on some rank."""
     if world_size() == 1:

@@ -1,4 +1,4 @@
-"""AdamW per network, its learning rate as a pure function of the step, and clipping by the global norm."""
+"""AdamW or RAdam per network, its learning rate as a pure function of the step, and clipping by the global norm."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.optim import AdamW
+from torch.optim import AdamW, RAdam
 
 from unistep.errors import UserError
 from unistep.training.config import OptimConfig
@@ -55,14 +55,14 @@ def check_names(optim: Mapping[str, OptimConfig], networks: Mapping[str, nn.Modu
 
 @dataclass(frozen=True)
 class NetworkOptimizer:
-    """One network's trainable parameters with their AdamW.
+    """One network's trainable parameters with their AdamW or RAdam.
 
     Adam's moments exist from the start (as zeros, which is what AdamW would begin with), so a checkpoint has the same
     keys at every step.
     """
 
     parameters: dict[str, nn.Parameter]
-    adam: AdamW
+    adam: AdamW | RAdam
     config: OptimConfig
 
     @property
@@ -123,7 +123,7 @@ def total_norm(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def build_optimizer(network: nn.Module, config: OptimConfig, name: str) -> NetworkOptimizer:
-    """AdamW over the parameters that require gradients now; those that do not stay frozen for the whole run.
+    """The optimizer over the parameters that require gradients now; those that do not stay frozen for the whole run.
 
     Raises:
         UserError: if nothing requires gradients.
@@ -132,8 +132,14 @@ def build_optimizer(network: nn.Module, config: OptimConfig, name: str) -> Netwo
     if not parameters:
         raise UserError(f"network {name!r}: no parameter requires gradients, so there is nothing to train")
     fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters.values())
-    adam = AdamW(parameters.values(), lr=config.lr, betas=config.betas, eps=config.eps,
-                 weight_decay=config.weight_decay, fused=fused)  # fmt: skip
+    adam: AdamW | RAdam
+    if config.algorithm == "radam":  # torch has no fused kernels for it
+        fused = False
+        adam = RAdam(parameters.values(), lr=config.lr, betas=config.betas, eps=config.eps,
+                     weight_decay=config.weight_decay, decoupled_weight_decay=True)  # fmt: skip
+    else:
+        adam = AdamW(parameters.values(), lr=config.lr, betas=config.betas, eps=config.eps,
+                     weight_decay=config.weight_decay, fused=fused)  # fmt: skip
     for p in parameters.values():
         adam.state[p] = {
             "step": torch.zeros((), dtype=torch.float32, device=p.device if fused else "cpu"),

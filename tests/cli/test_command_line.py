@@ -217,7 +217,7 @@ def test_options_reach_the_api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert code == 0
     assert seen == {
         "recipe": "digits", "overrides": ["a.b=1", "c=2"], "seed": 3, "out": tmp_path, "quiet": True,
-        "device": "auto", "recompute": False,
+        "device": "auto", "recompute": False, "steps": None, "cache": True,
     }  # fmt: skip
 
 
@@ -241,3 +241,37 @@ def test_libraries_keep_their_warnings_to_themselves_unless_somebody_asked(monke
         warnings.warn_explicit("new", FutureWarning, "a.py", 1, module="diffuser")
     assert [str(warning.message) for warning in heard] == ["new"]
     assert (os.environ["TRANSFORMERS_VERBOSITY"], os.environ["DIFFUSERS_VERBOSITY"]) == ("error", "info")
+
+
+# ------------------------------------------------------------------------------------------- texts that are no recipes
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["2001-13-45", "0x_", "1" * 4301, "!!int x", "!!float ''", "!!bool maybe", "!!timestamp x", "!!set", "!!map", "\0"],
+)
+def test_values_that_the_yaml_reader_chokes_on_are_refused(value: str, tmp_path: Path) -> None:
+    assert "--set about=" in refuse("distill", "gaussians", "--set", f"about={value}", "--out", tmp_path / "run")
+
+
+def test_anchors_that_multiply_are_counted_without_being_visited(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [1, 1]", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 60))]
+    (tmp_path / "x.yaml").write_text("\n".join([*lines, "kind: distill"]))
+    assert "more than 100,000" in refuse("distill", tmp_path / "x.yaml")
+
+
+def test_many_keys_and_long_values_are_told_briefly(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("kind: distill\n" + "\n".join(f"k{i}: 1" for i in range(20_000)))
+    code, _, err = call("distill", tmp_path / "x.yaml")
+    assert code == 2 and err.count("\n") == 51 and err.endswith("mistakes more\n")
+    assert len(refuse("distill", "gaussians", "--set", f"about=[{'1,' * 5000}")) < 300
+
+
+@pytest.mark.parametrize("setting", ["pairs.path=''", 'pairs.path="a\\0b"'])
+def test_paths_that_are_none_are_refused(setting: str, tmp_path: Path) -> None:
+    assert "pairs.path" in refuse("distill", "gaussians", "--set", setting, "--out", tmp_path / "run")
+
+
+def test_control_characters_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    message = refuse("distill", "gaussians", "--set", 'teacher.load="\\e]0;x\\a"', "--out", tmp_path / "run")
+    assert "\\x1b]0;x\\x07" in message and "\x1b]0" not in message

@@ -153,7 +153,7 @@ def test_a_file_in_the_folders_place(recipe: Path, distill_recipe: Path, taught:
     assert "choose another place with --out" in refuse("sample", taught, "--num", "1", "--out", tmp_path / "file")
     override = f"pairs.path={tmp_path / 'file'}"
     message = refuse("distill", distill_recipe, "--set", override, "--out", tmp_path / "run")
-    assert "choose another folder" in message
+    assert "file: found a file, expected a folder" in message
 
 
 # ------------------------------------------------------------------------------------------- recipes and their runs
@@ -220,7 +220,7 @@ def test_guidance_without_conditions(recipe: Path, tmp_path: Path) -> None:
             "method.perceptual_network=embedded:fashion-mnist",
             "found one for samples of shape [1, 28, 28], expected",
         ),
-        ("teacher={}", "teacher: found neither load nor teach, expected one of them"),
+        ("teacher={load: null, teach: null}", "teacher: found neither load nor teach, expected one of them"),
         ("method.dm_from_step=100", "method.dm_from_step: found 100, expected less than training.steps"),
         ("evaluation.judge=embedded:fashion-mnist", "judge: found images uint8 [1, 1, 8, 8]"),
         ("evaluation.samples=10", "evaluation.samples: found 10, expected at least 20"),

@@ -111,7 +111,7 @@ class TestFiles:
         files = {"a.png": grey.getvalue(), "b.png": picture(size=(5, 4)), "c.png": picture(size=(8, 8)), "d.png": b"?"}
         found = mistakes(lay_files(tmp_path, files))
         assert [line.replace(f"{tmp_path}/", "") for line in found] == [
-            "d.png: no image; expected a PNG, JPEG or other picture, so remove it or fix it",
+            "d.png: no image; expected one of PNG, JPEG, WEBP, GIF, BMP, TIFF, PPM, so remove it or convert it",
             "b.png: a colour picture, but a.png is grey (2 colour pictures); set data.channels to 1 or 3",
             "b.png: 5x4 pixels, but a.png has 4x4 (2 pictures of other sizes); set data.size to bring all to one size",
         ]

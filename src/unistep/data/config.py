@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from PIL import ImageColor
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -55,10 +55,10 @@ class DataConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind
-    path: str | None = None
+    path: Annotated[str, Field(min_length=1)] | None = None
     split: Literal["train", "test"] | None = None
     subset: str | None = None
-    labels_path: str | None = None
+    labels_path: Annotated[str, Field(min_length=1)] | None = None
     image_column: str = "image"
     label_column: str | None = None
     labels: Literal["auto", "folders", "none"] = "auto"

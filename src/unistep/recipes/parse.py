@@ -93,6 +93,8 @@ def require_plain(value: Any, source: str, path: tuple[str, ...] = ()) -> None:
     elif isinstance(value, list):
         for index, inner in enumerate(value):
             require_plain(inner, source, (*path, str(index)))
+    elif isinstance(value, str) and "\0" in value:
+        raise UserError(f"{place}found a text with a zero byte, expected one without")
     elif not isinstance(value, str | int | float | None):
         raise UserError(
             f"{place}found {brief(value)} ({type(value).__name__}), expected text or a number; quote a text"

@@ -151,7 +151,7 @@ class PairsConfig(Section):
     tile: int = Field(default=64, ge=1, le=10**6)
     dtype: Literal["float32", "float16"] = "float32"
     first_seed: int = Field(default=0, ge=0, le=LAST_SEED)
-    path: str | None = None
+    path: Annotated[str, Field(min_length=1)] | None = None
 
     @field_validator("solver", mode="before")
     @classmethod

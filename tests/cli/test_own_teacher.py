@@ -165,3 +165,13 @@ def test_rows_beside_may_be_runs_and_exports(tmp_path: Path, monkeypatch: pytest
     beside = {"evaluation.beside": {"dmd": run, "export": export}}
     rows = {row.name: row.figures for row in unistep.evaluate(run, overrides=beside, quiet=True).rows}
     assert rows["dmd"] == rows["export"] == rows["one-step generator"] and "energy" in rows["dmd"]
+
+
+@pytest.mark.parametrize("config", [None, lambda: {"type": torch.float32}])
+def test_a_codec_that_cannot_be_described_is_refused_at_once(config: Any, tmp_path: Path) -> None:
+    codec: Any = type("Mine", (), {} if config is None else {"config": lambda self: config()})()
+    (tmp_path / "mine.yaml").write_text(RECIPE)
+    with pytest.raises(UserError, match=r"^teacher\.codec: found Mine without a config\(\) of plain values"):
+        unistep.distill(
+            tmp_path / "mine.yaml", out=tmp_path / "run", teacher=dataclasses.replace(my_teacher(0), codec=codec)
+        )

@@ -1,5 +1,6 @@
 """The teacher stage of a distillation: loaded, taught by a recipe, or analytic and fitted with a network."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,8 @@ def starting_point(
     Raises:
         UserError: if there is no such teacher, or a network cannot be fitted to one without weights.
     """
+    if own is not None:
+        require_described(own)
     teacher = own or find_teacher(recipe, folder, device, say, quiet)
     teacher.denoiser.to(device)
     move_codec(teacher.codec, device)
@@ -78,6 +81,24 @@ def starting_point(
     if not fitted_earlier or "fit" not in read_record(folder / "run.json"):
         on_main(lambda: record(folder, fit=certificate))
     return Starting(teacher, network)
+
+
+def require_described(teacher: Teacher) -> None:
+    """Refuses a codec or conditioner of the caller's own that a generator's folder cannot describe.
+
+    Raises:
+        UserError: naming the part.
+    """
+    for name, part in (("codec", teacher.codec), ("conditioner", teacher.conditioner)):
+        config = getattr(part, "config", None)
+        try:
+            json.dumps(config() if callable(config) else {"type": object})
+        except TypeError as error:
+            if part is not None:
+                raise UserError(
+                    f"teacher.{name}: found {type(part).__name__} without a config() of plain values, expected "
+                    'one such as {"type": "mine"}: it is written beside the generator'
+                ) from error
 
 
 def find_teacher(recipe: DistillRecipe, folder: Path, device: torch.device, say: Talk, quiet: bool) -> Teacher:

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from unistep.errors import UserError, shortened
 
 LOOSE = ConfigDict(arbitrary_types_allowed=True)
-LARGEST, MOST_BLOCKS, MOST_VALUES = 2**20, 1024, 4096  # of a network's numbers, its blocks or layers, its lists
+LARGEST, MOST_BLOCKS, MOST_VALUES = 2**20, 128, 4096  # of a network's numbers, its blocks or layers, its lists
 WORDS: dict[Any, str] = {
     int: "a whole number",
     float: "a number",

@@ -5,14 +5,23 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from pydantic import BaseModel
+from safetensors.torch import save_file
 from source_tree import SOURCE, modules
 
 import unistep
 from unistep.errors import UserError
+from unistep.evaluation.alignment import Clip
 from unistep.hub import is_hub_id
+from unistep.recipes.comparison import CompareRecipe
+from unistep.recipes.schema import DistillRecipe, TeachRecipe
+from unistep.teachers.diffusers.token_encoder import TokenEncoder
 
 EXECUTING = {"AutoTokenizer", "AutoModel", "DiffusionPipeline", "kind"}  # classes whose folders may name code
 OWN_MODELS = ("teachers/diffusers/tiny.py",)  # diffusers' models by class: no code can be named there
@@ -90,6 +99,68 @@ print(load_teacher("diffusers:{tmp_path / "p"}").shape)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "asked" not in done.stdout
+
+
+def unbounded_counts(schema: Any, path: str = "") -> Iterator[str]:
+    """Where a JSON schema allows whole numbers without an upper bound."""
+    if isinstance(schema, dict) and schema.get("type") == "integer":
+        if not {"maximum", "exclusiveMaximum", "const", "enum"} & {*schema}:
+            yield path
+    for key, inner in schema.items() if isinstance(schema, dict) else enumerate(schema):
+        if isinstance(inner, dict | list):
+            yield from unbounded_counts(inner, f"{path}.{key}")
+
+
+@pytest.mark.parametrize("recipe", [DistillRecipe, TeachRecipe, CompareRecipe])
+def test_every_count_of_a_recipe_has_an_upper_bound(recipe: type[BaseModel]) -> None:
+    schema = recipe.model_json_schema()
+    assert '"maximum"' in json.dumps(schema)  # where bounds are looked for
+    assert not [*unbounded_counts(schema)]
+
+
+def test_an_encoder_with_code_is_refused_without_a_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, canary = tmp_path / "encoder", tmp_path / "canary"
+    folder.mkdir()
+    (folder / "evil.py").write_text(f"open({str(canary)!r}, 'w')")
+    auto_map = {"AutoConfig": "evil.EvilConfig", "AutoModel": "evil.Evil", "AutoTokenizer": ["evil.Evil", None]}
+    (folder / "config.json").write_text(json.dumps({"model_type": "evil", "auto_map": auto_map}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": auto_map}))
+    save_file({"weight": torch.zeros(1)}, folder / "model.safetensors")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a question was asked"))
+    for load in (lambda: TokenEncoder(folder, tokens=8), lambda: Clip(str(folder))):
+        with pytest.raises(UserError) as error:
+            load()
+        assert str(folder) in str(error.value) and "\n" not in str(error.value)
+    assert not canary.exists()
+
+
+@pytest.mark.slow
+def test_nothing_leaves_the_machine_while_a_model_is_distilled_and_exported(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(f"""
+import os, socket
+def refuse(*arguments, **named):
+    with open({str(tmp_path / "asked")!r}, "a") as log:
+        print(arguments, file=log)
+    raise OSError("no network")
+def refuse_addresses(self, address):
+    return refuse(address) if isinstance(address, tuple) else None
+socket.getaddrinfo = socket.gethostbyname = refuse
+socket.socket.connect = socket.socket.connect_ex = refuse_addresses
+with open({str(tmp_path / "started")!r}, "a") as log:
+    print("process", file=log)
+""")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(SOURCE.parent)])}
+    small = ["--set", "training.steps=2", "--set", "fit.training.steps=2", "--set", "fit.max_error=1000"]
+    for verb in (
+        ["distill", "gaussians", *small, "--out", str(tmp_path / "run")],
+        ["export", str(tmp_path / "run"), "--to", "onnx", "--out", str(tmp_path / "onnx")],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "unistep", *verb], capture_output=True, text=True, env=env, cwd=tmp_path, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "started").read_text().count("process") >= 3  # the two verbs, and the one that tries the export
+    assert not (tmp_path / "asked").exists()
 
 
 def pipeline_folder(tmp_path: Path) -> Path:

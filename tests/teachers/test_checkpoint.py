@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from unistep.errors import UserError
-from unistep.networks import EDMDenoiser, build_denoiser
+from unistep.networks import EDMDenoiser, build, build_denoiser
 from unistep.teachers import checkpoint
 from unistep.teachers.checkpoint import load_denoiser, load_generator, save_denoiser
 from unistep.teachers.load import load_teacher
@@ -192,6 +192,37 @@ def test_configurations_that_make_no_denoiser(
     with pytest.raises(UserError, match=rf"m/config.json: .*{message}") as error:
         load_generator(tmp_path / "m") if t_init else load_teacher(tmp_path / "m")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_channels": 2048, "channel_mult": [8]}, "the weights belong to another network"),
+        ({"num_blocks": 129}, r"network\.num_blocks: found 129, expected at most 128"),
+        ({"channel_mult": [1] * 17}, r"network\.channel_mult: found 17 levels, expected at most 16"),
+    ],
+)
+def test_a_generator_takes_no_memory_before_its_sizes_are_those_of_its_weights(
+    tmp_path: Path, denoiser: EDMDenoiser, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
+) -> None:
+    save_denoiser(tmp_path / "m", denoiser, {**CONFIG, "network": {**CONFIG["network"], **changes}, "t_init": 2.5})
+    real = torch.nn.Parameter.__new__
+
+    def on_meta(cls: type, data: torch.Tensor, *arguments: Any, **named: Any) -> Any:
+        assert data.device.type == "meta", f"{data.numel():,} numbers were allocated"
+        return real(cls, data, *arguments, **named)
+
+    monkeypatch.setattr(torch.nn.Parameter, "__new__", on_meta)
+    with pytest.raises(UserError, match=message):
+        load_generator(tmp_path / "m")
+
+
+def test_a_network_that_this_machine_cannot_hold_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build.os, "sysconf", lambda name: 4096 if name == "SC_PAGE_SIZE" else 1)
+    with pytest.raises(UserError, match=r"network: found sizes that make [\d,]+ parameters, expected at most 1,024"):
+        build_denoiser(CONFIG)
+    with torch.device("meta"):  # a forecast for a larger machine
+        build_denoiser(CONFIG)
 
 
 def test_a_level_that_is_no_number(tmp_path: Path, denoiser: EDMDenoiser) -> None:

@@ -230,7 +230,7 @@ def test_convert_touches_no_foreign_folder(file: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_blocks": 1_000_000}, r"network\.num_blocks: found 1000000, expected at most 1,024"),
+        ({"num_blocks": 1_000_000}, r"network\.num_blocks: found 1000000, expected at most 128"),
         ({"num_blocks": -8}, r"network\.num_blocks: found -8, expected 1 or more"),
         ({"model_channels": 1_000_000}, r"network: found sizes that make [\d,]+ parameters, expected at most"),
         ({"model_channels": 10**26}, r"network\.model_channels: found 1000+, expected at most 1,048,576"),

@@ -42,6 +42,6 @@ NoCache = Annotated[
     bool, typer.Option("--no-cache", help="Neither use nor keep the teacher's features in the cache of all runs.")
 ]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write.  [default: runs/<recipe>]")]
-Seed = Annotated[int | None, typer.Option(min=0, help="Seed of the training; overrides the recipe's.")]
+Seed = Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Seed of the training; overrides the recipe's.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]

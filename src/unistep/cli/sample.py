@@ -15,8 +15,10 @@ def sample(
         Path,
         typer.Argument(metavar="RUN_OR_EXPORT", help="A run, a generator's folder, an export of one, or a teacher."),
     ],
-    num: Annotated[int, typer.Option("--num", "-n", min=1, help="How many.")] = 64,
-    first_seed: Annotated[int, typer.Option("--first-seed", min=0, help="Seeds count up from here.")] = 2_000_000,
+    num: Annotated[int, typer.Option("--num", "-n", min=1, max=10_000_000, help="How many.")] = 64,
+    first_seed: Annotated[
+        int, typer.Option("--first-seed", min=0, max=2**62, help="Seeds count up from here.")
+    ] = 2_000_000,
     label: Annotated[list[str] | None, typer.Option(help="A class, by name or index; may be repeated.")] = None,
     prompts: Annotated[
         str | None, typer.Option(metavar="FILE", help="Other prompts, for models taught on captions, in turn.")

@@ -65,7 +65,7 @@ class DataConfig(BaseModel):
     caption: str | None = None
     background: str = "white"
     names: tuple[str, ...] = ()
-    limit: int | None = Field(default=None, ge=1)
+    limit: int | None = Field(default=None, ge=1, le=10**9)
     size: int | None = Field(default=None, ge=4, le=4096)
     channels: Literal[1, 3] | None = None
 

@@ -44,8 +44,8 @@ class DMDConfig(ComparesImages):
     min_fraction: float = Field(default=0.02, ge=0, le=1)
     max_fraction: float = Field(default=0.98, ge=0, le=1)
     fake_score_updates_per_step: int = Field(default=1, ge=0, le=100)
-    dm_from_step: int = Field(default=0, ge=0)
-    fake_score_from_step: int = Field(default=0, ge=0)
+    dm_from_step: int = Field(default=0, ge=0, le=10**9)
+    fake_score_from_step: int = Field(default=0, ge=0, le=10**9)
     match_pairs: bool = False
 
     @model_validator(mode="after")

@@ -45,7 +45,7 @@ class MatchingConfig(ManySteps):
     fake_score_updates_per_step: int = Field(default=5, ge=1, le=100)
     lambda_gan: float = Field(default=3e-3, ge=0)
     lambda_telling: float = Field(default=1e-2, ge=0)
-    step_held_for: int = Field(default=10, ge=1)
+    step_held_for: int = Field(default=10, ge=1, le=10**9)
 
     @model_validator(mode="after")
     def check(self) -> "MatchingConfig":

@@ -39,7 +39,7 @@ class InstaFlowConfig(ComparesImages):
     from_terminal = follows_length = True
     milestones = ("distil_from_step",)
     reflows: int = Field(default=1, ge=1, le=100)
-    distil_from_step: int | None = Field(default=None, ge=1)
+    distil_from_step: int | None = Field(default=None, ge=1, le=10**9)
     solver_steps: int = Field(default=8, ge=1, le=10_000)
     num_steps: int = Field(default=1, ge=1, le=10_000)
 

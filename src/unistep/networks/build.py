@@ -1,5 +1,6 @@
 """Denoisers from plain configuration, so that a checkpoint folder needs no code of its own."""
 
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -26,6 +27,7 @@ NETWORKS: Mapping[str, type[nn.Module]] = {
     "edm2_unet": EDM2UNet,
 }
 MOST_PARAMETERS = 2**36  # of a network; a mistyped width is refused before memory is taken
+BYTES = 4  # of a parameter in float32, which networks are made in
 PRECONDITIONINGS: Mapping[str, Callable[..., EDMDenoiser]] = {
     "edm": EDMDenoiser,
     "vp": VPDenoiser,
@@ -50,13 +52,19 @@ def build_network(config: Mapping[str, Any]) -> nn.Module:
     try:
         with torch.device("meta"):
             parameters = sum(p.numel() for p in make(**arguments).parameters())
-        if parameters <= MOST_PARAMETERS:
+        most = MOST_PARAMETERS if torch.get_default_device().type == "meta" else held_by_machine()
+        if parameters <= most:
             return make(**arguments)
     except (ArithmeticError, RuntimeError) as error:
         raise UserError(f"network: found sizes that make no network: {one_line(error)}") from error
     except ValueError as error:  # sizes that make no network; it says which
         raise UserError(f"network.{error}") from error
-    raise UserError(f"network: found sizes that make {parameters:,} parameters, expected at most {MOST_PARAMETERS:,}")
+    raise UserError(f"network: found sizes that make {parameters:,} parameters, expected at most {most:,}")
+
+
+def held_by_machine() -> int:
+    """Returns how many parameters fit into the memory of this machine, were nothing else in it."""
+    return min(MOST_PARAMETERS, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // BYTES)
 
 
 def build_denoiser(config: Mapping[str, Any]) -> EDMDenoiser:

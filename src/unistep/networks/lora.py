@@ -24,7 +24,7 @@ class LoRAConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    rank: int = Field(default=16, ge=1)
+    rank: int = Field(default=16, ge=1, le=65_536)
     alpha: float = Field(default=16.0, gt=0)
     target_modules: tuple[str, ...] | None = Field(default=None, min_length=1)
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from unistep.networks.layers import Resampling
 
+MOST_LEVELS = 16  # each halves the size, so more would need pictures beyond all reason
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -124,6 +126,8 @@ def require_sizes(resolution: int, channel_mult: Sequence[int], dropout: float =
         raise ValueError(f"num_heads: found {counts['num_heads']}, expected a divisor of the width of every level")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout: found {dropout}, expected 0 or more and less than 1")
+    if len(channel_mult) > MOST_LEVELS:
+        raise ValueError(f"channel_mult: found {len(channel_mult):,} levels, expected at most {MOST_LEVELS}")
     divisor = patch * 2 ** (len(channel_mult) - 1)
     if resolution % divisor:
         raise ValueError(

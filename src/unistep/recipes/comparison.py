@@ -15,7 +15,7 @@ EntryName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")]
 class Budget(Section):
     """What each entry may spend on its pairs and its training, the same for all: network evaluations or wall time."""
 
-    evaluations: int | None = Field(default=None, ge=1)
+    evaluations: int | None = Field(default=None, ge=1, le=10**12)
     minutes: float | None = Field(default=None, gt=0)
 
     def mistakes(self) -> Iterator[str]:
@@ -44,7 +44,7 @@ class SolverRows(Section):
     """The teacher itself under a solver, a row for each number of its denoiser's evaluations; guidance doubles them."""
 
     name: SolverName
-    evaluations: tuple[int, ...] = Field(min_length=1)
+    evaluations: tuple[Annotated[int, Field(le=10_000)], ...] = Field(min_length=1)
     options: dict[str, Any] = {}
 
     def mistakes(self) -> Iterator[str]:
@@ -68,7 +68,7 @@ class CompareRecipe(Section):
     about: str = ""
     base: str
     budget: Budget
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0, 1, 2), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(default=(0, 1, 2), min_length=1)
     set: dict[str, Any] = {}
     entries: dict[EntryName, EntryConfig] = Field(min_length=1)
     solvers: tuple[SolverRows, ...] = ()

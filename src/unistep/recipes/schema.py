@@ -29,7 +29,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 class StageConfig(Section):
     """A part of a training, up to `until_step`: `set` is laid over the recipe, see `recipes.stages`."""
 
-    until_step: int = Field(ge=1)
+    until_step: int = Field(ge=1, le=10**9)
     set: dict[str, Any] = {}
 
 

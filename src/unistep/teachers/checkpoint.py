@@ -88,12 +88,23 @@ def load_denoiser(folder: Path) -> tuple[EDMDenoiser | DiffusersDenoiser, dict[s
         UserError: for a missing or damaged file, values that make no denoiser, or weights that do not fit it.
     """
     config, state, digest = read_checkpoint(folder)
-    with torch.device("meta"):  # sizes are compared before memory is taken for them
+    return filled_denoiser(config, state, folder), config, digest
+
+
+def filled_denoiser(
+    config: dict[str, Any], state: dict[str, torch.Tensor], folder: Path
+) -> EDMDenoiser | DiffusersDenoiser:
+    """The denoiser that a folder's configuration describes, with its weights.
+
+    Raises:
+        UserError: for values that make no denoiser, or weights that do not fit it; before memory is taken for either.
+    """
+    with torch.device("meta"):
         described = denoiser_from_config(config, folder / "config.json")
     require_same_tensors(described, state, folder / "model.safetensors")
     denoiser = denoiser_from_config(config, folder / "config.json")
     load_strictly(denoiser, state, folder / "model.safetensors")
-    return denoiser, config, digest
+    return denoiser
 
 
 def read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], str]:
@@ -178,22 +189,22 @@ def load_generator(folder: str | Path, teacher: Teacher | None = None) -> tuple[
     adapter = adapter_of(config, state, folder)
     if adapter is not None:
         denoiser = merged_denoiser(adapter, config, folder, teacher)
+    elif "network" in config:
+        denoiser = filled_denoiser(config, state, folder)
     else:
-        denoiser = empty_denoiser(config, folder, teacher)
+        denoiser = copied_network(folder, teacher)
         load_strictly(denoiser, state, folder / "model.safetensors")
     process: Any = denoiser.process if "network" in config or teacher is None else teacher.process
     whole = {key: value for key, value in config.items() if key != "lora"}
     return Generator(denoiser, process, config["t_init"], steps).eval(), whole, digest
 
 
-def empty_denoiser(config: dict[str, Any], folder: Path, teacher: Teacher | None) -> nn.Module:
-    """The network that a generator's weights belong to, with others: as its configuration says, or a teacher's copy.
+def copied_network(folder: Path, teacher: Teacher | None) -> nn.Module:
+    """A copy of the teacher's network, for a generator whose configuration describes none.
 
     Raises:
-        UserError: for values that make no denoiser, or a missing teacher.
+        UserError: for a missing teacher.
     """
-    if "network" in config:
-        return denoiser_from_config(config, folder / "config.json")
     if teacher is None:
         raise UserError(f"{folder}: its teacher was a module of your own; give it as load_generator(folder, teacher)")
     return teacher.trainable_copy()

@@ -37,7 +37,7 @@ class OptimConfig(Settings):
     schedule: Literal["constant", "cosine", "linear"] = "constant"
     restart: bool = False
     final_fraction: float = Field(default=0.0, ge=0, le=1)
-    warmup: int = Field(default=0, ge=0)
+    warmup: int = Field(default=0, ge=0, le=10**9)
     clip: float | None = Field(default=10.0, gt=0)
     reset_at_milestones: bool = False
 
@@ -66,9 +66,9 @@ class EMAConfig(Settings):
 class CheckpointConfig(Settings):
     """When to save and what to keep; the best by evaluation is kept beside the last `keep`."""
 
-    every_steps: int | None = Field(default=None, ge=1)
+    every_steps: int | None = Field(default=None, ge=1, le=10**9)
     every_minutes: float | None = Field(default=10.0, gt=0)
-    keep: int = Field(default=2, ge=1)
+    keep: int = Field(default=2, ge=1, le=10**9)
 
 
 class TrainingConfig(Settings):
@@ -100,9 +100,9 @@ class TrainingConfig(Settings):
     optim: dict[str, OptimConfig] = Field(default_factory=lambda: {"default": OptimConfig()})
     ema: EMAConfig | None = Field(default_factory=lambda: EMAConfig(half_life=500.0))
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
-    log_every: int = Field(default=10, ge=1)
-    preview_every: int | None = Field(default=None, ge=1)
-    evaluate_every: int | None = Field(default=None, ge=1)
+    log_every: int = Field(default=10, ge=1, le=10**9)
+    preview_every: int | None = Field(default=None, ge=1, le=10**9)
+    evaluate_every: int | None = Field(default=None, ge=1, le=10**9)
     channels_last: bool = False
     compile: bool = False
     gradient_checkpointing: bool = False

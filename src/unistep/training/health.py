@@ -70,8 +70,8 @@ class HealthConfig(Settings):
         grad_ratio: gradient norm against its running median.
     """
 
-    window: int = Field(default=5, ge=1)
-    grace: int | None = Field(default=None, ge=0)
+    window: int = Field(default=5, ge=1, le=10**9)
+    grace: int | None = Field(default=None, ge=0, le=10**9)
     lag_ratio: float = Field(default=1.15, gt=1)
     lag_rise: float = Field(default=3.0, gt=1)
     mean_drift: float = Field(default=0.25, gt=0)

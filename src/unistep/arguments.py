@@ -80,7 +80,9 @@ def require_choice(value: Any, choices: Iterable[str], path: str) -> str:
     """
     names = tuple(choices)
     if not isinstance(value, str) or value not in names:
-        raise UserError(f"{path}: found {value!r}, expected one of {', '.join(names)}")
+        close = get_close_matches(value, names, 1) if isinstance(value, str) else []
+        hint = f"; did you mean {close[0]}?" if close else ","
+        raise UserError(f"{path}: found {value!r}{hint} expected one of {', '.join(names)}")
     return value
 
 

@@ -13,6 +13,7 @@ Keeping `scale` apart from the other two tells the two singular cases from each 
 means x_0 does not determine p (sigma = 0), `on_x0` = 0 means p does not determine x_0 (eps and score at alpha = 0).
 """
 
+from difflib import get_close_matches
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -23,6 +24,13 @@ from unistep.process.base import NoiseProcess
 from unistep.types import bcast
 
 Prediction = Literal["x0", "eps", "v", "velocity", "score", "F"]
+
+
+ELSEWHERE: dict[str, Prediction] = {
+    "epsilon": "eps", "noise": "eps", "v_prediction": "v", "v-prediction": "v", "sample": "x0", "x_0": "x0",
+    "flow": "velocity", "flow_prediction": "velocity", "edm": "F",
+}  # fmt: skip
+"""What diffusers and others call the kinds."""
 
 
 class Row(NamedTuple):
@@ -39,8 +47,11 @@ def require_prediction(kind: str) -> None:
     Raises:
         UserError: naming the kinds.
     """
-    if kind not in get_args(Prediction):
-        raise UserError(f"prediction: found {kind!r}, expected one of {', '.join(get_args(Prediction))}")
+    if kind not in (names := get_args(Prediction)):
+        close = get_close_matches(str(kind), names, 1, cutoff=0.5)
+        nearest = ELSEWHERE.get(str(kind)) or next(iter(close), None)
+        hint = f"; did you mean {nearest}?" if nearest else ","
+        raise UserError(f"prediction: found {kind!r}{hint} expected one of {', '.join(names)}")
 
 
 def row(kind: Prediction, process: NoiseProcess, t: Tensor, sigma_data: float = 0.5) -> Row:

@@ -129,7 +129,7 @@ def test_one_singular_row_is_found_in_a_batch():
 
 
 def test_unknown_kind_is_named():
-    with pytest.raises(UserError, match="prediction: found 'noise', expected one of x0, eps"):
+    with pytest.raises(UserError, match="prediction: found 'noise'; did you mean eps\\? expected one of x0, eps"):
         coefficients("noise", EDMProcess(), torch.ones(1))  # type: ignore[arg-type]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unistep.errors import UserError
 from unistep.prediction import to_x0
-from unistep.process import DiscreteVPProcess, EDMProcess
+from unistep.process import ContinuousVPProcess, DiscreteVPProcess, EDMProcess, FlowProcess, NoiseProcess
 from unistep.teachers.checkpoint import load_generator, save_denoiser
 from unistep.teachers.codecs import PixelCodec
 from unistep.teachers.conditioners import LabelConditioner
@@ -95,7 +95,7 @@ def test_a_sigma_data_that_is_none_is_refused(sigma_data: float) -> None:
 
 
 def test_an_unknown_prediction_is_refused_at_once() -> None:
-    with pytest.raises(UserError, match="prediction: found 'noise', expected one of x0, eps, v"):
+    with pytest.raises(UserError, match="prediction: found 'noise'; did you mean eps\\? expected one of x0, eps, v"):
         teacher_from_module(Zero(), EDMProcess(), "noise", (2,))  # type: ignore[arg-type]
 
 
@@ -208,3 +208,80 @@ def test_pixels_survive_the_round_trip(value: int) -> None:
 
 def test_decoding_clamps() -> None:
     assert PixelCodec().decode(torch.tensor([[-3.0, 3.0]])).tolist() == [[0, 255]]
+
+
+class Classes(nn.Module):
+    """A network of ten classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(10, 4)
+
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        return x + self.embedding(labels.clamp(min=0))
+
+
+@pytest.mark.parametrize(
+    ("name", "process"),
+    [
+        ("edm", EDMProcess()),
+        ("ddpm-linear", DiscreteVPProcess.linear()),
+        ("ddpm-cosine", DiscreteVPProcess.cosine()),
+        ("sd", DiscreteVPProcess.scaled_linear()),
+        ("vp-sde", ContinuousVPProcess()),
+        ("flow", FlowProcess()),
+    ],
+)
+def test_a_process_by_name(name: str, process: NoiseProcess) -> None:
+    network = nn.Linear(4, 4)
+    named, made = (teacher_from_module(network, p, "x0", (4,)) for p in (name, process))
+    assert named.process.config() == made.process.config() == process.config()
+    assert named.sha256 == made.sha256
+
+
+NAMES = "edm, ddpm-linear, ddpm-cosine, sd, vp-sde, flow"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"process": "vp"}, f"process: found 'vp', expected one of {NAMES}"),
+        (
+            {"process": "ddpm_linear"},
+            f"process: found 'ddpm_linear'; did you mean ddpm-linear? expected one of {NAMES[:9]}",
+        ),
+        ({"process": EDMProcess}, "process: found <class 'unistep.process.edm.EDMProcess'>, expected a noise process"),
+        (
+            {"process": 3},
+            "process: found 3, expected a noise process such as DiscreteVPProcess.linear(), or one of",
+        ),
+        ({"process": {"type": "edn"}}, "process.type: found 'edn'; did you mean edm? expected one of edm, discrete_vp"),
+        ({"network": lambda x, t: x}, "network: found <function <lambda> at"),
+        ({"prediction": "epsilon"}, "prediction: found 'epsilon'; did you mean eps? expected one of x0, eps, v, "),
+        ({"prediction": "velocty"}, "prediction: found 'velocty'; did you mean velocity? expected one of x0"),
+        ({"prediction": None}, "prediction: found None, expected one of x0, eps, v, velocity, score, F"),
+        ({"shape": 4}, "shape: found 4, expected the dims of one sample, such as (3, 32, 32), or (2,) for points"),
+        ({"shape": (3, 0)}, "shape: found (3, 0), expected the dims of one sample"),
+        ({"num_classes": -1}, "num_classes: found -1, expected a whole number, 0 for a network without classes"),
+    ],
+)
+def test_what_is_no_teacher_is_refused_in_one_line(changes: dict, message: str) -> None:
+    given = {"network": nn.Identity(), "process": "edm", "prediction": "x0", "shape": (4,), **changes}
+    with pytest.raises(UserError) as caught:
+        teacher_from_module(**given)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_more_classes_than_the_network_has_are_refused() -> None:
+    assert teacher_from_module(Classes(), "edm", "x0", (4,), num_classes=10).conditioner is not None
+    with pytest.raises(UserError, match=r"^num_classes: found 11, expected as many as the network has: for label 10 "):
+        teacher_from_module(Classes(), "edm", "x0", (4,), num_classes=11)
+
+
+@pytest.mark.parametrize("label", [10, -2])
+def test_labels_out_of_range_are_refused(label: int) -> None:
+    conditioner = teacher_from_module(Classes(), "edm", "x0", (4,), num_classes=10).conditioner
+    assert conditioner is not None
+    with pytest.raises(UserError, match=rf"^label: found {label}, expected 0\.\.9"):
+        conditioner.from_labels(torch.tensor([0, label]))

@@ -182,7 +182,7 @@ def labels_of(conditioner: Conditioner | None, seeds: Tensor, labels: Iterable[s
     Raises:
         UserError: for labels where there are no classes, or an unknown one.
     """
-    wanted = list(labels or [])
+    wanted = [labels] if isinstance(labels, str | int) else list(labels or [])
     if conditioner is None:
         if wanted:
             raise UserError(f"label: found {wanted[0]}, expected none: this model has no classes")

@@ -58,7 +58,11 @@ class Generator(nn.Module):
         self.denoiser, self.process, self.t_init, self.steps = denoiser, process, t_init, steps
 
     def forward(self, x: Tensor, cond: Cond = None, t: Tensor | None = None) -> Tensor:
-        """One evaluation: of unit noise z at the first level, or of x_t at the times t [b] where they are given."""
+        """One evaluation: of unit noise z at the first level, or of x_t at the times t [b] where they are given.
+
+        The answer is in the teacher's space and is not clamped: pixels lie about in [-1, 1]. The teacher's codec clamps
+        and rounds them, as `unistep.sample` and every evaluation do.
+        """
         x, t = self.start(x) if t is None else (x, t)
         return self.denoiser(x, t, cond)
 

@@ -62,3 +62,32 @@ def process_from_config(config: Mapping[str, Any]) -> NoiseProcess:
         return TYPES[kind](**arguments)
     except TypeError as error:  # Python's own words name the argument that does not fit
         raise UserError(f"process ({kind}): found {sorted(arguments)}, which does not fit: {error}") from error
+
+
+NAMES: Mapping[str, Callable[[], NoiseProcess]] = {
+    "edm": EDMProcess,
+    "ddpm-linear": DiscreteVPProcess.linear,
+    "ddpm-cosine": DiscreteVPProcess.cosine,
+    "sd": DiscreteVPProcess.scaled_linear,
+    "vp-sde": ContinuousVPProcess,
+    "flow": FlowProcess,
+}
+"""Processes with their usual settings, by name."""
+
+
+def require_process(process: Any) -> NoiseProcess:
+    """A process itself, one of `NAMES`, or a mapping as `process_from_config` takes it.
+
+    Raises:
+        UserError: for anything else; names the nearest name and all of them.
+    """
+    if isinstance(process, str):
+        return NAMES[require_choice(process, NAMES, "process")]()
+    if isinstance(process, Mapping):
+        return process_from_config(process)
+    if isinstance(process, type) or not isinstance(process, NoiseProcess):
+        raise UserError(
+            f"process: found {process!r}, expected a noise process such as DiscreteVPProcess.linear(), or one of "
+            f"{', '.join(NAMES)}"
+        )
+    return process

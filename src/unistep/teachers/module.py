@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import Size, Tensor, nn
 
-from unistep.errors import UserError
+from unistep.errors import UserError, one_line
 from unistep.networks.precision import HALF, own_precision, weights_dtype
 from unistep.prediction import Prediction, require_prediction, require_x0_on_grid, to_x0
-from unistep.process.base import NoiseProcess
+from unistep.process import NoiseProcess, require_process
 from unistep.teachers.codecs import PixelCodec, PointCodec
 from unistep.teachers.conditioners import LabelConditioner
 from unistep.teachers.teacher import Teacher
@@ -73,7 +74,7 @@ def identity(module: nn.Module, reading: dict[str, Any]) -> str:
 
 def teacher_from_module(
     network: nn.Module,
-    process: NoiseProcess,
+    process: NoiseProcess | str,
     prediction: Prediction,
     shape: tuple[int, ...],
     *,
@@ -86,7 +87,8 @@ def teacher_from_module(
 
     Args:
         network: called as network(x_t, t), or with num_classes as network(x_t, t, labels [b] int64, -1 = no class).
-        process: its noise process, for example `DiscreteVPProcess.linear()`.
+        process: its noise process, for example `DiscreteVPProcess.linear()`; or one by name, with its usual settings:
+            "edm", "ddpm-linear", "ddpm-cosine", "sd" (scaled linear), "vp-sde" or "flow".
         prediction: "x0", "eps", "v", "velocity", "score" or "F"; an "F" network is called with the raw x_t and t too,
             so scaling its input and noise level (EDM's c_in and c_noise) is its own affair.
         shape: dims of one sample, for example (3, 32, 32); one number means points.
@@ -97,11 +99,16 @@ def teacher_from_module(
         source: readable name for reports.
 
     Raises:
-        UserError: for an unknown prediction, one that says nothing about x_0 somewhere on the process's grid, or a
+        UserError: for a network that is no module, or does not take its classes, an unknown process, a shape that is
+            none, an unknown prediction, one that says nothing about x_0 somewhere on the process's grid, or a
             sigma_data that is not positive.
     """
     if not (math.isfinite(sigma_data) and sigma_data > 0):
         raise UserError(f"sigma_data: found {sigma_data}, expected a positive number")
+    require_module(network)
+    process, shape = require_process(process), require_dims(shape)
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 0:
+        raise UserError(f"num_classes: found {num_classes!r}, expected a whole number, 0 for a network without classes")
     reading = {
         "process": process.config(),
         "prediction": prediction,
@@ -109,7 +116,7 @@ def teacher_from_module(
         "sigma_data": sigma_data,
         "num_classes": num_classes,
     }
-    return Teacher(
+    teacher = Teacher(
         denoiser=ModuleDenoiser(network, process, prediction, num_classes > 0, sigma_data),
         process=process,
         weighting=weighting or training_weighting(prediction, process, sigma_data),
@@ -119,3 +126,54 @@ def teacher_from_module(
         source=source,
         sha256=identity(network, reading),
     )
+    if num_classes:
+        require_classes(teacher, num_classes)
+    return teacher
+
+
+def require_module(network: Any) -> None:
+    """Refuses what is no module: its weights could be neither copied nor trained.
+
+    Raises:
+        UserError: says how to wrap a function.
+    """
+    if not isinstance(network, nn.Module):
+        raise UserError(
+            f"network: found {network!r}, expected a torch.nn.Module; a function can be the forward of one that holds "
+            "its weights"
+        )
+
+
+def require_dims(shape: Any) -> tuple[int, ...]:
+    """The dims of one sample.
+
+    Raises:
+        UserError: for anything but whole numbers from 1 up.
+    """
+    dims = tuple(shape) if isinstance(shape, tuple | list | Size) else ()
+    if not dims or not all(isinstance(dim, int) and not isinstance(dim, bool) and dim > 0 for dim in dims):
+        raise UserError(
+            f"shape: found {shape!r}, expected the dims of one sample, such as (3, 32, 32), or (2,) for points"
+        )
+    return dims
+
+
+@torch.no_grad()
+def require_classes(teacher: Teacher, num_classes: int) -> None:
+    """Calls the network with its last class.
+
+    Raises:
+        UserError: if the network has fewer classes.
+    """
+    tensor = next((p for p in teacher.denoiser.parameters()), torch.zeros(0))
+    x = torch.zeros(1, *teacher.shape, device=tensor.device)
+    t = teacher.process.time(torch.full((1,), 0.5)).to(tensor.device)
+    try:
+        teacher.denoiser(x, t, torch.tensor([num_classes - 1], device=tensor.device))
+    except IndexError as error:
+        raise UserError(
+            f"num_classes: found {num_classes}, expected as many as the network has: for label {num_classes - 1} it "
+            f"raised IndexError ({one_line(error)})"
+        ) from error
+    except (TypeError, RuntimeError):
+        return  # whatever else is wrong with the network is said where it is first used

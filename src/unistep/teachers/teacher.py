@@ -89,8 +89,10 @@ class Teacher:
         self.denoiser.eval().requires_grad_(False)
 
     @classmethod
-    def from_module(cls, network: nn.Module, process: NoiseProcess, prediction: Prediction, shape: tuple[int, ...],
-                    **options: Any) -> "Teacher":  # fmt: skip
+    def from_module(
+        cls, network: nn.Module, process: NoiseProcess | str, prediction: Prediction, shape: tuple[int, ...],
+        **options: Any,
+    ) -> "Teacher":  # fmt: skip
         """A teacher from your own network; see `teachers.module.teacher_from_module` for the options."""
         from unistep.teachers.module import teacher_from_module  # the border knows this record, not the reverse
 

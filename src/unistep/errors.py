@@ -43,12 +43,16 @@ class Mistakes:
         self._lines |= dict.fromkeys(lines)
 
     @contextmanager
-    def collect(self) -> Iterator[None]:
-        """Keeps the mistakes that the block raises and goes on after it."""
+    def collect(self, setting: str = "") -> Iterator[None]:
+        """Keeps the mistakes that the block raises and goes on after it.
+
+        Args:
+            setting: put before the lines that do not begin with it.
+        """
         try:
             yield
         except UserError as error:
-            self.add(*error.lines)
+            self.add(*(line if line.startswith(setting) else f"{setting}: {line}" for line in error.lines))
 
     def require_none(self) -> None:
         """Does nothing if no mistake was found.

@@ -158,7 +158,7 @@ def test_a_name_alone_is_a_solver_and_a_recipe_comes_back_as_it_was() -> None:
     for text, expected in (
         ("auto", AutoSolverConfig(name="auto")),
         ("ddim", SolverConfig(name="ddim")),
-        ("{num_steps: 5}", SolverConfig(name="heun", num_steps=5)),
+        ("{num_steps: 5}", SolverConfig(name="dpmpp_2m", num_steps=5)),  # the recipe's own
         (json.dumps(AUTO), AutoSolverConfig.model_validate(AUTO)),
     ):
         recipe = load_recipe("digits", [f"pairs.solver={text}"])

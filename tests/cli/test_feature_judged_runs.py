@@ -114,7 +114,7 @@ def test_mistakes_are_found_before_anything_is_made(recipe: Path, tmp_path: Path
 
     refuse(r"evaluation\.real: found images of \[1, 16, 16\], expected \[1, 8, 8\]", "evaluation.real.size=16")
     refuse(r"evaluation\.real: found 3 images, expected at least 100", "evaluation.real.limit=3")
-    refuse(r"evaluation\.real: found 1 image \(train\), expected at least 2", "evaluation.real.limit=1")
+    refuse(r"evaluation\.real: found 1 image, expected at least 2", "evaluation.real.limit=1")
     refuse(r"evaluation\.samples: found 1, expected at least 8; fewer make no figure", "evaluation.samples=1")
     np.savez(tmp_path / "ref.npz", mu=np.zeros(3), sigma=np.eye(3))
     statistics = f"evaluation.reference={tmp_path / 'ref.npz'}"

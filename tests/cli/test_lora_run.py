@@ -210,7 +210,10 @@ def test_shards_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["teacher.load=embedded:fashion-mnist", "teacher.options={}"], "lora: found it with teacher embedded:"),
+        (
+            ["teacher.load=embedded:fashion-mnist", "teacher.options={prompts: null, cache: null}"],
+            "lora: found it with teacher embedded:",
+        ),
         (["training.compile=true"], "training.compile: found true with lora, expected false"),
         (["teacher.options.dtype=float16"], "lora: found a teacher in float16, expected bfloat16 or float32"),
         (["generator.init=elsewhere"], "generator.init: found elsewhere with lora, expected null"),

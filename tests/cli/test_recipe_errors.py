@@ -69,7 +69,7 @@ def test_a_resolved_recipe_resolves_to_itself(name: str, tmp_path: Path) -> None
         ),
         ("pairs.first_seed=1011999", r"pairs\.first_seed: found seeds 1011999\.\.1031998, expected none of"),
         ("evaluation.first_seed=0", r"found seeds 0\.\.19999, expected none of those that are judged, 0\.\.11999"),
-        ("kind=distil", r"kind: found 'distil', expected one of distill, teach"),
+        ("kind=distil", r"kind: found 'distil'; did you mean distill\? expected one of distill, teach"),
         ("kind=[distill]", r"kind: found \['distill'\], expected one of distill, teach"),
         ("about=2024-01-01", r"gaussians: about: found 2024-01-01 \(date\), expected text or a number"),
         ("evaluation.beside={a: [!!binary aGk=]}", r"evaluation\.beside\.a\.0: found b'hi' \(bytes\), expected text"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unistep.api.distilling import initial_time
+from unistep.api.weights import initial_time
 from unistep.errors import UserError
 from unistep.networks import MLP, EDMDenoiser, Generator, build_denoiser, resolve_precision
 from unistep.networks.precision import autocast, has_bf16

@@ -11,6 +11,7 @@ from unistep.api.budgets import of_length, plan_entry
 from unistep.api.compared import Finished, compared, solver_row
 from unistep.api.distilling import distill
 from unistep.api.draws import Draws, Model, generated, solved_teacher, teacher_draws
+from unistep.api.entry_checks import entry_recipes, require_entries
 from unistep.api.entry_runs import Entry, done, run_name, runs_of, seeded
 from unistep.api.evaluating import NO_JUDGE, TEACHER, require_its_teacher
 from unistep.api.judged_alike import Judging
@@ -24,7 +25,7 @@ from unistep.errors import UserError
 from unistep.evaluation import Candidate
 from unistep.evaluation.comparison import ComparedRow
 from unistep.recipes.comparison import CompareRecipe
-from unistep.recipes.entries import Skipped, base_guidance, entry_recipe
+from unistep.recipes.entries import Skipped, base_guidance
 from unistep.recipes.load import RecipeLike, recipe_of
 from unistep.recipes.merge import merge
 from unistep.recipes.overrides import Overrides, read_overrides
@@ -73,7 +74,7 @@ def compare(
         raise UserError(f"compare: found {ranks} ranks, expected one process: its entries run one after the other")
     named = tuple(only)
     chosen, solvers = chosen_names(resolved, named), tuple(solver_rows(resolved.solvers))
-    found = {name: entry_recipe(resolved, name) for name in resolved.entries}
+    found = entry_recipes(resolved)
     missing = [entry for entry in found.values() if isinstance(entry, Skipped)]
     recipes = {name: entry for name, entry in found.items() if isinstance(entry, DistillRecipe)}
     if not recipes:
@@ -81,6 +82,8 @@ def compare(
     if absent := next((entry for entry in missing if entry.name in named), None):
         raise UserError(f"--only {absent.name}: found an entry that cannot be run: {absent.reason}")
     where = resolve_device(next(iter(recipes.values())).training.device)
+    place, asked = folder_of(resolved, out), {name: recipes[name] for name in chosen if name in recipes}
+    require_entries(resolved, asked, place / "shared", where, teacher)
     with only_writer(folder_of(resolved, out), say):
         folder = open_run(resolved, Path(out) if out else None)
         record_start(folder, where)

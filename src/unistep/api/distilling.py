@@ -14,22 +14,21 @@ from unistep.api.draws import generated, solved_teacher, teacher_draws
 from unistep.api.evaluating import evaluate_run, require_judging
 from unistep.api.health_reference import FILE, health_reference
 from unistep.api.hooks import looking_hooks
-from unistep.api.images import read_images, real_images
+from unistep.api.images import real_images
 from unistep.api.judges import find_quick_judge, judged_features
 from unistep.api.pairing import pairs_of_run
+from unistep.api.preflight import require_ready
 from unistep.api.runs import folder_of, only_writer, open_run, record, record_start
 from unistep.api.talk import Talk, with_flags
 from unistep.api.teachers import Starting, starting_point
-from unistep.api.weights import Measure, choose_weights, initial_weights
+from unistep.api.weights import Measure, choose_weights, initial_time, initial_weights
 from unistep.data import ImageDataset
-from unistep.errors import UserError
 from unistep.methods.ingredients import Ingredients
 from unistep.networks import Generator
 from unistep.progress import show_waiting
 from unistep.recipes.load import RecipeLike, recipe_of
 from unistep.recipes.overrides import Overrides
 from unistep.recipes.schema import DistillRecipe
-from unistep.recipes.sections import GeneratorConfig
 from unistep.recipes.stages import Stage, stages_of
 from unistep.teachers.teacher import Teacher
 from unistep.training.batches import Images, Streams, share
@@ -83,17 +82,18 @@ def distill(
     run, flags = find_run(recipe, out, steps), with_flags(overrides, seed, device)
     resolved = read_continued(DistillRecipe, run, steps, flags) if run else recipe_of(DistillRecipe, recipe, flags)
     where, say = resolve_device(resolved.training.device), Talk(quiet)
-    found = read_images(resolved)
-    with process_group(where), only_writer(run or folder_of(resolved, out), say):
-        if run is not None:
-            on_main(lambda: continue_run(resolved, run, say))
-        folder = on_main(lambda: open_run(resolved, run or (Path(out) if out else None)))
-        on_main(lambda: record_start(folder, where))
-        start = as_recipe_says(resolved, starting_point(resolved, folder, where, say, quiet, teacher))
-        on_main(lambda: record(folder, teacher=facts(start.teacher), seeds=seeds(resolved)))
-        train_generator(resolved, start, folder, where, say, quiet, found)
-        evaluate_run(resolved, start.teacher, folder, where, say, recompute, cache)
-        on_main(lambda: mark_finished(folder, resolved))
+    with process_group(where):
+        ready = require_ready(resolved, run or folder_of(resolved, out), where, teacher)
+        with only_writer(run or folder_of(resolved, out), say):
+            if run is not None:
+                on_main(lambda: continue_run(resolved, run, say))
+            folder = on_main(lambda: open_run(resolved, run or (Path(out) if out else None)))
+            on_main(lambda: record_start(folder, where))
+            start = as_recipe_says(resolved, starting_point(resolved, folder, where, say, quiet, ready.loaded))
+            on_main(lambda: record(folder, teacher=facts(start.teacher), seeds=seeds(resolved)))
+            train_generator(resolved, start, folder, where, say, quiet, ready.images)
+            evaluate_run(resolved, start.teacher, folder, where, say, recompute, cache)
+            on_main(lambda: mark_finished(folder, resolved))
     return folder
 
 
@@ -255,19 +255,3 @@ def bound_to(recipe: DistillRecipe, teacher: Teacher) -> dict[str, Any]:
     """What must not change between two parts of a training: the recipe's training side, and the teacher itself."""
     free = {"about", "evaluation", "name", *(() if recipe.lora else ("lora",))}
     return {**recipe.model_dump(mode="json", exclude=free), "teacher_sha256": teacher.sha256}
-
-
-def initial_time(config: GeneratorConfig, teacher: Teacher) -> float | None:
-    """The time the generator is held at, None for the terminal one.
-
-    Raises:
-        UserError: if sigma_init is given for a process whose time is not sigma.
-    """
-    if config.u_init is not None:
-        return float(teacher.process.time(torch.tensor([config.u_init])))
-    if config.sigma_init is not None and teacher.process.config()["type"] != "edm":
-        raise UserError(
-            f"generator.sigma_init: found {config.sigma_init} with process {teacher.process.config()['type']}, "
-            "expected an EDM process; use generator.u_init, a place on the training grid"
-        )
-    return config.sigma_init

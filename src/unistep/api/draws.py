@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from unistep.errors import UserError
 from unistep.guidance import GuidedDenoiser
 from unistep.networks import Generator
 from unistep.process.base import NoiseProcess
@@ -93,3 +94,14 @@ def solved_teacher(teacher: Teacher, solver: SolverConfig, guidance: float, devi
     """Draws of a teacher under a solver, and their network evaluations per sample."""
     model, nfe = solved(teacher.denoiser, teacher.process, teacher.conditioner, solver, guidance)
     return teacher_draws(teacher, model, device), nfe
+
+
+def unsuited(solver: SolverConfig, process: NoiseProcess) -> str | None:
+    """What a solver says to a process that it cannot solve, asked with a denoiser that answers zero."""
+    z, seeds = torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64)
+    try:
+        sampler = build_sampler(solver.name, solver.num_steps, **solver.options)
+        sampler(lambda x, t, cond: torch.zeros_like(x), process, z, seeds=seeds)
+    except UserError as error:
+        return str(error)
+    return None

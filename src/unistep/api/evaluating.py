@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from unistep.api.checkpoints import export_checkpoint
 from unistep.api.draws import Draws, generated, solved_teacher, teacher_draws
+from unistep.api.judge_checks import check_evaluation, deciding_samples, generator_folder
 from unistep.api.judged_teacher import alignment_of, judged_teacher
 from unistep.api.judges import AnyJudge, find_judge, point_reference
 from unistep.api.runs import load_run_recipe, only_writer, read_record
@@ -15,13 +15,12 @@ from unistep.api.talk import Talk, with_flags
 from unistep.api.teacher_cache import TeacherCache, is_known
 from unistep.api.teachers import find_teacher
 from unistep.assets import embedded_folder
-from unistep.errors import UserError
+from unistep.errors import Mistakes, UserError
 from unistep.evaluation import Candidate, Evaluation, Identity, evaluate_models, evaluate_points
 from unistep.evaluation.alignment import Alignment
 from unistep.evaluation.cache import holds
 from unistep.evaluation.evaluate import slug
 from unistep.evaluation.judging import all_metrics, left_out, require_enough_samples
-from unistep.evaluation.points import FEWEST
 from unistep.evaluation.result import Role
 from unistep.networks import Generator
 from unistep.progress import show_stages, show_waiting
@@ -30,7 +29,7 @@ from unistep.recipes.overrides import Overrides
 from unistep.recipes.schema import DistillRecipe
 from unistep.recipes.sections import EvaluationConfig
 from unistep.reports import print_table, write_report, write_samples
-from unistep.teachers.checkpoint import load_generator, read_generator
+from unistep.teachers.checkpoint import load_generator
 from unistep.teachers.diffusers.conditioner import TextConditioner
 from unistep.teachers.teacher import Teacher
 from unistep.training.distributed import on_main, process_group, resolve_device
@@ -79,6 +78,9 @@ def evaluate(
         found = teacher or find_teacher(recipe, folder, where, say, quiet)
         require_its_teacher(folder, found)
         found.denoiser.to(where)
+        mistakes = Mistakes()
+        check_evaluation(recipe, found, folder, where, mistakes)
+        mistakes.require_none()
         if checkpoint is not None:
             recipe = with_row(recipe, on_main(lambda: export_checkpoint(folder, checkpoint)))
         result = evaluate_run(recipe, found, folder, where, say, recompute, cache)
@@ -191,16 +193,6 @@ def special(evaluation: EvaluationConfig, judged: Teacher, alignment: Alignment 
     return {name: value for name, value in found.items() if value is not None}
 
 
-def generator_folder(spec: str) -> Path:
-    """The place of a generator beside: a run, its generator's folder, an export to safetensors, or
-    `embedded:NAME/FOLDER`."""
-    kind, _, place = spec.partition(":")
-    if kind != "embedded":
-        return Path(spec)
-    asset, _, name = place.partition("/")
-    return embedded_folder(asset) / name
-
-
 def stored_features(teacher: Teacher, name: str, folder: Path, identity: Identity, count: int) -> Path | None:
     """The file of a row's features: kept by an earlier evaluation of this run, or packaged with an embedded teacher.
 
@@ -238,40 +230,18 @@ def judge_images(
 
 
 def require_judging(recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device, say: Talk) -> None:
-    """Finds what would stop an evaluation, before hours of training: another judge, few samples, a missing generator.
+    """Makes the judge before hours of training, and says which figures will be left out.
 
     Raises:
         UserError: naming the setting.
     """
     evaluation, teacher = recipe.evaluation, judged_teacher(recipe, teacher, device)
     judge = find_judge(recipe, teacher, folder, device, say)
-    alignment_of(evaluation, teacher, torch.device("cpu"))  # where it waits while the networks learn
-    compared = recipe.generator.weights == "best" and recipe.training.ema is not None
-    during = evaluation.samples_during_training if recipe.training.evaluate_every or compared else None
     if judge is not None:
         reference = judge.reference("train")
-        require_enough_samples(reference, evaluation.samples, during)
+        require_enough_samples(reference, evaluation.samples, deciding_samples(recipe))
         for sentence in left_out(all_metrics(reference), reference, evaluation.samples):
             say(f"evaluation: {sentence}")
-    elif point_reference(teacher, 1) is not None:
-        for setting, found in (("samples", evaluation.samples), ("samples_during_training", during)):
-            if found is not None and found < FEWEST:
-                raise UserError(f"evaluation.{setting}: found {found}, expected at least {FEWEST}")
-    for name, spec in evaluation.beside.items():
-        require_alike(name, read_generator(generator_folder(spec))[1], teacher)
-
-
-def require_alike(name: str, config: Mapping[str, Any], teacher: Teacher) -> None:
-    """Refuses a generator beside whose samples are not those of the teacher.
-
-    Raises:
-        UserError: naming the row.
-    """
-    found, expected = list(config.get("shape", ())), list(teacher.shape)
-    if found != expected:
-        raise UserError(
-            f"evaluation.beside.{name}: found a generator of shape {found}, expected the teacher's {expected}"
-        )
 
 
 def judge_points(recipe: DistillRecipe, teacher: Teacher, rows: list[Candidate], folder: Path, say: Talk) -> Evaluation:

@@ -7,6 +7,7 @@ import torch
 
 from unistep.api.certifying import require_certificate
 from unistep.api.choosing import FILE, find_choice
+from unistep.api.preflight import require_pairs
 from unistep.api.runs import folder_of, only_writer, open_run, record, record_start
 from unistep.api.talk import Talk, with_flags
 from unistep.api.teachers import find_teacher
@@ -55,14 +56,16 @@ def make_pairs(
     named = {} if solver is None else {"pairs": {"solver": solver}}
     resolved = recipe_of(DistillRecipe, recipe, with_flags(merge(named, read_overrides(overrides)), None, device))
     where, say = resolve_device(resolved.training.device), Talk(quiet)
-    with process_group(where), only_writer(folder_of(resolved, out), say):
-        folder = on_main(lambda: open_run(resolved, Path(out) if out else None))
-        on_main(lambda: record_start(folder, where))
-        found = teacher or find_teacher(resolved, folder, where, say, quiet)
-        on_main(lambda: record(folder, teacher={"source": found.source, "sha256": found.sha256}))
-        if resolved.teacher.certify:
-            require_certificate(found, folder, where, say)
-        return pairs_of_run(resolved, found, folder, where, say, quiet).folder
+    with process_group(where):
+        ready = require_pairs(resolved, folder_of(resolved, out), where, teacher)
+        with only_writer(folder_of(resolved, out), say):
+            folder = on_main(lambda: open_run(resolved, Path(out) if out else None))
+            on_main(lambda: record_start(folder, where))
+            found = ready.loaded or find_teacher(resolved, folder, where, say, quiet)
+            on_main(lambda: record(folder, teacher={"source": found.source, "sha256": found.sha256}))
+            if resolved.teacher.certify:
+                require_certificate(found, folder, where, say)
+            return pairs_of_run(resolved, found, folder, where, say, quiet).folder
 
 
 def pairs_of_run(

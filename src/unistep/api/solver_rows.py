@@ -9,12 +9,11 @@ from pathlib import Path
 
 import torch
 
-from unistep.api.draws import Draws, solved_teacher
+from unistep.api.draws import Draws, solved_teacher, unsuited
 from unistep.api.evaluating import NO_JUDGE
 from unistep.api.judged_alike import Judging
 from unistep.api.judged_teacher import alignment_of, judged_teacher
 from unistep.api.judges import AnyJudge, point_reference
-from unistep.api.pairing import sampler_of
 from unistep.api.talk import Talk
 from unistep.errors import UserError
 from unistep.evaluation import Candidate, Evaluation, evaluate_models, evaluate_points
@@ -158,13 +157,3 @@ def unavailable(row: SolverRow, process: NoiseProcess) -> Skipped | None:
     """Why a row has to be left out: its solver is not installed, or does not suit the process."""
     reason = missing_package(row.solver.name) or unsuited(row.solver, process)
     return None if reason is None else Skipped(row.name, reason)
-
-
-def unsuited(solver: SolverConfig, process: NoiseProcess) -> str | None:
-    """What a solver says to a process that it cannot solve, asked with a denoiser that answers zero."""
-    z = torch.zeros(1, 1)
-    try:
-        sampler_of(solver)(lambda x, t, cond: torch.zeros_like(x), process, z, seeds=torch.zeros(1, dtype=torch.int64))
-    except UserError as error:
-        return str(error)
-    return None

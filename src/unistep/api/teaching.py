@@ -14,8 +14,9 @@ from unistep.api.judges import judge_of, keep_perceptual, quick_image_judge, rea
 from unistep.api.real_images import splits_of
 from unistep.api.runs import folder_of, only_writer, open_run, record_start
 from unistep.api.talk import Talk, with_flags
+from unistep.api.teach_checks import require_teachable
 from unistep.api.teaching_config import conditioning, teacher_config
-from unistep.data import ImageDataset, load_images
+from unistep.data import ImageDataset
 from unistep.evaluation.judging import require_enough_samples
 from unistep.methods import Teach
 from unistep.networks import EDMDenoiser
@@ -68,9 +69,9 @@ def teach(
     """
     run, flags, say = find_run(recipe, out, steps), with_flags(overrides, seed, device), Talk(quiet)
     resolved = read_continued(TeachRecipe, run, steps, flags) if run else recipe_of(TeachRecipe, recipe, flags)
-    data = load_images(resolved.data)
     where = resolve_device(resolved.training.device)
     with process_group(where):
+        _, data = require_teachable(resolved, where)
         conditioner, labels = conditioning(resolved, data, where)
         config = teacher_config(resolved, data, conditioner)
         with only_writer(run or folder_of(resolved, out), say):

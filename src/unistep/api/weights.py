@@ -5,15 +5,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
-from unistep.api.evaluating import generator_folder
+from unistep.api.judge_checks import generator_folder
 from unistep.api.runs import record
 from unistep.api.teachers import Starting
 from unistep.errors import UserError
 from unistep.networks.state_dict import require_same_tensors
-from unistep.recipes.sections import ExportedWeights
+from unistep.recipes.sections import ExportedWeights, GeneratorConfig
 from unistep.teachers.checkpoint import load_generator
+from unistep.teachers.teacher import Teacher
 from unistep.training.distributed import full_tensor, on_main, unwrap
 from unistep.training.ema import EMA
 from unistep.training.hooks import eval_mode
@@ -50,6 +52,22 @@ def initial_weights(
     if folder is not None:
         on_main(lambda: record(folder, generator_init={"source": init, "sha256": sha256}))
     return state
+
+
+def initial_time(config: GeneratorConfig, teacher: Teacher) -> float | None:
+    """The time the generator is held at, None for the terminal one.
+
+    Raises:
+        UserError: if sigma_init is given for a process whose time is not sigma.
+    """
+    if config.u_init is not None:
+        return float(teacher.process.time(torch.tensor([config.u_init])))
+    if config.sigma_init is not None and teacher.process.config()["type"] != "edm":
+        raise UserError(
+            f"generator.sigma_init: found {config.sigma_init} with process {teacher.process.config()['type']}, "
+            "expected an EDM process; use generator.u_init, a place on the training grid"
+        )
+    return config.sigma_init
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ TAGS = {"method": "name", "solver": "name", "data": "kind", "real": "kind", "net
 USUAL = {"method": "dmd", "solver": "heun", "process": "edm"}
 """The choices of those sections that need not name one."""
 
-NAMED = ("optim", "beside", "entries")
-"""Mappings whose keys are names, of networks, rows or entries: there null leaves out what the base has."""
+NAMED = ("optim", "beside", "entries", "options")
+"""Mappings of names, of networks, rows, entries or options: there null leaves out what the base has."""
 
 
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:

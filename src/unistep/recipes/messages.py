@@ -51,10 +51,13 @@ class Problem:
 
 
 def problems(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
-    """Every mistake that a validation found."""
+    """Every mistake that a validation found; not those of a whole that only follow from a part of it."""
+    found = error.errors(include_url=False)
+    parts = {problem["loc"][:depth] for problem in found for depth in range(1, len(problem["loc"]))}
     return [
         Problem(places_in(message), message, problem["type"] == "missing")
-        for problem in error.errors(include_url=False)
+        for problem in found
+        if problem["loc"] not in parts
         for message in describe(problem, model)
     ]
 

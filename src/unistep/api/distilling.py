@@ -18,7 +18,7 @@ from unistep.api.images import real_images
 from unistep.api.judges import find_quick_judge, judged_features
 from unistep.api.pairing import pairs_of_run
 from unistep.api.preflight import require_ready
-from unistep.api.runs import folder_of, only_writer, open_run, record, record_start
+from unistep.api.runs import agreed, folder_of, only_writer, open_run, record, record_start
 from unistep.api.talk import Talk, with_flags
 from unistep.api.teachers import Starting, starting_point
 from unistep.api.weights import Measure, choose_weights, initial_time, initial_weights
@@ -30,10 +30,19 @@ from unistep.recipes.load import RecipeLike, recipe_of
 from unistep.recipes.overrides import Overrides
 from unistep.recipes.schema import DistillRecipe
 from unistep.recipes.stages import Stage, stages_of
+from unistep.teachers.checkpoint import checkpoint_sha256
 from unistep.teachers.teacher import Teacher
 from unistep.training.batches import Images, Streams, share
 from unistep.training.checkpoint import Checkpoints
-from unistep.training.distributed import on_main, process_group, resolve_device, sum_over_ranks, unwrap, world_size
+from unistep.training.distributed import (
+    on_main,
+    process_group,
+    require_agreement,
+    resolve_device,
+    sum_over_ranks,
+    unwrap,
+    world_size,
+)
 from unistep.training.ema import EMA
 from unistep.training.hooks import Hooks
 from unistep.training.loop import train
@@ -83,6 +92,7 @@ def distill(
     resolved = read_continued(DistillRecipe, run, steps, flags) if run else recipe_of(DistillRecipe, recipe, flags)
     where, say = resolve_device(resolved.training.device), Talk(quiet)
     with process_group(where):
+        require_agreement(agreed(resolved))
         ready = require_ready(resolved, run or folder_of(resolved, out), where, teacher)
         with only_writer(run or folder_of(resolved, out), say):
             if run is not None:
@@ -90,6 +100,7 @@ def distill(
             folder = on_main(lambda: open_run(resolved, run or (Path(out) if out else None)))
             on_main(lambda: record_start(folder, where))
             start = as_recipe_says(resolved, starting_point(resolved, folder, where, say, quiet, ready.loaded))
+            require_agreement(facts(start.teacher))
             on_main(lambda: record(folder, teacher=facts(start.teacher), seeds=seeds(resolved)))
             train_generator(resolved, start, folder, where, say, quiet, ready.images)
             evaluate_run(resolved, start.teacher, folder, where, say, recompute, cache)
@@ -125,7 +136,8 @@ def train_generator(
     with show_waiting("comparing averaged and last weights", say.shows):
         chosen = choose_weights(recipe.generator.weights, generator, ema, judge)
     on_main(lambda: start.save_generator(folder / "generator", chosen.state, generator))
-    on_main(lambda: record(folder, weights={"exported": chosen.name, **chosen.scores}))
+    known = {"exported": chosen.name, **chosen.scores}
+    on_main(lambda: record(folder, generator={"sha256": checkpoint_sha256(folder / "generator")}, weights=known))
     if chosen.scores:
         both = ", ".join(f"{name} {score:.4g}" for name, score in sorted(chosen.scores.items()))
         say(f"exported the {chosen.name} weights; distances: {both}")

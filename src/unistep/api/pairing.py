@@ -97,7 +97,9 @@ def pairs_of_run(
 def is_incomplete(config: PairsConfig, place: Path) -> bool:
     """Whether pairs have to be made: whole ones serve any number of runs at once."""
     wanted = covering_shards(config.first_seed, config.count, config.tile)
-    return not place.is_dir() or not {*wanted} <= {*shards_on_disk(place)}
+    if not place.is_dir():
+        return not place.exists()  # a file there is refused by who makes the pairs
+    return not {*wanted} <= {*shards_on_disk(place)}
 
 
 def place_of(config: PairsConfig, folder: Path) -> Path:

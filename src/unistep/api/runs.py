@@ -19,7 +19,7 @@ from unistep.locking import locked
 from unistep.recipes.load import Recipe, dump_recipe, load_recipe
 from unistep.text_files import read_json
 from unistep.training.distributed import on_main
-from unistep.training.resume import binding, require_same_recipe
+from unistep.training.resume import binding, flatten, require_same_recipe
 
 LEARNT = ("checkpoints/step-*", "judge/*", "generator/*")
 WRITTEN = (".", "judge", "previews", "features", "samples", "teacher", "teacher/previews")  # by this run alone
@@ -30,7 +30,7 @@ def only_writer(folder: Path, say: Talk) -> Iterator[None]:
     """Holds a run's folder for this command: all ranks of it are one writer, and a second command is refused.
 
     Raises:
-        UserError: if another process is at work in the folder, or it is a file.
+        UserError: if another process is at work in the folder.
     """
     with ExitStack() as stack:
         on_main(lambda: hold(stack, folder, say))
@@ -39,14 +39,24 @@ def only_writer(folder: Path, say: Talk) -> Iterator[None]:
 
 def hold(stack: ExitStack, folder: Path, say: Talk) -> None:
     """Enters the lock of a folder."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: found a file, expected a folder; choose another place with --out")
     stack.enter_context(locked(folder, say))
 
 
+def agreed(recipe: Recipe) -> dict[str, Any]:
+    """Returns what all ranks of a command must share: unistep's version and every setting."""
+    return {"unistep's version": unistep.__version__, **flatten(recipe.model_dump(mode="json"))}
+
+
 def folder_of(recipe: Recipe, out: str | Path | None) -> Path:
-    """Returns where a recipe's run is: the folder named, or runs/<recipe name>."""
-    return Path(out) if out else Path("runs") / recipe.name
+    """Returns where a recipe's run is: the folder named, or runs/<recipe name>.
+
+    Raises:
+        UserError: if a file is there.
+    """
+    folder = Path(out) if out else Path("runs") / recipe.name
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: found a file, expected a folder; choose another place with --out")
+    return folder
 
 
 def open_run(recipe: Recipe, out: Path | None) -> Path:

@@ -12,7 +12,7 @@ from unistep.api.finishing import export_average
 from unistep.api.hooks import looking_hooks
 from unistep.api.judges import judge_of, keep_perceptual, quick_image_judge, ready, trained_judge
 from unistep.api.real_images import splits_of
-from unistep.api.runs import folder_of, only_writer, open_run, record_start
+from unistep.api.runs import agreed, folder_of, only_writer, open_run, record_start
 from unistep.api.talk import Talk, with_flags
 from unistep.api.teach_checks import require_teachable
 from unistep.api.teaching_config import conditioning, teacher_config
@@ -32,7 +32,7 @@ from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.teachers.teacher import Conditioner
 from unistep.training.batches import EncodedImages, Streams
 from unistep.training.config import TrainingConfig
-from unistep.training.distributed import on_main, process_group, resolve_device, unwrap
+from unistep.training.distributed import on_main, process_group, require_agreement, resolve_device, unwrap
 from unistep.training.hooks import Hooks
 from unistep.training.loop import train
 from unistep.training.prepare import prepare_network
@@ -71,6 +71,7 @@ def teach(
     resolved = read_continued(TeachRecipe, run, steps, flags) if run else recipe_of(TeachRecipe, recipe, flags)
     where = resolve_device(resolved.training.device)
     with process_group(where):
+        require_agreement(agreed(resolved))
         _, data = require_teachable(resolved, where)
         conditioner, labels = conditioning(resolved, data, where)
         config = teacher_config(resolved, data, conditioner)

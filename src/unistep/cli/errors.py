@@ -3,6 +3,8 @@
 import errno
 import os
 import re
+import signal
+import threading
 import warnings
 from collections.abc import Callable
 from functools import wraps
@@ -38,6 +40,7 @@ def one_line_errors(verb: Callable[..., None]) -> Callable[..., None]:
     @wraps(verb)
     def run(*args: Any, **kwargs: Any) -> None:
         quiet_libraries()
+        interrupt_on_signals()
         try:
             verb(*args, **kwargs)
         except UserError as error:
@@ -59,6 +62,18 @@ def one_line_errors(verb: Callable[..., None]) -> Callable[..., None]:
             fail("No space left on device; free some space and run the same command again")
 
     return run
+
+
+def interrupt_on_signals() -> None:
+    """Makes SIGTERM and SIGHUP end a verb as Ctrl-C does, so that everything is saved and cleared up.
+
+    Several ranks wait for each other where no handler is called; torchrun's signal must end them.
+    """
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    if alone and threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) == signal.SIG_DFL:
+                signal.signal(number, signal.default_int_handler)
 
 
 def quiet_libraries() -> None:

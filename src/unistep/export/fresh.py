@@ -36,7 +36,8 @@ def ask(form: Form, place: Path, tensors: Mapping[str, Tensor], facts: Mapping[s
         UserError: if it fails, in the last words it said.
     """
     script = Path(__file__).with_name(f"fresh_{form}.py")
-    with tempfile.TemporaryDirectory() as folder:
+    draft = place if place.is_dir() else place.parent  # swept by the next export, should this one be killed
+    with tempfile.TemporaryDirectory(dir=draft, prefix=".asked-") as folder:
         asked = Path(folder) / "asked.safetensors"
         packed = {name: tensor.contiguous() for name, tensor in tensors.items()}
         save_file(packed, str(asked), metadata={"facts": json.dumps(facts)})

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from unistep.errors import UserError
 from unistep.export.fresh import ask, require_close
 from unistep.export.student import Student
+from unistep.networks.weights_file import sort_metadata
 from unistep.samplers import seeded_normal
 from unistep.teachers.checkpoint import FORMAT, SINGLE_FILE, plain_state
 from unistep.types import Cond
@@ -31,6 +32,7 @@ def write_safetensors(student: Student, draft: Path, contract: dict[str, Any]) -
     config = {"format": FORMAT, **student.config}
     metadata = {"config": json.dumps(config), "contract": json.dumps(contract), "format": "pt"}
     save_file(plain_state(student.generator.denoiser), str(draft / SINGLE_FILE), metadata=metadata)
+    sort_metadata(draft / SINGLE_FILE)
     z = seeded_normal(torch.arange(ROWS), student.shape)
     cond = student.cond(student.labels(ROWS))
     found = ask("safetensors", draft / SINGLE_FILE, {"z": z, **named(cond), "samples": student.sample(z, cond)}, {})

@@ -39,6 +39,19 @@ def require_same_tensors(module: nn.Module, state: Mapping[str, Tensor], source:
         raise UserError(f"{source}: the weights belong to another network than the configuration describes: {parts}")
 
 
+def require_finite(state: Mapping[str, Tensor], source: object) -> None:
+    """Refuses weights of which some are not finite numbers.
+
+    Raises:
+        UserError: naming the first tensor.
+    """
+    spoilt = next((n for n, t in state.items() if t.is_floating_point() and not bool(t.isfinite().all())), None)
+    if spoilt is not None:
+        raise UserError(
+            f"{source}: found numbers in {spoilt} that are not finite, expected weights; restore the file or train anew"
+        )
+
+
 def differences(found: Shapes, expected: Shapes) -> list[str]:
     """Readable lists of missing, surplus and misshapen tensors, each cut after a few; empty where all agree."""
     missing = [name for name in expected if name not in found]

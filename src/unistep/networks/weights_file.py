@@ -1,6 +1,7 @@
 """Weights from a file of the user's: safetensors, or what torch.save wrote, read as tensors and nothing else."""
 
 import hashlib
+import json
 import pickle
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from unistep.errors import UserError
+from unistep.text_files import parse_json
 
 
 def read_weights(path: Path, key: str, expected: str) -> tuple[dict[str, Tensor], str]:
@@ -42,5 +44,30 @@ def file_sha256(path: Path, key: str, expected: str) -> str:
     """
     if not path.is_file():
         raise UserError(f"{key}: found no file {path}, expected {expected}; get it and name its place in {key}")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return files_sha256(path)
+
+
+def files_sha256(*paths: Path) -> str:
+    """Returns the sha256 over the bytes of one file, or of several one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()
+
+
+def sort_metadata(file: Path) -> None:
+    """Puts the entries of a safetensors header's metadata in order, in place: the library writes them in a random one.
+
+    Without it the same weights would not make the same bytes, and no sha256 of an export could be compared.
+    """
+    with file.open("r+b") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        layout = parse_json(stream.read(size), file, "write the file again")
+        metadata = dict(sorted(layout.pop("__metadata__", {}).items()))
+        whole = ({"__metadata__": metadata} if metadata else {}) | layout
+        text = json.dumps(whole, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > size:
+            raise ValueError(f"{file}: its header grew from {size} to {len(text)} bytes when it was put in order")
+        stream.seek(8)
+        stream.write(text.ljust(size))

@@ -1,7 +1,6 @@
 """unistep's own checkpoints: a folder with model.safetensors and config.json, nothing executed on load."""
 
 import filecmp
-import hashlib
 import json
 import os
 import shutil
@@ -18,7 +17,8 @@ from unistep.errors import UserError
 from unistep.locking import locked
 from unistep.networks.generator import Generator
 from unistep.networks.preconditioning import EDMDenoiser
-from unistep.networks.state_dict import load_strictly, require_same_tensors
+from unistep.networks.state_dict import load_strictly, require_finite, require_same_tensors
+from unistep.networks.weights_file import files_sha256
 from unistep.teachers.adapters import StoredAdapter, adapter_of, merged_denoiser
 from unistep.teachers.checkpoint_config import (
     denoiser_from_config,
@@ -127,7 +127,12 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tenso
     found = config.get("format")
     if found != FORMAT:
         raise UserError(f"{description}: found format {found!r}, expected {FORMAT!r}")
-    return config, state, hashlib.sha256(weights.read_bytes() + description.read_bytes()).hexdigest()
+    return config, state, files_sha256(weights, description)
+
+
+def checkpoint_sha256(folder: Path) -> str:
+    """Returns the sha256 of a checkpoint folder, over its weights and its configuration."""
+    return files_sha256(*(folder / name for name in FILES))
 
 
 def read_single_file(file: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], str]:
@@ -144,7 +149,7 @@ def read_single_file(file: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor
             f"{file}: found no configuration of format {FORMAT!r} in its header, expected a file that "
             "`unistep export --to safetensors` wrote"
         )
-    return config, state, hashlib.sha256(file.read_bytes()).hexdigest()
+    return config, state, files_sha256(file)
 
 
 def teacher_from_folder(folder: Path) -> Teacher:
@@ -218,11 +223,31 @@ def read_generator(folder: str | Path) -> tuple[Path, dict[str, Any], dict[str, 
     """
     folder = own_folder(folder)
     config, state, digest = read_checkpoint(folder)
+    require_recorded(folder, digest)
+    require_finite(state, folder)
     if "t_init" not in config:
         raise UserError(
             f"{folder}: holds a denoiser, not a generator; expected a distilled run or its generator folder"
         )
     return folder, config, state, digest
+
+
+def require_recorded(folder: Path, digest: str) -> None:
+    """Compares a run's generator with the sha256 in its run.json; runs of earlier versions have none there.
+
+    Raises:
+        UserError: if the generator is another one.
+    """
+    file = folder.parent / "run.json"
+    if folder.name != "generator" or not file.is_file():
+        return
+    recorded = read_json(file, "delete this one file, it is only a record").get("generator")
+    expected = recorded.get("sha256", digest) if isinstance(recorded, dict) else digest
+    if expected != digest:
+        raise UserError(
+            f"{folder}: found sha256 {digest[:12]}, expected {str(expected)[:12]} as in {file}: it was changed "
+            "after its training, or its export was interrupted; run the run's command again, which writes it anew"
+        )
 
 
 def read_adapter(folder: str | Path) -> StoredAdapter | None:

@@ -20,6 +20,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from unistep.errors import UserError
+from unistep.networks.weights_file import sort_metadata
 from unistep.text_files import read_json
 from unistep.training.distributed import on_main
 
@@ -180,6 +181,8 @@ def write_tensors(draft: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def seal(draft: Path, final: Path, step: int, shapes: dict[str, list[int]], record: Mapping[str, Any]) -> None:
     """Hashes and syncs the draft's files, writes the manifest and gives the folder its final name."""
+    for shard in draft.glob("*.safetensors"):
+        sort_metadata(shard)
     files = {file.name: describe(file) for file in sorted(draft.iterdir())}
     manifest = {"format": FORMAT, "step": step, "files": files, "tensors": shapes, "record": dict(record)}
     with open(draft / MANIFEST, "w") as file:

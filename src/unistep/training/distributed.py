@@ -1,7 +1,7 @@
 """Several ranks: process group, wrapping of networks, agreement between ranks; all of it a no-op in one process."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Literal, TypeVar, cast
@@ -14,7 +14,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from unistep.errors import UserError
+from unistep.errors import UserError, brief
 
 Strategy = Literal["none", "ddp", "fsdp"]
 Result = TypeVar("Result")
@@ -172,6 +172,25 @@ def gather_objects(value: Result) -> list[Result]:
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def require_agreement(facts: Mapping[str, Any]) -> None:
+    """Compares plain values on all ranks; each of them must call it, and all get the same error.
+
+    Raises:
+        UserError: naming the first value that differs, in alphabetical order, and the ranks.
+    """
+    if world_size() == 1:
+        return
+    first, *others = gather_objects(dict(facts))
+    for number, other in enumerate(others, start=1):
+        for key in sorted(first.keys() | other.keys()):
+            if first.get(key) != other.get(key):
+                found, expected = brief(other.get(key)), brief(first.get(key))
+                raise UserError(
+                    f"{key}: found {found} on rank {number}, expected {expected} as on rank 0; start all ranks with "
+                    "the same recipe, teacher and version of unistep"
+                )
 
 
 def on_main(action: Callable[[], Result]) -> Result:

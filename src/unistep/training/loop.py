@@ -219,6 +219,7 @@ class Run:
     def save(self) -> None:
         """A checkpoint of the present step, unless a weight is not finite."""
         require_finite_parameters(self.state.optimizers, self.state.step)
+        on_main(self.tracker.require_present)
         record = self.state.record() | {"recipe": self.recipe, "averaged": self.averaged, "randomness": VERSION}
         self.checkpoints.save(self.state.step, self.state.tensors(), record, self.state.best_step)
         self.saved_at = time.monotonic()

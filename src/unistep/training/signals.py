@@ -1,12 +1,14 @@
-"""Ctrl-C and SIGTERM as a wish to stop after the step and its evaluation; a second one stops at once."""
+"""Ctrl-C, SIGTERM and SIGHUP as a wish to stop after the step and its evaluation; a second one stops at once."""
 
 import signal
 import threading
 from types import FrameType, TracebackType
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 class StopSignals:
-    """Inside the `with` block SIGINT and SIGTERM only set `received`; outside the main thread it does nothing."""
+    """Inside the `with` block these signals only set `received`; outside the main thread it does nothing."""
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -14,7 +16,8 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
-            self.previous = {s: signal.signal(s, self.note) for s in (signal.SIGINT, signal.SIGTERM)}
+            wished = [s for s in STOPPING if signal.getsignal(s) != signal.SIG_IGN]  # `nohup` ignores SIGHUP
+            self.previous = {s: signal.signal(s, self.note) for s in wished}
         return self
 
     def note(self, number: int, frame: FrameType | None) -> None:

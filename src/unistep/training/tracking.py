@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -44,6 +45,7 @@ class Tracker:
         """One line of metrics.jsonl and one point per value in TensorBoard; values that are not finite become null."""
         if self.file is None:
             return
+        self.require_present()
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         try:
             self.file.write(json.dumps({"step": step} | finite) + "\n")
@@ -53,6 +55,20 @@ class Tracker:
         if self.board is not None:
             for name, value in values.items():
                 self.board.add_scalar(name, value, step)
+
+    def require_present(self) -> None:
+        """Stops a run whose folder was removed or replaced while it was at work: nothing more could be kept.
+
+        Raises:
+            UserError: saying so.
+        """
+        if self.file is None:
+            return
+        path = self.run_dir / "metrics.jsonl"
+        if not path.is_file() or not os.path.samestat(path.stat(), os.fstat(self.file.fileno())):
+            raise UserError(
+                f"{self.run_dir}: the run's folder was removed or replaced while it was at work; start it again"
+            )
 
     def health(self, report: Mapping[str, Any]) -> None:
         """Replaces health.json."""

@@ -135,9 +135,10 @@ def test_outputs_for_the_pairs_noise_join_both_scores_batches() -> None:
     rng = FixedRandom(7)
     cond = torch.cat([COND, classes])
     x = G(torch.cat([rng.normal(ROWS, 2), z_ref]), cond)
-    t = process.time(rng.integers(ROWS + pairs, 20, 980) / 999)
+    t = process.time(torch.cat([rng.integers(n, 20, 980) for n in (ROWS, pairs)]) / 999)
     alpha, sigma = process.alpha(t)[:, None], process.sigma(t)[:, None]
-    x_t = (alpha * x + sigma * rng.normal(ROWS + pairs, 2)).detach()
+    eps = torch.cat([rng.normal(n, 2) for n in (ROWS, pairs)])  # each stream has draws of its own
+    x_t = (alpha * x + sigma * eps).detach()
     null = teacher(x_t, t, torch.full((ROWS + pairs,), -1))
     mu_base = null + 2.0 * (teacher(x_t, t, cond) - null)
     gradient = (fake(x_t, t, cond) - mu_base) / (x - mu_base).abs().mean(1, keepdim=True).detach()

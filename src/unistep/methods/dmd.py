@@ -159,7 +159,7 @@ class DMD(Method):
         """L_KL + lambda_reg L_reg (Algorithm 1, lines 5-9)."""
         process = self.teacher.process
         x, cond = self.samples(batch, rng)
-        t, x_t = noise_uniformly(process, x.detach(), rng, *levels(process, self.config))
+        t, x_t = noise_uniformly(process, x.detach(), rng, *levels(process, self.config), first_rows=batch.size)
         with torch.no_grad():
             mu_base, unguided = evaluate_base(self.mu_base, x_t, t, cond)
             mu_fake = self.fake_score(x_t, t, cond)
@@ -179,7 +179,7 @@ class DMD(Method):
         if x is None:
             with torch.no_grad():
                 x, cond = self.samples(batch, rng)
-        t, x_t = noise_uniformly(self.teacher.process, x, rng)
+        t, x_t = noise_uniformly(self.teacher.process, x, rng, first_rows=batch.size)
         mu_fake = self.fake_score(x_t, t, cond)
         loss = denoising_loss(mu_fake, x, self.teacher.weighting(t))
         return LossOutput(terms={"denoise": loss}, weights={"denoise": 1.0})

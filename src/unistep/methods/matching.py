@@ -43,12 +43,23 @@ def levels(process: NoiseProcess, settings: Fractions) -> tuple[int, int]:
 
 
 def noise_uniformly(
-    process: NoiseProcess, x: Tensor, rng: Random, low: int = 0, high: int | None = None
+    process: NoiseProcess,
+    x: Tensor,
+    rng: Random,
+    low: int = 0,
+    high: int | None = None,
+    first_rows: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """t uniform over the training grid's levels low..high (None = the last), and x_t (Eq. 3)."""
-    last = process.num_bins - 1
-    t = process.time(rng.integers(len(x), low, last if high is None else high) / last).to(x.device)
-    eps = rng.normal(*x.shape).to(x.device)
+    """Draws t uniformly over the training grid's levels low..high (None = the last) and returns it with x_t (Eq. 3).
+
+    Where x joins two streams of a batch, `first_rows` says how many rows are of the first. Each stream then has draws
+    of its own: a row's place in its stream, unlike its place in x, does not depend on how the batch is split.
+    """
+    last, rows = process.num_bins - 1, len(x)
+    streams = [rows] if first_rows is None or first_rows == rows else [first_rows, rows - first_rows]
+    levels = torch.cat([rng.integers(n, low, last if high is None else high) for n in streams])
+    eps = torch.cat([rng.normal(n, *x.shape[1:]) for n in streams]).to(x.device)
+    t = process.time(levels / last).to(x.device)
     return t, noised(process, x, t, eps)
 
 

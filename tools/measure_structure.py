@@ -15,6 +15,7 @@ import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def frames_to(module: str, name: str, call: Callable[[], object]) -> str:
     import unistep
 
     package, stacks = str(Path(unistep.__file__).parent), list[list[str]]()
-    home = sys.modules[module]
+    home = import_module(module)
     whole = getattr(home, name)
 
     def record(*args: Any, **kwargs: Any) -> Any:
@@ -134,12 +135,11 @@ def frames_to(module: str, name: str, call: Callable[[], object]) -> str:
 
 def measure_calls() -> dict[str, str]:
     """Frames and files of the package from a command to what it is about, on the shortened recipe `gaussians`."""
-    import unistep.evaluation.points
-    import unistep.losses.distribution_matching
     from unistep.cli import app
 
     short = [
-        "training.steps=3", "pairs.count=256", "pairs.tile=256", "fit.steps=20", "evaluation.samples=2560",
+        "training.steps=3", "pairs.count=256", "pairs.tile=256", "fit.training.steps=20", "fit.max_error=9",
+        "evaluation.samples=2560",
         "training.evaluate_every=null", "training.preview_every=null", "teacher.certify=false",
     ]  # fmt: skip
     overrides = [part for item in short for part in ("--set", item)]

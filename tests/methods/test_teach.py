@@ -8,13 +8,14 @@ from torch import Tensor, nn
 
 from unistep.api.teaching import initial_denoiser
 from unistep.errors import UserError
-from unistep.methods import Batch, Teach, TeachConfig
+from unistep.methods import Batch, LabelDropout, Teach, TeachConfig
 from unistep.networks import MLP, EDMDenoiser, build_denoiser
 from unistep.process import EDMProcess
 from unistep.recipes.load import recipe_of
 from unistep.recipes.schema import TeachRecipe
 from unistep.teachers.checkpoint import save_denoiser
 from unistep.teachers.conditioners import LabelConditioner
+from unistep.training import Part, Streams, TensorImages
 
 N, EPS = torch.tensor([-1.5, 0.0, 0.4, 2.0]), torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
 X, LABELS = torch.randn(4, 2, generator=torch.Generator().manual_seed(1)), torch.tensor([2, 0, 1, 1])
@@ -72,10 +73,8 @@ def test_the_loss_is_edm_s(P_mean: float, P_std: float) -> None:
     ("dropout", "expected"), [(0.1, [-1, 0, 1, 1]), (0.5, [-1, -1, 1, 1]), (0.0, [2, 0, 1, 1]), (1.0, [-1] * 4)]
 )
 def test_a_share_of_the_labels_is_dropped(dropout: float, expected: list[int]) -> None:
-    teaching, denoiser = method(label_dropout=dropout)
-    loss(teaching, LABELS, 0.05, 0.3, 0.5, 0.99)
-    assert denoiser.cond is not None
-    assert denoiser.cond.tolist() == expected
+    left = LabelDropout(dropout)(LABELS, Given(0.05, 0.3, 0.5, 0.99))
+    assert isinstance(left, Tensor) and left.tolist() == expected
     assert LABELS.tolist() == [2, 0, 1, 1]  # the batch's own are left alone
 
 
@@ -87,14 +86,26 @@ class Captions(LabelConditioner):
 
 
 def test_what_the_network_is_given_is_made_of_the_labels_that_are_left() -> None:
-    _, denoiser = method()
-    design = EDMDenoiser(MLP(2, 8, 1), EDMProcess(), sigma_data=0.7)
-    loss(Teach(denoiser, design, TeachConfig(label_dropout=0.5), Captions(3)), LABELS, 0.05, 0.3, 0.5, 0.99)
-    assert isinstance(denoiser.cond, dict)
-    assert denoiser.cond["text"].tolist() == [[-1] * 3, [-1] * 3, [1] * 3, [1] * 3]
+    given = LabelDropout(0.5, Captions(3))(LABELS, Given(0.05, 0.3, 0.5, 0.99))
+    assert isinstance(given, dict) and given["text"].tolist() == [[-1] * 3, [-1] * 3, [1] * 3, [1] * 3]
     with pytest.raises(UserError, match=r"label: found 3, expected 0..2"):
-        labelled = Teach(denoiser, design, TeachConfig(label_dropout=0.0), LabelConditioner(3))
-        loss(labelled, torch.tensor([0, 3, 0, 0]), 0.5, 0.5, 0.5, 0.5)
+        LabelDropout(0.0, LabelConditioner(3))(torch.tensor([0, 3, 0, 0]), Given(0.5, 0.5, 0.5, 0.5))
+    assert LabelDropout(0.5)(None, Given()) is None
+    teaching, denoiser = method()
+    loss(teaching, LABELS)
+    assert denoiser.cond is LABELS  # the loss takes them as they come
+
+
+def test_the_stream_drops_and_conditions_before_it_uploads() -> None:
+    images = TensorImages(torch.zeros(40, 2), torch.arange(40) % 3)
+    stream = Streams(seed=0, batch=32, device="meta", images=images, real_condition=LabelDropout(0.5, Captions(3)))
+    cond = stream.batch(0, "denoiser", Part()).real_cond
+    assert isinstance(cond, dict) and cond["text"].device.type == "meta"
+    kept = Streams(seed=0, batch=32, images=images, real_condition=LabelDropout(0.5))
+    whole = kept.batch(0, "denoiser", Part()).real_cond
+    halves = [kept.batch(0, "denoiser", Part(k, 2)).real_cond for k in range(2)]
+    assert isinstance(whole, Tensor) and 4 < int((whole < 0).sum()) < 28
+    assert torch.equal(torch.cat(halves), whole)  # type: ignore[arg-type]
 
 
 def test_a_tenth_is_dropped_unless_said_otherwise() -> None:

@@ -18,7 +18,7 @@ from unistep.api.teach_checks import require_teachable
 from unistep.api.teaching_config import conditioning, teacher_config
 from unistep.data import ImageDataset
 from unistep.evaluation.judging import require_enough_samples
-from unistep.methods import Teach
+from unistep.methods import LabelDropout, Teach
 from unistep.networks import EDMDenoiser
 from unistep.networks.state_dict import load_strictly
 from unistep.process import process_from_config
@@ -31,7 +31,6 @@ from unistep.teachers.codecs import PixelCodec
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.teachers.teacher import Conditioner
 from unistep.training.batches import EncodedImages, Streams
-from unistep.training.config import TrainingConfig
 from unistep.training.distributed import on_main, process_group, require_agreement, resolve_device, unwrap
 from unistep.training.hooks import Hooks
 from unistep.training.loop import train
@@ -80,10 +79,10 @@ def teach(
                 on_main(lambda: continue_run(resolved, run, say))
             folder = on_main(lambda: open_run(resolved, run or (Path(out) if out else None)))
             on_main(lambda: record_start(folder, where))
-            method = build_teaching(resolved, config, conditioner, where)
+            method = build_teaching(resolved, config, where)
             result = train(
                 method,
-                image_stream(resolved.training, data, labels, where),
+                image_stream(resolved, data, conditioner, labels, where),
                 resolved.training,
                 folder,
                 teaching_hooks(resolved, data, conditioner, folder, where, say),
@@ -101,9 +100,7 @@ def bound_to(recipe: TeachRecipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json", exclude={"about", "evaluation", "name"})
 
 
-def build_teaching(
-    recipe: TeachRecipe, config: dict[str, Any], conditioner: Conditioner | None, device: torch.device
-) -> Teach:
+def build_teaching(recipe: TeachRecipe, config: dict[str, Any], device: torch.device) -> Teach:
     """The method of a teach recipe, its network at the start.
 
     Raises:
@@ -112,13 +109,20 @@ def build_teaching(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derived_seed(recipe.training.seed, "initial weights"))
         design = initial_denoiser(recipe, config)
-    return Teach(prepare_network(design, recipe.training, device), design, recipe.loss, conditioner)
+    return Teach(prepare_network(design, recipe.training, device), design, recipe.loss)
 
 
-def image_stream(training: TrainingConfig, data: ImageDataset, labels: Tensor | None, device: torch.device) -> Streams:
-    """The images as the loop is given them, with the labels that `conditioning` found."""
-    images = EncodedImages(data.images, labels, PixelCodec())
-    return Streams(seed=training.seed, batch=training.batch, device=device, images=images)
+def image_stream(
+    recipe: TeachRecipe,
+    data: ImageDataset,
+    conditioner: Conditioner | None,
+    labels: Tensor | None,
+    device: torch.device,
+) -> Streams:
+    """The images as the loop is given them, with the conditions of the labels that `conditioning` found."""
+    training, images = recipe.training, EncodedImages(data.images, labels, PixelCodec())
+    dropout = LabelDropout(recipe.loss.label_dropout, conditioner)
+    return Streams(seed=training.seed, batch=training.batch, device=device, images=images, real_condition=dropout)
 
 
 def initial_denoiser(recipe: TeachRecipe, config: dict[str, Any]) -> EDMDenoiser | DiffusersDenoiser:

@@ -64,12 +64,14 @@ def rehearse_teaching(recipe: TeachRecipe, stand: Stand, say: Talk) -> TeachCost
 
     def build(device: torch.device) -> Method:
         if device != META:
-            return build_teaching(recipe, config, conditioner, device)
+            return build_teaching(recipe, config, device)
         with META:  # weights that are to be replaced need not be there
-            return build_teaching(recipe.model_copy(update={"init": None}), config, conditioner, META)
+            return build_teaching(recipe.model_copy(update={"init": None}), config, META)
 
     costs, method = rehearse_training(
-        build, lambda training: image_stream(training, data, labels, stand.device), recipe.training, stand,
+        build, lambda training: image_stream(
+            recipe.model_copy(update={"training": training}), data, conditioner, labels, stand.device
+        ), recipe.training, stand,
         lambda: say(f"measuring recipe {recipe.name}"),
     )  # fmt: skip
     denoiser = unwrap(method.networks[method.averaged])

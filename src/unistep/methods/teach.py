@@ -1,5 +1,7 @@
 """Teaching a teacher: denoising score matching as EDM does it (arXiv:2206.00364, Table 1)."""
 
+from dataclasses import dataclass
+
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
@@ -8,7 +10,7 @@ from unistep.methods.base import Batch, LossOutput, Method, Phase, Random
 from unistep.networks.preconditioning import EDMDenoiser
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.teachers.teacher import Conditioner
-from unistep.types import Cond, bcast, to_device
+from unistep.types import Cond, bcast
 
 
 class TeachConfig(BaseModel):
@@ -24,21 +26,38 @@ class TeachConfig(BaseModel):
     label_dropout: float = Field(default=0.1, ge=0, le=1)
 
 
+@dataclass(frozen=True)
+class LabelDropout:
+    """Makes the conditions of real images from their labels, on the CPU, before anything is uploaded.
+
+    Attributes:
+        share: of the labels, replaced by -1, "no condition".
+        conditioner: labels (captions are labels too) -> conditions; None leaves the labels as they are.
+    """
+
+    share: float
+    conditioner: Conditioner | None = None
+
+    def __call__(self, labels: Cond, rng: Random) -> Cond:
+        if not isinstance(labels, Tensor):
+            return None
+        left = labels.masked_fill(rng.uniform(len(labels)) < self.share, -1)
+        return left if self.conditioner is None else self.conditioner.from_labels(left)
+
+
 class Teach(Method):
     """One network, one phase: E[ lambda(sigma) |D(x + sigma eps; sigma) - x|^2 ] (EDM, Eq. 2 with Table 1's weights).
 
     Args:
         denoiser: the network to train, possibly wrapped for several ranks.
         design: the same network unwrapped, whose training weight is used.
-        config: noise distribution.
-        conditioner: labels (captions are labels too) -> conditions; None leaves the labels as they are.
+        config: noise distribution; the conditions come with the images, see `LabelDropout`.
     """
 
     averaged = "denoiser"
 
-    def __init__(self, denoiser: nn.Module, design: EDMDenoiser | DiffusersDenoiser, config: TeachConfig,
-                 conditioner: Conditioner | None = None):  # fmt: skip
-        self.denoiser, self.config, self.conditioner = denoiser, config, conditioner
+    def __init__(self, denoiser: nn.Module, design: EDMDenoiser | DiffusersDenoiser, config: TeachConfig):
+        self.denoiser, self.config = denoiser, config
         self.weighting = design.weighting
         self.networks = {"denoiser": denoiser}
 
@@ -51,18 +70,6 @@ class Teach(Method):
         if x is None:
             raise ValueError("Teach: needs a stream of real images")
         sigma = (self.config.P_mean + self.config.P_std * rng.normal(len(x)).to(x.device)).exp()
-        cond = to_device(self.condition(self.drop_labels(batch.real_cond, rng)), x.device)
         x_t = x + bcast(sigma, x) * rng.normal(*x.shape).to(x.device)
-        loss = denoising_loss(self.denoiser(x_t, sigma, cond), x, self.weighting(sigma))
+        loss = denoising_loss(self.denoiser(x_t, sigma, batch.real_cond), x, self.weighting(sigma))
         return LossOutput(terms={"denoise": loss}, weights={"denoise": 1.0})
-
-    def condition(self, labels: Tensor | None) -> Cond:
-        """What the network is given for labels [b], -1 among them."""
-        return labels if labels is None or self.conditioner is None else self.conditioner.from_labels(labels.cpu())
-
-    def drop_labels(self, labels: object, rng: Random) -> Tensor | None:
-        """Replaces a share of the labels by -1."""
-        if not isinstance(labels, Tensor):
-            return None
-        dropped = (rng.uniform(len(labels)) < self.config.label_dropout).to(labels.device)
-        return labels.masked_fill(dropped, -1)

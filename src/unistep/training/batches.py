@@ -1,6 +1,6 @@
 """Batches as a pure function of (seed, step, phase, part): label, pair and image streams on the right device."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unistep.data.order import rows_between
 from unistep.errors import UserError
-from unistep.methods.base import Batch
+from unistep.methods.base import Batch, Random
 from unistep.teachers.teacher import Codec, Conditioner
 from unistep.training.ahead import Ahead
 from unistep.training.random import Part, StepRandom, derived_seed
@@ -113,6 +113,7 @@ class Streams:
         device: where the tensors go.
         conditioner: makes the conditions of the unpaired stream; None = unconditional.
         pairs, images: the other streams.
+        real_condition: labels of real images and randomness of the phase -> their condition; None = the images' own.
         pair_phases, image_phases: phases that are given pairs, real images; None = all.
     """
 
@@ -126,6 +127,7 @@ class Streams:
         conditioner: Conditioner | None = None,
         pairs: Pairs | None = None,
         images: Images | None = None,
+        real_condition: Callable[[Cond, Random], Cond] | None = None,
         pair_phases: Sequence[str] | None = None,
         image_phases: Sequence[str] | None = None,
     ):
@@ -135,7 +137,7 @@ class Streams:
         self.seed, self.size, self.pair_size = seed, batch, pair_batch or batch
         self.device, self.conditioner, self.pairs, self.images = device, conditioner, pairs, images
         self.pair_phases, self.image_phases = pair_phases, image_phases
-        self.reading = Lock()
+        self.real_condition, self.reading = real_condition, Lock()
 
     def batch(self, step: int, phase: str, part: Part, ahead: Ahead | None = None) -> Batch:
         """One part of one phase's global batch.
@@ -190,6 +192,8 @@ class Streams:
             return None, None
         places = self.places("training.batch", self.size, len(self.images), "images", step, phase, part)
         x, cond = self.images.rows(places)
+        if self.real_condition is not None:
+            cond = self.real_condition(cond, StepRandom(self.seed, step, f"labels of {phase}", part))
         return upload(x, self.device), to_device(cond, self.device)
 
     def places(self, setting: str, batch: int, n: int, kind: str, step: int, phase: str, part: Part) -> Tensor:

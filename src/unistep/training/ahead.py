@@ -4,7 +4,7 @@ Draws are pure functions of seed, step, stream and row, so making them early cha
 made in this step are made again for the next one, and one that is asked for otherwise is made when it is asked for.
 
 Only for accelerators. On a CPU the thread would take its time from the cores that train: of a step of `fashion-mnist`
-(64 rows, one core) all draws are 0.4 %, which is the most that a thread could save.
+(64 rows, one core) all draws are 0.2 %, which is the most that a thread could save.
 """
 
 from collections.abc import Callable, Hashable, Sequence

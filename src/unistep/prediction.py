@@ -115,7 +115,8 @@ def require_x0_on_grid(kind: Prediction, process: NoiseProcess, sigma_data: floa
     Raises:
         UserError: naming the first such time.
     """
-    require_x0(kind, process, process.time(torch.linspace(0, 1, process.num_bins, dtype=torch.float64)), sigma_data)
+    u = torch.linspace(0, 1, process.num_bins, dtype=torch.float64, device="cpu")  # also under torch.device("meta")
+    require_x0(kind, process, process.time(u), sigma_data)
 
 
 def to_x0(

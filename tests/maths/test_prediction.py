@@ -136,3 +136,10 @@ def test_unknown_kind_is_named():
 def test_float32_stays_float32():
     x = torch.ones(2, 3)
     assert to_x0(x, x, torch.ones(2), "eps", EDMProcess()).dtype == torch.float32
+
+
+def test_the_grid_is_checked_where_networks_are_built_without_memory():
+    with torch.device("meta"):
+        require_x0_on_grid("v", ZERO_SNR)
+        with pytest.raises(UserError, match="prediction eps: found t = 999"):
+            require_x0_on_grid("eps", ZERO_SNR)

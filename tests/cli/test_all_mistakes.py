@@ -60,6 +60,21 @@ def test_sections_that_are_missing_are_told_beside_each_other() -> None:
     assert [line.split(": ")[1] for line in caught.value.lines] == ["pairs", "generator.init"]
 
 
+def test_what_a_refused_setting_leaves_behind_is_no_mistake() -> None:
+    comparison = {
+        "name": "c",
+        "kind": "compare",
+        "base": "digits",
+        "budget": {"minutes": 1.0},
+        "entries": {"shared": {}},
+    }
+    with pytest.raises(
+        UserError, match=r"^c: entries\.shared: found a name that the folder needs for itself"
+    ) as caught:
+        load_recipe(comparison)
+    assert len(caught.value.lines) == 1
+
+
 def test_every_stage_is_looked_at() -> None:
     stages = [
         {"until_step": 2, "set": {"training": {"batch": 0, "seed": 1}}},

@@ -68,8 +68,9 @@ def further_problems(model: type[BaseModel], values: Mapping[str, Any], found: l
 
 
 def is_about(problem: Problem, refused: Iterable[str]) -> bool:
-    """Whether a problem speaks of a refused setting, whose absence may be all that it complains of."""
-    return any(place in problem.message or problem.message.startswith(f"{place}.") for place in refused)
+    """Whether a problem speaks of a refused setting or what holds it, whose absence may be all that it complains of."""
+    around = [f"{place}." for place in problem.places]
+    return any(place in problem.message or any(map(place.startswith, around)) for place in refused)
 
 
 def without(values: Mapping[str, Any], places: Iterable[str]) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
+
 from unistep.arguments import require_arguments, require_choice
 from unistep.errors import UserError
 from unistep.process.base import NoiseProcess
@@ -59,7 +61,8 @@ def process_from_config(config: Mapping[str, Any]) -> NoiseProcess:
     kind = require_choice(arguments.pop("type", None), TYPES, "process.type")
     require_arguments(TYPES[kind], arguments, "process")
     try:
-        return TYPES[kind](**arguments)
+        with torch.device("cpu"):  # also where a network is built on the meta device
+            return TYPES[kind](**arguments)
     except TypeError as error:  # Python's own words name the argument that does not fit
         raise UserError(f"process ({kind}): found {sorted(arguments)}, which does not fit: {error}") from error
 

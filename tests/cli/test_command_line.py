@@ -263,7 +263,7 @@ def test_anchors_that_multiply_are_counted_without_being_visited(tmp_path: Path)
 def test_many_keys_and_long_values_are_told_briefly(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("kind: distill\n" + "\n".join(f"k{i}: 1" for i in range(20_000)))
     code, _, err = call("distill", tmp_path / "x.yaml")
-    assert code == 2 and err.count("\n") == 51 and err.endswith("mistakes more\n")
+    assert code == 2 and err.count("\n") == 51 and "mistakes more" in err
     assert len(refuse("distill", "gaussians", "--set", f"about=[{'1,' * 5000}")) < 300
 
 

@@ -264,7 +264,7 @@ def test_the_planned_evaluations_are_those_of_the_whole_training(name: str, star
     with counted([start.teacher.denoiser, *trained.networks.values(), *trained.carried.values()]) as tally:
         for _ in range(plan.steps):
             train_step(state, batches, planned.training, CPU)
-    assert tally.evaluations == plan.step_evaluations
+    assert round(tally.evaluations) == plan.step_evaluations  # shares of the encoder make fractions
 
 
 def test_pairs_are_counted_as_they_are_made(start: Starting, tmp_path: Path) -> None:

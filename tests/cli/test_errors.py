@@ -153,7 +153,7 @@ def test_a_file_in_the_folders_place(recipe: Path, distill_recipe: Path, taught:
     assert "choose another place with --out" in refuse("sample", taught, "--num", "1", "--out", tmp_path / "file")
     override = f"pairs.path={tmp_path / 'file'}"
     message = refuse("distill", distill_recipe, "--set", override, "--out", tmp_path / "run")
-    assert "file: found a file, expected a folder" in message
+    assert "file: File exists; expected a folder" in message
 
 
 # ------------------------------------------------------------------------------------------- recipes and their runs

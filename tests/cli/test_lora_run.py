@@ -33,6 +33,7 @@ from unistep.teachers.checkpoint import load_generator, read_adapter
 from unistep.teachers.load import load_teacher
 from unistep.teachers.teacher import Teacher
 from unistep.training import HealthMonitor, Streams, TrainingConfig
+from unistep.training.finite import FiniteCheck
 from unistep.training.state import TrainState
 from unistep.training.step import PhaseRun, StepReport, run_phase
 
@@ -90,9 +91,10 @@ def test_each_phase_moves_its_adapter_and_nothing_else(folder: Path, teacher: Te
     streams = Streams(seed=0, batch=4, device=cpu, conditioner=teacher.conditioner)
     roles: dict[str, Any] = {"teacher": teacher.denoiser, **method.networks}
     report = StepReport()
+    check = FiniteCheck()
     for phase in method.phases(0):
         before = {role: {n: v.clone() for n, v in net.state_dict().items()} for role, net in roles.items()}
-        report.made = run_phase(PhaseRun(state, streams, recipe.training, cpu, phase), report)
+        report.made = run_phase(PhaseRun(state, streams, recipe.training, cpu, phase), report, check)
         for role, network in roles.items():
             moved = [not torch.equal(before[role][name], value) for name, value in network.state_dict().items()]
             up = [name for name in before[role] if name.endswith("lora_B.weight")]  # A follows once B is not zero
@@ -211,7 +213,7 @@ def test_shards_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     ("overrides", "message"),
     [
         (
-            ["teacher.load=embedded:fashion-mnist", "teacher.options={prompts: null, cache: null}"],
+            ["teacher.load=embedded:fashion-mnist", "teacher.options={prompts: null, cache: null, compare: null}"],
             "lora: found it with teacher embedded:",
         ),
         (["training.compile=true"], "training.compile: found true with lora, expected false"),

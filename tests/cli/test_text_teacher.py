@@ -184,7 +184,10 @@ def test_real_pictures_come_with_the_number_of_their_caption(place: Path, teache
     x, cond = real_images(data, loaded := load_teacher(teacher)).rows(torch.tensor([3, 1]))
     assert x.shape == (2, 3, 8, 8) and loaded.conditioner is not None
     assert torch.equal(cond["text"], loaded.conditioner.from_labels(torch.tensor([0, 1]))["text"])  # type: ignore[index]
-    with pytest.raises(UserError, match="data.caption: found 'the fox', expected one of the teacher's 3 prompts"):
+    with pytest.raises(
+        UserError,
+        match="data.caption: found 'the fox' \\(and 2 other captions\\), expected one of the teacher's 3 prompts",
+    ):
         real_images(data.model_copy(update={"caption": "the {name}"}), loaded)
 
 

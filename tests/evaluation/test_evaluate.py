@@ -91,7 +91,7 @@ def test_json_there_and_back(evaluation: Evaluation, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "found no JSON"),
+        ("{", "no readable JSON"),
         ("{}", "found no evaluation of format"),
         ('{"format": "unistep-evaluation/1"}', "incomplete evaluation"),
         ('{"format": "unistep-evaluation/1", "rows": [{"timing": null, "speed": 1}]}', "incomplete evaluation"),

@@ -221,7 +221,7 @@ def test_config_round_trip(name, options):
 @pytest.mark.parametrize(
     ("name", "steps", "options", "words"),
     [
-        ("hein", 4, {}, "sampler.name: found 'hein'; did you mean heun? expected one of euler, heun"),
+        ("hein", 4, {}, r"sampler.name: found 'hein'; did you mean heun\? expected one of euler, heun"),
         ("euler", 0, {}, "sampler.num_steps: found 0"),
         ("euler", 4, {"eta": 1}, "sampler.eta: found this option for euler, which knows none"),
         ("heun", 4, {"S_churn": -1}, "sampler.S_churn: found -1"),

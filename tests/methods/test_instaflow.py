@@ -1,5 +1,7 @@
 """Reflow: lines through both ends of a pair, and in closed form paths that become straight and stay so."""
 
+import dataclasses
+
 import pytest
 import torch
 from fixed_random import FixedRandom
@@ -13,6 +15,7 @@ from unistep.process import FlowProcess
 from unistep.process.base import NoiseProcess
 from unistep.process.noising import data_time, noised
 from unistep.samplers import Euler
+from unistep.weighting import training_weighting
 
 SPREAD = torch.tensor([0.3, 1.4])
 
@@ -52,7 +55,8 @@ class Coupled(nn.Module):
 def crookedness(flow: nn.Module, z: Tensor, x: Tensor) -> float:
     """Mean of |(z - x) - v(x_t, t)|^2 over the paths, Rectified Flow's S: the reflow loss itself."""
     method = make(FlowProcess())
-    method.generator = flow
+    velocity = training_weighting("velocity", FlowProcess())  # that of a teacher trained as a flow
+    method.teacher, method.generator = dataclasses.replace(method.teacher, weighting=velocity), flow
     (phase,) = method.phases(0)
     return float(method.loss(phase, Batch(size=len(z), pair_z=z, pair_x=x), FixedRandom(3)).total())
 

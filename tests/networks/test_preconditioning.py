@@ -8,10 +8,10 @@ from unistep.api.weights import initial_time
 from unistep.errors import UserError
 from unistep.networks import MLP, EDMDenoiser, Generator, build_denoiser, resolve_precision
 from unistep.networks.precision import autocast, has_bf16
-from unistep.networks.preconditioning import edm_weighting
 from unistep.process import ContinuousVPProcess, DiscreteVPProcess, EDMProcess, FlowProcess, NoiseProcess
 from unistep.recipes.sections import GeneratorConfig
 from unistep.teachers.module import teacher_from_module
+from unistep.weighting import training_weight
 
 
 class Recorder(nn.Module):
@@ -56,7 +56,7 @@ def test_input_and_target_have_unit_variance(process: EDMProcess | ContinuousVPP
         assert recorder.seen.std().item() == pytest.approx(1.0, abs=0.03)
         assert ((x - skip) / c_out).std().item() == pytest.approx(1.0, abs=0.03)
         torch.testing.assert_close(
-            edm_weighting(process, sigma_data, t).float(), 1 / c_out[:, 0] ** 2, rtol=1e-3, atol=0
+            training_weight("F", process, t, sigma_data).float(), 1 / c_out[:, 0] ** 2, rtol=1e-3, atol=0
         )
 
 
@@ -185,7 +185,7 @@ def test_bf16_autocast_stays_close_and_returns_float32() -> None:
 
 
 def test_unknown_network_names_are_refused_in_one_line() -> None:
-    with pytest.raises(UserError, match="network.type: found 'resnet', expected one of unet, mlp"):
+    with pytest.raises(UserError, match="network.type: found 'resnet'; did you mean unet\\? expected one of unet, mlp"):
         build_denoiser({"network": {"type": "resnet"}, "process": {"type": "edm"}})
     with pytest.raises(UserError, match="heads"):
         build_denoiser({"network": {"type": "mlp", "heads": 3}, "process": {"type": "edm"}})

@@ -221,7 +221,7 @@ def test_a_lost_shard_is_missed(pairs: Path) -> None:
     [
         (None, "not found; expected a folder of pairs"),
         ("{", "no readable JSON"),
-        ("[]", "found format None"),
+        ("[]", "found JSON of type list, expected an object"),
         ('{"format": "other"}', "found format 'other'"),
         ('{"format": "unistep-pairs/1"}', "expected a whole 'unistep-pairs/1'"),
     ],

@@ -100,8 +100,8 @@ def test_an_empty_folder_gets_a_report_that_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [
-        ("run.json", "{", "run.json cannot be read (line 1"),
-        ("run.json", "[]", "run.json holds no JSON object"),
+        ("run.json", "{", "run.json: no readable JSON (Expecting property name enclosed in double quotes: line 1"),
+        ("run.json", "[]", "run.json: found JSON of type list, expected an object"),
         ("metrics.jsonl", '{"step": 1, "loss/dm": 1}\n{"step": 2, "lo', "1 of 2 lines cannot be read"),
         ("evaluation.json", "{}", "found no evaluation of format"),
     ],

@@ -125,7 +125,7 @@ def test_what_model_index_may_not_say(folder: Path) -> None:
     edit(index, _class_name=["my_pipeline", "MyPipeline"])
     assert "_class_name: found ['my_pipeline', 'MyPipeline']" in refusal(folder)
     index.write_text("{")
-    assert "no readable description of a pipeline" in refusal(folder)
+    assert "model_index.json: no readable JSON" in refusal(folder)
     index.unlink()
     assert "found no model_index.json, expected the folder of a diffusers pipeline" in refusal(folder)
 

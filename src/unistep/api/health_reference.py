@@ -13,6 +13,7 @@ from torch import Tensor
 from unistep.api.draws import Draws
 from unistep.atomic import atomic_write
 from unistep.errors import UserError
+from unistep.text_files import read_json
 from unistep.training.distributed import on_main
 from unistep.training.diversity import Spread
 from unistep.training.health import SampleStatistics, sample_statistics
@@ -108,13 +109,13 @@ def read(file: Path, facts: Mapping[str, Any]) -> tuple[SampleStatistics, Spread
     """The numbers in a file, None where there is none that was made with these facts."""
     if not file.is_file():
         return None
+    found = read_json(file, "delete this one file, it is made anew")
     try:
-        found = json.loads(file.read_text())
         if found["made_with"] != facts:
             return None
         by_class = {int(label): distance for label, distance in found["spread"]["by_class"].items()}
         return SampleStatistics(**found["statistics"]), Spread(**{**found["spread"], "by_class": by_class})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file}: no readable reference ({error}); delete this one file, it is made anew") from error
 
 

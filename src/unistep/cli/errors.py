@@ -14,7 +14,6 @@ import typer
 
 from unistep.errors import UserError
 
-MOST_LINES = 50  # of mistakes told at once
 USER_MISTAKE = 2
 INTERRUPTED = 130
 CHATTY = ("diffusers", "transformers")
@@ -85,8 +84,7 @@ def quiet_libraries() -> None:
 
 def fail(*lines: str) -> None:
     """Prints a red line on stderr for each mistake and exits with code 2."""
-    others = len(lines) - MOST_LINES
-    for line in (*lines[:MOST_LINES], *([f"and {others:,} mistakes more"] if others > 0 else ())):
+    for line in lines:
         typer.secho(f"error: {printable(' '.join(line.split()))}", fg="red", err=True)
     raise typer.Exit(USER_MISTAKE) from None
 

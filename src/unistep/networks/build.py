@@ -26,7 +26,7 @@ NETWORKS: Mapping[str, type[nn.Module]] = {
     "dhariwal_unet": DhariwalUNet,
     "edm2_unet": EDM2UNet,
 }
-MOST_PARAMETERS = 2**36  # of a network; a mistyped width is refused before memory is taken
+MOST_PARAMETERS = 2**50  # of a network that is described on the meta device, to be counted or compared
 BYTES = 4  # of a parameter in float32, which networks are made in
 PRECONDITIONINGS: Mapping[str, Callable[..., EDMDenoiser]] = {
     "edm": EDMDenoiser,

@@ -172,4 +172,4 @@ def iddpm_levels(C_1: float, C_2: float, M: int) -> Tensor:
     u = [0.0]
     for j in range(M, 0, -1):
         u.append(math.sqrt((u[-1] ** 2 + 1) / max(alpha_bar[j - 1] / alpha_bar[j], C_1) - 1))
-    return torch.tensor(u[::-1], dtype=torch.float64)
+    return torch.tensor(u[::-1], dtype=torch.float64, device="cpu")  # also where networks are built on the meta device

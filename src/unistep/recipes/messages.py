@@ -27,6 +27,9 @@ EXPECTED = {
 }
 
 
+MOST_DESCRIBED = 50  # of a recipe's mistakes; the nearest keys of thousands take minutes
+
+
 class SettingErrors(ValueError):
     """Several mistakes of one section, raised by a model's own check."""
 
@@ -54,12 +57,14 @@ def problems(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
     """Every mistake that a validation found; not those of a whole that only follow from a part of it."""
     found = error.errors(include_url=False)
     parts = {problem["loc"][:depth] for problem in found for depth in range(1, len(problem["loc"]))}
-    return [
+    own = [problem for problem in found if problem["loc"] not in parts]
+    described = [
         Problem(places_in(message), message, problem["type"] == "missing")
-        for problem in found
-        if problem["loc"] not in parts
+        for problem in own[:MOST_DESCRIBED]
         for message in describe(problem, model)
     ]
+    others = len(own) - MOST_DESCRIBED
+    return [*described, Problem((), f"{others:,} mistakes more", False)] if others > 0 else described
 
 
 def places_in(message: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from unistep.errors import Mistakes
 from unistep.recipes.merge import merge
-from unistep.recipes.messages import Problem, problems
+from unistep.recipes.messages import MOST_DESCRIBED, Problem, problems
 from unistep.recipes.overrides import nest
 
 ROUNDS = 8  # of looking again without the settings that were refused
@@ -37,7 +37,8 @@ def validate(model: type[AnyModel], values: Mapping[str, Any], source: str) -> A
     except ValidationError as error:
         found = problems(error, model)
         mistakes = Mistakes()
-        mistakes.add(*(f"{source}: {problem.message}" for problem in [*found, *further_problems(model, values, found)]))
+        further = further_problems(model, values, found) if len(found) <= MOST_DESCRIBED else []
+        mistakes.add(*(f"{source}: {problem.message}" for problem in [*found, *further]))
         mistakes.require_none()
         raise  # a validation that fails has at least one problem
 

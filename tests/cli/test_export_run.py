@@ -1,6 +1,11 @@
 """`unistep export` on a run: what the run says is in contract and card; a checkpoint says less."""
 
+import hashlib
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +13,9 @@ from typer.testing import CliRunner
 
 import unistep
 from unistep.cli import app
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "package"))
+from test_locking import other_process
 
 SMALL = [
     "fit.training={steps: 2, batch: 16}", "fit.samples=64", "fit.max_error=100", "training.steps=2",
@@ -47,3 +55,36 @@ def test_a_refusal_is_one_line(run: Path) -> None:
     assert result.exit_code == 2 and result.stderr.count("\n") == 1
     assert result.stderr.startswith("error: gaussians: its network is none of diffusers' classes")
     assert not (run / "export-diffusers").exists() and not list(run.glob(".export*"))
+
+
+@pytest.mark.slow
+def test_two_processes_export_the_same_bytes(run: Path, tmp_path: Path) -> None:
+    found = []
+    for seed in ("1", "2"):
+        place = tmp_path / seed / "export"
+        command = [sys.executable, "-m", "unistep", "export", str(run), "--to", "safetensors", "--out", str(place)]
+        subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONHASHSEED": seed})
+        found.append({p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in place.iterdir()})
+    assert found[0] == found[1] and "generator.safetensors" in found[0]
+
+
+def test_writing_where_another_process_is_at_work_is_refused(run: Path) -> None:
+    places = {"evaluate": (run, "inside"), "sample": (run / "samples", "inside")}
+    places["export"] = (run / "export-safetensors", "beside")
+    for verb, (folder, where) in places.items():
+        folder.mkdir(exist_ok=True)
+        with other_process(folder, where):
+            result = CliRunner().invoke(app, [verb, str(run), *(["--to", "safetensors"] if verb == "export" else [])])
+        assert result.exit_code == 2 and result.stderr.count("error: ") == 1, result.output
+        assert f"{folder}: found another process at work there (pid " in result.stderr
+
+
+def test_a_generator_that_was_changed_is_refused_by_every_verb(run: Path, tmp_path: Path) -> None:
+    changed = shutil.copytree(run, tmp_path / "run", symlinks=True)
+    config = changed / "generator" / "config.json"
+    config.write_text(config.read_text() + "\n")
+    for verb in ("sample", "evaluate", "export"):
+        arguments = [verb, str(changed), *(["--to", "safetensors"] if verb == "export" else [])]
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 2 and result.stderr.count("error: ") == 1, result.output
+        assert "as in" in result.stderr and "it was changed after its training" in " ".join(result.stderr.split())

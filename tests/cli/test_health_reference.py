@@ -71,7 +71,10 @@ def test_one_that_was_made_otherwise_is_made_anew(tmp_path: Path, changes: dict[
 def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
     file = tmp_path / "health-reference.json"
     file.write_text(text)
-    with pytest.raises(UserError, match=r"health-reference.json: .*(no readable|found JSON of type list|holds no).*delete this one file"):
+    with pytest.raises(
+        UserError,
+        match=r"health-reference.json: .*(no readable|found JSON of type list|holds no).*delete this one file",
+    ):
         made(Noted(), file)
 
 

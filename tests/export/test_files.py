@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import shutil
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from safetensors.torch import save_file
 
 import unistep
 from unistep.errors import UserError
-from unistep.export import Student, onnx_file, write_export
+from unistep.export import Student, fresh, onnx_file, write_export
 from unistep.export.fresh import ask, last_words
 from unistep.networks.generator import Generator, Steps
 
@@ -110,3 +113,25 @@ def test_places_and_forms(tmp_path: Path) -> None:
         own = dataclasses.replace(own_student(), config={"shape": [1], "codec": {"type": "pixels"}, "t_init": None})
         write_export(own, "safetensors", tmp_path / "export")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_killed_export_leaves_only_what_the_next_one_sweeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere, place = tmp_path / "tmp", tmp_path / "out"
+    elsewhere.mkdir()
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    run = subprocess.run
+
+    def kept(*arguments: object, **options: object) -> object:
+        (draft,) = place.glob(".export.*.tmp")
+        assert not list(elsewhere.iterdir()) and list(draft.glob(".asked-*/asked.safetensors"))
+        shutil.copytree(draft, place / ".export.999999.tmp")  # what a kill at this moment would leave
+        return run(*arguments, **options)
+
+    monkeypatch.setattr(fresh.subprocess, "run", kept)
+    write_export(own_student(), "safetensors", place / "export")
+    assert (place / ".export.999999.tmp").is_dir()
+    monkeypatch.setattr(fresh.subprocess, "run", run)
+    exported = write_export(own_student(), "safetensors", place / "export").folder
+    assert [path.name for path in place.iterdir()] == ["export"] and not list(elsewhere.iterdir())
+    assert not list(exported.glob(".*"))

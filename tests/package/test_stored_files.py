@@ -1,11 +1,14 @@
 """Files that are compared later: the same bytes in every process, and tied to the run that made them."""
 
+import contextlib
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from unittest import mock
 
@@ -14,11 +17,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from unistep.cli.errors import interrupt_on_signals
+from unistep.api.continuing import mark_finished
+from unistep.cli.errors import describe_os_error, interrupt_on_signals
 from unistep.errors import UserError
 from unistep.networks.weights_file import sort_metadata
 from unistep.teachers.checkpoint import checkpoint_sha256, read_checkpoint, read_generator, save_state
-from unistep.training import distributed
+from unistep.training import distributed, tracking
 from unistep.training.signals import StopSignals
 from unistep.training.tracking import Tracker
 
@@ -130,13 +134,35 @@ def test_nohup_is_respected() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_removed_folder_stops_the_run(tmp_path: Path) -> None:
-    import shutil
+def test_a_removed_folder_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.utils.tensorboard import SummaryWriter
 
+    tracebacks: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", tracebacks.append)
+    monkeypatch.setattr(tracking, "open_board", lambda folder, step: SummaryWriter(str(folder), flush_secs=0))
     tracker = Tracker(tmp_path / "run", 0)
-    tracker.board = None
+    worker = next(thread for thread in threading.enumerate() if type(thread).__module__.startswith("tensorboard."))
     tracker.log(1, {"loss": 1.0})
     shutil.rmtree(tmp_path / "run")
+    with contextlib.suppress(OSError):  # its thread may have failed already
+        tracker.board.add_scalar("loss", 2.0, 2)
+    worker.join(timeout=10)
+    assert not worker.is_alive() and not tracebacks
     with pytest.raises(UserError, match="folder was removed or replaced while it was at work"):
-        tracker.log(2, {"loss": 1.0})
+        tracker.log(3, {"loss": 1.0})
     tracker.close()
+
+
+def test_a_failure_of_the_board_is_one_line(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path / "run", 0)
+    tracker.board = mock.Mock()
+    tracker.board.add_scalar.side_effect = OSError(28, "No space left on device", b"/run/events")
+    with pytest.raises(UserError, match=r"run: cannot be written \(No space left on device\)"):
+        tracker.log(1, {"loss": 1.0})
+    tracker.close()
+    assert describe_os_error(OSError(5, "Input/output error", b"/run/events")).startswith("/run/events: Input")
+
+
+def test_a_folder_removed_at_the_very_end_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="folder was removed while it was at work"):
+        mark_finished(tmp_path, mock.Mock())

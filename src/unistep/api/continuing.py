@@ -103,7 +103,13 @@ def earlier_recipes(model: type[R], run: Path) -> list[R]:
 
 
 def mark_finished(run: Path, recipe: DistillRecipe | TeachRecipe) -> None:
-    """Records that a run has come to its end, so that the next `steps` are new ones."""
+    """Records that a run has come to its end, so that the next `steps` are new ones.
+
+    Raises:
+        UserError: if its folder was removed meanwhile: what was written since is no run.
+    """
+    if not (run / "recipe.yaml").is_file():
+        raise UserError(f"{run}: the run's folder was removed while it was at work; start it again")
     record(run, finished={"step": recipe.training.steps})
 
 

@@ -118,7 +118,7 @@ def describe_os_error(error: OSError) -> str:
     """`path: what the system says; what to do`."""
     place = error.filename2 or error.filename
     reason = error.strerror or str(error)
-    return f"{place}: {reason}{remedy(error)}" if place else f"{reason}{remedy(error)}"
+    return f"{os.fsdecode(place)}: {reason}{remedy(error)}" if place else f"{reason}{remedy(error)}"
 
 
 def remedy(error: OSError) -> str:

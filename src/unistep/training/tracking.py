@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -29,6 +30,7 @@ class Tracker:
         self.run_dir, self.enabled = run_dir, enabled
         self.file: TextIO | None = None
         self.board: Any = None
+        self.hook = threading.excepthook
         on_main(lambda: self.open(step) if enabled else None)
 
     def open(self, step: int) -> None:
@@ -38,6 +40,7 @@ class Tracker:
             truncate_metrics(self.run_dir / "metrics.jsonl", step)
             self.file = open(self.run_dir / "metrics.jsonl", "a")
             self.board = open_board(self.run_dir / "tensorboard", step)
+            threading.excepthook = self.note_failed_thread
         except OSError as error:
             raise unwritable(self.run_dir, error) from error
 
@@ -50,11 +53,11 @@ class Tracker:
         try:
             self.file.write(json.dumps({"step": step} | finite) + "\n")
             self.file.flush()
+            if self.board is not None:
+                for name, value in values.items():
+                    self.board.add_scalar(name, value, step)
         except OSError as error:
             raise unwritable(self.run_dir, error) from error
-        if self.board is not None:
-            for name, value in values.items():
-                self.board.add_scalar(name, value, step)
 
     def require_present(self) -> None:
         """Stops a run whose folder was removed or replaced while it was at work: nothing more could be kept.
@@ -75,12 +78,24 @@ class Tracker:
         if self.enabled:
             write_json(self.run_dir / "health.json", report)
 
+    def note_failed_thread(self, failure: threading.ExceptHookArgs) -> None:
+        """Prints no traceback where TensorBoard's thread could not write: the writer's next use raises it."""
+        ours = type(failure.thread).__module__.startswith("tensorboard.")
+        if not (ours and isinstance(failure.exc_value, OSError)):
+            self.hook(failure)
+
     def close(self) -> None:
-        """Closes the files."""
+        """Closes the files; what TensorBoard can no longer write is left out, metrics.jsonl has the same numbers."""
         if self.file is not None:
             self.file.close()
-        if self.board is not None:
-            self.board.close()
+            self.file = None
+        try:
+            if self.board is not None:
+                self.board.close()
+        except OSError:  # the folder is gone or the disk full; its thread may try once more, so the hook stays
+            return
+        if threading.excepthook == self.note_failed_thread:
+            threading.excepthook = self.hook
 
 
 def open_board(folder: Path, step: int) -> Any:

@@ -213,18 +213,18 @@ def test_gradient_norms_reach_the_monitor(tmp_path: Path) -> None:
 
 
 def test_a_spike_between_two_log_lines_rings(tmp_path: Path) -> None:
-    slope(tmp_path, Slope(spike=50.0), steps=80, log_every=5)
+    slope(tmp_path, Slope(spike=200.0), steps=80, log_every=5)
     report = health(tmp_path)
     assert [(alarm["step"], alarm["name"]) for alarm in report["alarms"]] == [(65, "gradient_explosion")]
-    assert "the gradient of line is 50 times its running median" in report["alarms"][0]["words"]
+    assert "the gradient of line is 200 times its running median" in report["alarms"][0]["words"]
     assert {line["grad_norm/line"] for line in metrics(tmp_path)} == {1.0}
     assert report["last"] == {"grad/line": 1.0}
 
 
 def test_a_spike_before_an_interruption_rings_too(tmp_path: Path) -> None:
-    slope(tmp_path, Slope(spike=50.0), stop_after(62), steps=80, log_every=5, preview_every=1)
+    slope(tmp_path, Slope(spike=200.0), stop_after(62), steps=80, log_every=5, preview_every=1)
     assert health(tmp_path)["alarms"] == []
-    slope(tmp_path, Slope(spike=50.0), steps=80, log_every=5)
+    slope(tmp_path, Slope(spike=200.0), steps=80, log_every=5)
     assert [(alarm["step"], alarm["name"]) for alarm in health(tmp_path)["alarms"]] == [(65, "gradient_explosion")]
 
 

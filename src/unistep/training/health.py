@@ -67,7 +67,7 @@ class HealthConfig(Settings):
         mean_drift: difference of the means in units of the reference's std.
         std_ratio: the samples' std may be off the reference's by this factor either way.
         min_diversity: diversity against the teacher's, below which samples have collapsed.
-        grad_ratio: gradient norm against its running median.
+        grad_ratio: gradient norm against its running median, twice within a window; once at five times this.
     """
 
     window: int = Field(default=5, ge=1, le=10**9)
@@ -197,14 +197,16 @@ class HealthMonitor:
         return f"samples are alike: their mean distance is {100 * ratio:.0f} % of the teacher's"
 
     def gradient_explosion(self, reading: Reading) -> str | None:
-        """A gradient norm far above its running median."""
+        """A gradient norm far above its running median: twice within a window, or once five times as far."""
         words = None
         for network, norm in reading.grad_norms.items():
-            past = self.series.get(f"grad/{network}", ())
-            if len(past) >= ENOUGH and median(past) > 0 and not norm <= self.config.grad_ratio * median(past):
-                ratio = norm / median(past)
-                words = words or f"the gradient of {network} is {ratio:.0f} times its running median"
-            self.note(f"grad/{network}", norm)
+            past = list(self.note(f"grad/{network}", norm))[:-1]
+            if len(past) < ENOUGH or not median(past) > 0:
+                continue
+            limit = self.config.grad_ratio * median(past)
+            above = sum(not n <= limit for n in [*past, norm][-self.config.window :])
+            if not norm <= limit and (above >= min(2, self.config.window) or not norm <= 5 * limit):
+                words = words or f"the gradient of {network} is {norm / median(past):.0f} times its running median"
         return words
 
     # ------------------------------------------------------------------------------------------------------- memory

@@ -87,6 +87,16 @@ def test_images_of_another_shape_and_other_classes_than_the_teachers(tmp_path: P
         assert lines[0].startswith(words)
 
 
+def test_images_to_compare_with_are_named_by_their_own_section(tmp_path: Path) -> None:
+    overrides = {
+        "evaluation": {"judge": "efficientnet-lite0", "real": {"kind": "folder", "path": str(tmp_path / "no")}}
+    }
+    lines = mistakes_of(unistep.distill, tmp_path / "run", "fashion-mnist", overrides)
+    assert [line for line in lines if line.startswith("evaluation.real.path: ")] and not any(
+        line.startswith("data") for line in lines
+    )
+
+
 def test_points(tmp_path: Path) -> None:
     overrides = {
         "fit": {"network": {"dim": 3}, "training": {"accumulate": 3}},

@@ -80,12 +80,13 @@ def evaluate(
         found.denoiser.to(where)
         mistakes = Mistakes()
         check_evaluation(recipe, found, folder, where, mistakes)
+        if recipe.evaluation.judge is None and point_reference(found, 1) is None:
+            mistakes.add(NO_JUDGE)
         mistakes.require_none()
         if checkpoint is not None:
             recipe = with_row(recipe, on_main(lambda: export_checkpoint(folder, checkpoint)))
         result = evaluate_run(recipe, found, folder, where, say, recompute, cache)
-    if result is None:
-        raise UserError(NO_JUDGE)
+    assert result is not None, "there is a judge, or exact samples to compare points with"
     return result
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from unistep.api.draws import Draws
 from unistep.api.hooks import QuickJudge
 from unistep.api.judged_teacher import judged_teacher
-from unistep.api.real_images import key_of, splits_of, with_references
+from unistep.api.real_images import key_of, load_real, splits_of, with_references
 from unistep.api.talk import Talk
-from unistep.data import ImageDataset, load_images
+from unistep.data import ImageDataset
 from unistep.data.config import DataConfig
 from unistep.errors import UserError
 from unistep.evaluation.feature_judge import FeatureJudge, is_feature_judge, load_feature_judge
@@ -123,7 +123,7 @@ def judge_on_data(recipe: DistillRecipe, folder: Path, say: Talk) -> Judge:
         return load_judge(folder / "teacher" / "judge")
     train, test = splits_of(evaluation).values()
     place = folder / "reference" / f"judge-{key_of(evaluation.real, evaluation.judge_steps)}"
-    return trained_judge(place, lambda: load_images(train), evaluation.judge_steps, say, lambda: load_images(test))
+    return trained_judge(place, lambda: load_real(train), evaluation.judge_steps, say, lambda: load_real(test))
 
 
 def require_images_for_judge(evaluation: EvaluationConfig, teach: str | None) -> None:

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from unistep.api.talk import Talk
 from unistep.atomic import atomic_write
-from unistep.data import load_images
+from unistep.data import ImageDataset, load_images
 from unistep.data.config import DataConfig
-from unistep.errors import UserError
+from unistep.errors import UserError, UserErrors
 from unistep.evaluation.feature_judge import FeatureJudge
 from unistep.evaluation.network_file import read_file
 from unistep.evaluation.reference import (
@@ -36,6 +36,19 @@ def splits_of(evaluation: EvaluationConfig) -> dict[Split, DataConfig]:
     """The images that an evaluation compares with, and those it holds out; nothing where it names none."""
     real = evaluation.real
     return {} if real is None else {split: real.model_copy(update={"split": split}) for split in SPLITS}
+
+
+def load_real(data: DataConfig) -> ImageDataset:
+    """The images of `evaluation.real`.
+
+    Raises:
+        UserError: for mistakes in them, named by the section that has them.
+    """
+    try:
+        return load_images(data)
+    except UserError as error:
+        lines = [f"evaluation.real{line[4:]}" if line.startswith(("data.", "data:")) else line for line in error.lines]
+        raise UserErrors(lines) from error
 
 
 def with_references(
@@ -114,7 +127,7 @@ def look(judge: FeatureJudge, data: DataConfig, sample: Tensor, say: Talk) -> Re
     Raises:
         UserError: for images of another shape than the sample's, or fewer than two.
     """
-    images, judged = load_images(data), tuple(sample.shape[1:])
+    images, judged = load_real(data), tuple(sample.shape[1:])
     if images.shape != judged:
         raise UserError(
             f"evaluation.real: found images of {list(images.shape)}, expected {list(judged)}, as those that "

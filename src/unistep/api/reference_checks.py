@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unistep.api.judges import AnyJudge, judge_of, require_images_for_judge
-from unistep.api.real_images import published, splits_of
+from unistep.api.real_images import load_real, published, splits_of
 from unistep.data import ImageDataset, load_images
 from unistep.errors import Mistakes, UserError
 from unistep.evaluation.feature_judge import FeatureJudge
@@ -44,7 +44,7 @@ def reference_of_trained(recipe: DistillRecipe, sample: Tensor, folder: Path) ->
     evaluation, teach = recipe.evaluation, recipe.teacher.teach
     require_images_for_judge(evaluation, teach)
     if evaluation.real is not None:
-        train, test = (load_images(split) for split in splits_of(evaluation).values())
+        train, test = (load_real(split) for split in splits_of(evaluation).values())
         for images in (train, test):
             require_shape(images, sample)
         require_judgeable(train.images, train.labels)
@@ -87,7 +87,7 @@ def reference_of_named(
         return judge.reference("train")
     if evaluation.reference is not None:
         return published(judge, Path(evaluation.reference), sample)
-    splits = [load_images(split) for split in splits_of(evaluation).values()] or [data]
+    splits = [load_real(split) for split in splits_of(evaluation).values()] or [data]
     for images in splits:
         if images is not None:
             require_shape(images, sample)

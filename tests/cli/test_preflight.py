@@ -88,13 +88,13 @@ def test_images_of_another_shape_and_other_classes_than_the_teachers(tmp_path: P
 
 
 def test_images_to_compare_with_are_named_by_their_own_section(tmp_path: Path) -> None:
-    overrides = {
-        "evaluation": {"judge": "efficientnet-lite0", "real": {"kind": "folder", "path": str(tmp_path / "no")}}
-    }
+    for split in ("train", "test"):
+        for label in ("cat", "dog"):
+            (tmp_path / "images" / split / label).mkdir(parents=True)
+    real = {"kind": "folder", "path": str(tmp_path / "images"), "labels": "folders"}
+    overrides = {"evaluation": {"judge": "efficientnet-lite0", "real": real}}
     lines = mistakes_of(unistep.distill, tmp_path / "run", "fashion-mnist", overrides)
-    assert [line for line in lines if line.startswith("evaluation.real.path: ")] and not any(
-        line.startswith("data") for line in lines
-    )
+    assert not any(line.startswith("data") for line in lines) and "evaluation.real.labels: none" in lines[0]
 
 
 def test_points(tmp_path: Path) -> None:

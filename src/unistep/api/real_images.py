@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -47,8 +48,7 @@ def load_real(data: DataConfig) -> ImageDataset:
     try:
         return load_images(data)
     except UserError as error:
-        lines = [f"evaluation.real{line[4:]}" if line.startswith(("data.", "data:")) else line for line in error.lines]
-        raise UserErrors(lines) from error
+        raise UserErrors(re.sub(r"\bdata(?=[.:])", "evaluation.real", line) for line in error.lines) from error
 
 
 def with_references(

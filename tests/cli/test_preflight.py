@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import unistep
 from unistep.errors import UserError
@@ -91,6 +92,7 @@ def test_images_to_compare_with_are_named_by_their_own_section(tmp_path: Path) -
     for split in ("train", "test"):
         for label in ("cat", "dog"):
             (tmp_path / "images" / split / label).mkdir(parents=True)
+        Image.new("L", (28, 28)).save(tmp_path / "images" / split / "cat" / "a.png")
     real = {"kind": "folder", "path": str(tmp_path / "images"), "labels": "folders"}
     overrides = {"evaluation": {"judge": "efficientnet-lite0", "real": real}}
     lines = mistakes_of(unistep.distill, tmp_path / "run", "fashion-mnist", overrides)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from unistep import Teacher, load_teacher
-from unistep.api.distilling import ingredients
+from unistep.api.distilling import build_method_inputs
 from unistep.api.teachers import Starting
 from unistep.evaluation.throughput import device_name
 from unistep.pairs import PairStore, generate_pairs
@@ -48,7 +48,7 @@ def make_pairs(recipe: DistillRecipe, teacher: Teacher, folder: Path, count: int
 
 def started(recipe: DistillRecipe, teacher: Teacher, device: torch.device) -> TrainState:
     """The method's networks, their optimisers and the average, as the recipe has them before the first step."""
-    method = recipe.method.build(ingredients(recipe, Starting(teacher, teacher), device))
+    method = recipe.method.build(build_method_inputs(recipe, Starting(teacher, teacher), device))
     return TrainState.start(method, recipe.training, HealthMonitor(None, recipe.training.steps, HealthConfig()))
 
 

@@ -258,10 +258,10 @@ def test_the_planned_evaluations_are_those_of_the_whole_training(name: str, star
     assert longer[0] + plan.pair_evaluations > 2500
 
     planned = of_length(entry, plan.steps)
-    trained = planned.method.build(dataclasses.replace(meter.made_of, steps=plan.steps))
+    trained = planned.method.build(dataclasses.replace(meter.inputs, steps=plan.steps))
     state = TrainState.start(trained, planned.training, HealthMonitor(steps=plan.steps))
     batches = stand_ins(planned, start.teacher, CPU)
-    with counted([start.teacher.denoiser, *trained.networks.values(), *trained.carried.values()]) as tally:
+    with counted([start.teacher.denoiser, *trained.networks.values(), *trained.auxiliary_networks.values()]) as tally:
         for _ in range(plan.steps):
             train_step(state, batches, planned.training, CPU)
     assert round(tally.evaluations) == plan.step_evaluations  # shares of the encoder make fractions

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unistep.api.distilling import ingredients
+from unistep.api.distilling import build_method_inputs
 from unistep.api.evaluating import generator_folder
 from unistep.api.runs import read_record
 from unistep.api.teachers import Starting
@@ -36,18 +36,20 @@ def recipe(*overrides: str) -> DistillRecipe:
 def test_it_is_that_generator_and_the_run_says_which(start: Starting, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")
     wanted = recipe(f"generator.init={EMBEDDED}")
-    generator = ingredients(wanted, start, CPU, tmp_path).generator()
+    generator = build_method_inputs(wanted, start, CPU, tmp_path).build_generator()
     other, _, sha256 = load_generator(generator_folder(EMBEDDED))
     z, labels = torch.randn(3, 1, 28, 28, generator=torch.Generator().manual_seed(0)), torch.arange(3)
     with torch.no_grad():
         torch.testing.assert_close(generator(z, labels), other(z, labels))
-        assert not torch.allclose(generator(z, labels), ingredients(recipe(), start, CPU).generator()(z, labels))
+        assert not torch.allclose(
+            generator(z, labels), build_method_inputs(recipe(), start, CPU).build_generator()(z, labels)
+        )
     assert read_record(tmp_path / "run.json")["generator_init"] == {"source": EMBEDDED, "sha256": sha256}
 
 
 def test_one_held_at_another_level_is_refused(start: Starting) -> None:
     with pytest.raises(UserError, match=r"generator\.init: found a generator held at t = 8, expected the terminal"):
-        ingredients(recipe(f"generator.init={EMBEDDED}", "generator.sigma_init=null"), start, CPU)
+        build_method_inputs(recipe(f"generator.init={EMBEDDED}", "generator.sigma_init=null"), start, CPU)
 
 
 def test_another_network_is_refused(start: Starting, tmp_path: Path) -> None:
@@ -57,9 +59,9 @@ def test_another_network_is_refused(start: Starting, tmp_path: Path) -> None:
         tmp_path / "generator", build_denoiser({**description, "network": narrow}), {**description, "network": narrow}
     )
     with pytest.raises(UserError, match=r"generator\.init .*misshapen"):
-        ingredients(recipe(f"generator.init={tmp_path}"), start, CPU)
+        build_method_inputs(recipe(f"generator.init={tmp_path}"), start, CPU)
 
 
 def test_a_missing_one_is_refused(start: Starting, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere"):
-        ingredients(recipe(f"generator.init={tmp_path / 'nowhere'}"), start, CPU)
+        build_method_inputs(recipe(f"generator.init={tmp_path / 'nowhere'}"), start, CPU)

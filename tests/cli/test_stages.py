@@ -17,7 +17,8 @@ from unistep.api import distilling
 from unistep.errors import UserError
 from unistep.losses.regression import l2, pseudo_huber
 from unistep.methods import DMD, DMDConfig
-from unistep.methods.ingredients import Ingredients
+from unistep.methods.inputs import MethodInputs
+from unistep.networks.generator import Generator
 from unistep.pairs import open_pairs
 from unistep.process import EDMProcess
 from unistep.recipes import load_recipe
@@ -27,7 +28,7 @@ from unistep.teachers.teacher import Teacher
 from unistep.training import Hooks, Streams, TrainingConfig, View
 from unistep.training.config import OptimConfig
 from unistep.training.health import HealthMonitor
-from unistep.training.loop import Run
+from unistep.training.loop import Trainer
 from unistep.training.optim import learning_rate
 from unistep.training.state import TrainState
 from unistep.training.step import train_step
@@ -118,12 +119,13 @@ def test_stages_are_one_training_whose_settings_are_changed_by_hand(
     unistep.make_pairs(written(tmp_path), out=tmp_path / "run", teacher=teacher, quiet=True)
     for i, (config, (batch, pair_batch), end) in enumerate(zip(methods, rows, ends, strict=True)):
         distance = l2 if config.regression == "l2" else pseudo_huber
-        method = DMD(teacher, networks["generator"], networks["fake_score"], config, distance)
+        inputs = made_of(teacher, networks["generator"], networks["fake_score"], distance)
+        method = DMD(inputs, config)
         training = TrainingConfig.model_validate(BASE["training"] | {"batch": batch, "pair_batch": pair_batch})
         state = state or TrainState.start(method, training, HealthMonitor())
         state.method = method
         streams = Streams(
-            seed=0, batch=batch, pair_batch=pair_batch, pair_phases=method.pair_phases,
+            seed=0, batch=batch, pair_batch=pair_batch,
             pairs=open_pairs(tmp_path / "run" / "pairs", first_seed=0, count=pairs_of[i]),
         )  # fmt: skip
         while state.step < end:
@@ -133,8 +135,14 @@ def test_stages_are_one_training_whose_settings_are_changed_by_hand(
         assert torch.equal(tensor, whole[0][name]), name
 
 
-def made_of(teacher: Teacher) -> Any:
-    return Ingredients(teacher=teacher, copy=teacher.trainable_copy, prepare=lambda n: n, steps=7, regression=l2)
+def made_of(teacher: Teacher, generator: Any = None, fake_score: Any = None, regression: Any = l2) -> MethodInputs:
+    """The inputs of a method with networks that are there already, or with copies of the teacher."""
+
+    def prepare(network: Any) -> Any:
+        given = generator if isinstance(network, Generator) else fake_score
+        return network if given is None else given
+
+    return MethodInputs(teacher=teacher, copy=teacher.trainable_copy, prepare=prepare, steps=7, regression=regression)
 
 
 def test_the_log_is_one_and_the_learning_rate_spans_the_whole(whole: tuple[dict[str, Tensor], list[Any]]) -> None:
@@ -182,7 +190,7 @@ def test_a_crash_in_any_stage_changes_nothing(
         if view.step == crash:
             raise KilledError
 
-    monkeypatch.setattr("unistep.training.loop.Run.save", saving_unless(crash))
+    monkeypatch.setattr("unistep.training.loop.Trainer.save", saving_unless(crash))
     with pytest.raises(KilledError):
         distil(tmp_path, teacher, monkeypatch, preview=preview)
     monkeypatch.undo()
@@ -190,8 +198,8 @@ def test_a_crash_in_any_stage_changes_nothing(
 
 
 def saving_unless(step: int) -> Any:
-    """`Run.save`, but for one step."""
-    save = Run.save
+    """`Trainer.save`, but for one step."""
+    save = Trainer.save
     return lambda run: None if run.state.step == step else save(run)
 
 

@@ -80,7 +80,7 @@ def test_guidance_8_in_stages(place: Path) -> None:
 def test_sdxl_in_four_steps(place: Path) -> None:
     run = distilled(place, "sdxl-dmd2")
     generator, _, _ = unistep.load_generator(run)
-    assert generator.steps.later == (749.0, 499.0, 249.0)
+    assert generator.steps.later_times == (749.0, 499.0, 249.0)
 
 
 def test_sdxl_in_one_step_from_a_regression(place: Path) -> None:

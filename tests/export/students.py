@@ -9,7 +9,7 @@ import torch
 
 from unistep.export import Student
 from unistep.networks import build_denoiser
-from unistep.networks.generator import ONE_STEP, Generator, Steps
+from unistep.networks.generator import ONE_STEP, Generator, StepSchedule
 from unistep.teachers.diffusers import Options, load_diffusers_teacher, teacher_from_pipeline
 from unistep.teachers.teacher import Teacher
 
@@ -33,7 +33,9 @@ def own_student(**changes: Any) -> Student:
     return Student(**{"generator": generator, "config": config, "sha256": "0" * 64, "name": "tiny"} | changes)
 
 
-def student_of_teacher(teacher: Teacher, t_init: float | None = None, steps: Steps = ONE_STEP, **facts: Any) -> Student:
+def student_of_teacher(
+    teacher: Teacher, t_init: float | None = None, steps: StepSchedule = ONE_STEP, **facts: Any
+) -> Student:
     """A student with the teacher's own weights."""
     generator = Generator(teacher.trainable_copy().eval(), teacher.process, t_init, steps).eval()
     known = {"source": teacher.source, "sha256": teacher.sha256}
@@ -41,7 +43,9 @@ def student_of_teacher(teacher: Teacher, t_init: float | None = None, steps: Ste
                    teacher=known, **facts)  # fmt: skip
 
 
-def pixel_student(scheduler: Any, t_init: float | None = None, steps: Steps = ONE_STEP, **changes: Any) -> Student:
+def pixel_student(
+    scheduler: Any, t_init: float | None = None, steps: StepSchedule = ONE_STEP, **changes: Any
+) -> Student:
     """Of a UNet2DModel under a scheduler."""
     pipeline = diffusers.DDPMPipeline(tiny.unet_2d(**changes), scheduler)
     return student_of_teacher(teacher_from_pipeline(pipeline, Options(compare=0)), t_init, steps)
@@ -50,7 +54,7 @@ def pixel_student(scheduler: Any, t_init: float | None = None, steps: Steps = ON
 def text_student(
     pipeline: Any,
     folder: Path,
-    steps: Steps = ONE_STEP,
+    steps: StepSchedule = ONE_STEP,
     t_init: float | None = None,
     dtype: str = "float32",
     size: tuple[int, int] | None = None,

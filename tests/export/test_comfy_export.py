@@ -12,13 +12,13 @@ from safetensors import safe_open
 from unistep.errors import UserError
 from unistep.export import write_export
 from unistep.export.comfy import originals, write
-from unistep.networks.generator import ONE_STEP, Steps
+from unistep.networks.generator import ONE_STEP, StepSchedule
 
 sys.path.insert(0, str(Path(__file__).parent))
 from comfy_students import sd1, sd2, sdxl, tiny_rows
 from students import own_student, text_student, tiny
 
-LCM = Steps((749.0, 499.0, 249.0))
+LCM = StepSchedule((749.0, 499.0, 249.0))
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_fresh_process_opens_the_checkpoint(
-    make: Any, steps: Steps, t_init: float | None, kept: str, tmp_path: Path
+    make: Any, steps: StepSchedule, t_init: float | None, kept: str, tmp_path: Path
 ) -> None:
     student = text_student(make(), tmp_path, steps, t_init)
     exported = write_export(student, "comfy", tmp_path / "export")

@@ -15,7 +15,7 @@ from unistep.errors import UserError
 from unistep.export import Student
 from unistep.export.comfy.workflow import is_zero_snr, settings_of, workflow_of
 from unistep.export.comfy.write import marks
-from unistep.networks.generator import ONE_STEP, Steps
+from unistep.networks.generator import ONE_STEP, StepSchedule
 from unistep.process import FlowProcess
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -55,13 +55,13 @@ def sampled(student: Student, settings: dict[str, Any], z: Tensor, noise: list[T
     return x
 
 
-def difference(scheduler: Any, t_init: float | None = None, steps: Steps = ONE_STEP) -> float:
+def difference(scheduler: Any, t_init: float | None = None, steps: StepSchedule = ONE_STEP) -> float:
     """Of ComfyUI's walk from the generator's, relative to the largest value."""
     student = pixel_student(scheduler, t_init, steps)
     denoiser: Any = student.generator.denoiser
     z, *noise = torch.randn(5, 3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        ours = student.generator.walk(z, None, lambda step: noise[step])
+        ours = student.generator.sample_with_noise(z, None, lambda step: noise[step])
     found = sampled(student, settings_of(student, denoiser), z, list(noise))
     assert float(ours.std()) > 0.01
     return float((found - ours).abs().max() / ours.abs().max().clamp_min(1))
@@ -77,7 +77,7 @@ def test_one_step(prediction: str, t_init: float | None) -> None:
 @pytest.mark.parametrize("between", ["ode", "noise"])
 def test_four_steps(between: Any, prediction: str) -> None:
     scheduler = diffusers.DDPMScheduler(**tiny.LATENT, prediction_type=prediction)
-    assert difference(scheduler, steps=Steps(EVEN, between)) < 1e-4
+    assert difference(scheduler, steps=StepSchedule(EVEN, between)) < 1e-4
 
 
 def test_zero_terminal_snr_but_for_what_comfyui_leaves_of_the_signal() -> None:
@@ -85,14 +85,14 @@ def test_zero_terminal_snr_but_for_what_comfyui_leaves_of_the_signal() -> None:
     assert 1e-5 < difference(scheduler) < 1e-3  # alpha = 2.2e-4 times noise of up to 4
 
 
-def settings(scheduler: Any, t_init: float | None = None, steps: Steps = ONE_STEP) -> dict[str, Any]:
+def settings(scheduler: Any, t_init: float | None = None, steps: StepSchedule = ONE_STEP) -> dict[str, Any]:
     student = pixel_student(scheduler, t_init, steps)
     denoiser: Any = student.generator.denoiser
     return settings_of(student, denoiser)
 
 
 def test_settings_and_the_marks_of_the_prediction() -> None:
-    plain = settings(diffusers.DDPMScheduler(**tiny.LATENT), steps=Steps(EVEN, "noise"))
+    plain = settings(diffusers.DDPMScheduler(**tiny.LATENT), steps=StepSchedule(EVEN, "noise"))
     assert plain == {"steps": 4, "cfg": 1.0, "sampler": "lcm", "scheduler": "simple", "sampling": "eps", "zsnr": False}
     zero = settings(diffusers.DDIMScheduler(**tiny.LATENT, rescale_betas_zero_snr=True, prediction_type="v_prediction"))
     assert zero["sampling"] == "v_prediction" and zero["zsnr"] and zero["sampler"] == "euler"

@@ -14,14 +14,14 @@ import torch
 from unistep.errors import UserError
 from unistep.export import Student, diffusers_folder, write_export
 from unistep.export.licence import licence_of
-from unistep.networks.generator import ONE_STEP, Steps
+from unistep.networks.generator import ONE_STEP, StepSchedule
 from unistep.networks.lora import Adapted, LoRAConfig
 from unistep.teachers.adapters import Base, StoredAdapter
 
 sys.path.insert(0, str(Path(__file__).parent))
 from students import own_student, pixel_student, text_student, tiny
 
-LCM = Steps((749.0, 499.0, 249.0))
+LCM = StepSchedule((749.0, 499.0, 249.0))
 
 
 def require_verified(contract: dict[str, Any]) -> None:
@@ -83,7 +83,7 @@ def test_a_pipeline_stored_in_half_precision_is_opened_without_further_knowledge
                         (tiny.z_image, ONE_STEP), (tiny.wan, ONE_STEP), (tiny.qwen_image, ONE_STEP),
                         (tiny.sd21, ONE_STEP), (tiny.sd15, LCM)],
 )  # fmt: skip
-def test_other_families_and_several_steps(make: Any, steps: Steps, tmp_path: Path) -> None:
+def test_other_families_and_several_steps(make: Any, steps: StepSchedule, tmp_path: Path) -> None:
     student = text_student(make(), tmp_path, steps)
     require_verified(write_export(student, "diffusers", tmp_path / "export").contract)
 
@@ -118,7 +118,7 @@ UNEVEN = (0.9, 0.4)
 def test_rectified_flow_in_several_steps(make: Any, between: Any, tmp_path: Path) -> None:
     """The call is given the student's levels, so they need not be a scheduler's."""
     size = (32, 32) if make in (tiny.flux, tiny.qwen_image) else None  # their own is large
-    student = text_student(make(), tmp_path, Steps(UNEVEN, between), size=size)
+    student = text_student(make(), tmp_path, StepSchedule(UNEVEN, between), size=size)
     exported = write_export(student, "diffusers", tmp_path / "export")
     require_verified(exported.contract)
     assert exported.contract["call"]["sigmas"] == [1.0, *UNEVEN]
@@ -127,7 +127,7 @@ def test_rectified_flow_in_several_steps(make: Any, between: Any, tmp_path: Path
 
 
 def test_rectified_flow_in_several_steps_of_a_pipeline_without_levels_is_refused(tmp_path: Path) -> None:
-    student = pixel_student(diffusers.FlowMatchEulerDiscreteScheduler(), steps=Steps(UNEVEN))
+    student = pixel_student(diffusers.FlowMatchEulerDiscreteScheduler(), steps=StepSchedule(UNEVEN))
     with pytest.raises(UserError, match="steps: found 3, expected 1: ConsistencyModelPipeline takes no sigmas"):
         write_export(student, "diffusers", tmp_path / "export")
     assert not list(tmp_path.iterdir())

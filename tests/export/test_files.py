@@ -17,7 +17,7 @@ import unistep
 from unistep.errors import UserError
 from unistep.export import Student, fresh, onnx_file, write_export
 from unistep.export.fresh import ask, last_words
-from unistep.networks.generator import Generator, Steps
+from unistep.networks.generator import Generator, StepSchedule
 
 sys.path.insert(0, str(Path(__file__).parent))
 from students import own_student, text_student, tiny
@@ -26,7 +26,7 @@ from students import own_student, text_student, tiny
 def several(student: Student) -> Student:
     """The same in two steps."""
     generator = student.generator
-    two = Generator(generator.denoiser, generator.process, steps=Steps((1.0,))).eval()
+    two = Generator(generator.denoiser, generator.process, steps=StepSchedule((1.0,))).eval()
     return dataclasses.replace(student, generator=two, config={**student.config, **two.config()})
 
 

@@ -10,7 +10,7 @@ import torch
 
 from unistep.errors import UserError
 from unistep.export.schedulers import betas, scheduler_of
-from unistep.networks.generator import ONE_STEP, Steps
+from unistep.networks.generator import ONE_STEP, StepSchedule
 from unistep.process import DiscreteVPProcess
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -19,13 +19,13 @@ from students import pixel_student, walked
 EVEN = (749.0, 499.0, 249.0)
 
 
-def difference(scheduler: Any, t_init: float | None = None, steps: Steps = ONE_STEP) -> float:
+def difference(scheduler: Any, t_init: float | None = None, steps: StepSchedule = ONE_STEP) -> float:
     """Of the scheduler's walk from the generator's, relative to the largest value."""
     student = pixel_student(scheduler, t_init, steps)
     z = torch.randn(3, 3, 8, 8)
     rng = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        ours = student.generator.walk(z, None, lambda _: torch.randn(z.shape, generator=rng))
+        ours = student.generator.sample_with_noise(z, None, lambda _: torch.randn(z.shape, generator=rng))
     found = walked(student, scheduler_of(student), z)
     assert float(ours.std()) > 0.01
     return float((found - ours).abs().max() / ours.abs().max().clamp_min(1))
@@ -57,7 +57,7 @@ def test_one_step_from_an_earlier_timestep(prediction: str, t_init: float) -> No
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_four_steps(between: Any, prediction: str) -> None:
     scheduler = diffusers.DDPMScheduler(prediction_type=prediction)
-    assert difference(scheduler, steps=Steps(EVEN, between)) < 1e-4
+    assert difference(scheduler, steps=StepSchedule(EVEN, between)) < 1e-4
 
 
 def test_betas_make_the_table_again() -> None:
@@ -70,12 +70,12 @@ def test_betas_make_the_table_again() -> None:
     ("t_init", "steps", "message"),
     [
         (400.5, ONE_STEP, "t_init: found 400.5, expected a whole timestep from 1 to 999"),
-        (400.0, Steps((200.0,)), "t_init: found 400 with several steps"),
-        (None, Steps((600.0,)), r"steps: found timesteps \[999.0, 600.0\], expected \[999.0, 499.0\]"),
-        (None, Steps((666.0, 332.0)), "with a count that divides 1000"),
+        (400.0, StepSchedule((200.0,)), "t_init: found 400 with several steps"),
+        (None, StepSchedule((600.0,)), r"steps: found timesteps \[999.0, 600.0\], expected \[999.0, 499.0\]"),
+        (None, StepSchedule((666.0, 332.0)), "with a count that divides 1000"),
     ],
 )
-def test_what_no_scheduler_expresses_is_refused(t_init: float | None, steps: Steps, message: str) -> None:
+def test_what_no_scheduler_expresses_is_refused(t_init: float | None, steps: StepSchedule, message: str) -> None:
     with pytest.raises(UserError, match=message):
         scheduler_of(pixel_student(diffusers.DDPMScheduler(), t_init, steps))
 

@@ -1,13 +1,15 @@
 """A small teacher, what a method is made of, and a batch that has everything."""
 
+from collections.abc import Callable
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unistep.losses.regression import l2
-from unistep.methods import Batch
+from unistep.methods import DMD, Batch, DMDConfig
 from unistep.methods.base import Method, Phase
-from unistep.methods.ingredients import Ingredients
-from unistep.networks import MLP, EDMDenoiser
+from unistep.methods.inputs import MethodInputs
+from unistep.networks import MLP, EDMDenoiser, Generator
 from unistep.process import ContinuousVPProcess, DiscreteVPProcess, EDMProcess, FlowProcess
 from unistep.process.base import NoiseProcess
 from unistep.teachers.codecs import PointCodec
@@ -32,10 +34,25 @@ def small_teacher(process: NoiseProcess = PROCESSES[0], classes: int = 0) -> Tea
     )  # fmt: skip
 
 
-def made_of(process: NoiseProcess = PROCESSES[0], classes: int = 0, **changes: object) -> Ingredients:
+def made_of(process: NoiseProcess = PROCESSES[0], classes: int = 0, **changes: object) -> MethodInputs:
     teacher = small_teacher(process, classes)
     settings = {"steps": 40, "regression": l2, **changes}
-    return Ingredients(teacher=teacher, copy=teacher.trainable_copy, prepare=lambda network: network, **settings)  # type: ignore[arg-type]
+    return MethodInputs(teacher=teacher, copy=teacher.trainable_copy, prepare=lambda network: network, **settings)  # type: ignore[arg-type]
+
+
+def dmd_with(
+    teacher: Teacher, generator: nn.Module, fake_score: nn.Module, config: DMDConfig,
+    regression: Callable[[Tensor, Tensor], Tensor] | None = None, guidance: float = 1.0,
+) -> DMD:  # fmt: skip
+    """DMD with the given networks instead of copies of the teacher."""
+
+    def prepare(network: nn.Module) -> nn.Module:
+        return generator if isinstance(network, Generator) else fake_score
+
+    inputs = MethodInputs(
+        teacher=teacher, copy=lambda: fake_score, prepare=prepare, steps=40, regression=regression, guidance=guidance
+    )
+    return DMD(inputs, config)
 
 
 def full_batch(classes: int = 0) -> Batch:

@@ -43,7 +43,7 @@ def test_at_data_the_goal_is_the_point_itself_whatever_the_network(process: Nois
     method = distillation(process, levels=2)  # one interval, which ends at data
     points = method.schedule.points(torch.randn(5, 2), None, FixedRandom(), 0)
     assert bool((process.sigma(points.s) == 0).all())
-    assert torch.equal(method.goal(points, None), points.x_s)
+    assert torch.equal(method.evaluate_target(points, None), points.x_s)
     expected = made_of(process).teacher(points.x_t, points.t)  # one Euler step to data is the teacher's answer
     torch.testing.assert_close(points.x_s, expected, rtol=1e-4, atol=1e-4)
 
@@ -65,7 +65,7 @@ def losses_of_the_exact_function(levels: int) -> float:
     method.generator = method.target = Exact(0.7)
     x = 0.7 * torch.randn(4000, 2, generator=torch.Generator().manual_seed(0))
     (phase,) = method.phases(0)
-    return float(method.loss(phase, Batch(size=4000, real=x), FixedRandom()).total())
+    return float(phase.loss(Batch(size=4000, real=x), FixedRandom()).total())
 
 
 def test_the_exact_function_has_no_loss_but_the_solvers_error() -> None:
@@ -75,7 +75,7 @@ def test_the_exact_function_has_no_loss_but_the_solvers_error() -> None:
     wrong = distillation(levels=33)
     wrong.generator = wrong.target = Exact(0.2)
     (phase,) = wrong.phases(0)
-    assert float(wrong.loss(phase, Batch(size=4000, real=torch.randn(4000, 2)), FixedRandom()).total()) > 100 * fine
+    assert float(phase.loss(Batch(size=4000, real=torch.randn(4000, 2)), FixedRandom()).total()) > 100 * fine
 
 
 @pytest.mark.parametrize("process", PROCESSES, ids=names)
@@ -99,9 +99,9 @@ def test_the_default_grid_is_the_papers_eighteen_levels_and_data() -> None:
 def test_gradients_stop_at_the_goal() -> None:
     method = distillation()
     (phase,) = method.phases(0)
-    goal = method.goal(method.schedule.points(torch.randn(5, 2), None, FixedRandom(), 0), None)
+    goal = method.evaluate_target(method.schedule.points(torch.randn(5, 2), None, FixedRandom(), 0), None)
     assert not goal.requires_grad
-    assert method.loss(phase, full_batch(), FixedRandom()).terms["consistency"].requires_grad
+    assert phase.loss(full_batch(), FixedRandom()).terms["consistency"].requires_grad
 
 
 def test_training_noises_both_points_by_the_same_noise() -> None:
@@ -167,12 +167,12 @@ def test_ects_weight_is_one_over_the_gap() -> None:
     points = method.schedule.points(torch.randn(50, 2), None, FixedRandom(), 20)
     torch.testing.assert_close(points.weight, 1 / (points.t - points.s))
     assert bool((points.t >= 0.02 - 1e-6).all() and (points.t <= 10).all())
-    assert not method.carried
+    assert not method.auxiliary_networks
     batch, rng = Batch(size=50, real=torch.randn(50, 2)), FixedRandom(4)
     assert batch.real is not None
     points = method.schedule.points(batch.real, None, FixedRandom(4), 20)
-    expected = points.weight * l2(method.generator(points.x_t, None, points.t), method.goal(points, None))
-    found = method.loss(method.phases(20)[0], batch, rng).terms["consistency"]
+    expected = points.weight * l2(method.generator(points.x_t, None, points.t), method.evaluate_target(points, None))
+    found = method.phases(20)[0].loss(batch, rng).terms["consistency"]
     torch.testing.assert_close(found, expected)
 
 
@@ -185,9 +185,9 @@ def test_the_target_is_the_average_of_the_network() -> None:
     method.after_step(0)
     for name, p in method.target.named_parameters():
         torch.testing.assert_close(p, before[name] + 0.25)
-    assert method.carried == {"target": method.target}
+    assert method.auxiliary_networks == {"target": method.target}
     points = method.schedule.points(torch.randn(50, 2), None, FixedRandom(), 0)
     noisy = points.s > 0
     expected = method.target(points.x_s, None, points.s)
-    torch.testing.assert_close(method.goal(points, None)[noisy], expected[noisy])  # not the network's
-    assert not distillation().carried
+    torch.testing.assert_close(method.evaluate_target(points, None)[noisy], expected[noisy])  # not the network's
+    assert not distillation().auxiliary_networks

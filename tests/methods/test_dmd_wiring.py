@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from fixed_random import FixedRandom
-from small import small_teacher
+from small import dmd_with, small_teacher
 from torch import Tensor, nn
 
 from unistep.api.budgets import PairRows
 from unistep.losses.regression import l2
-from unistep.methods import DMD, Batch, DMDConfig, Fit
+from unistep.methods import Batch, DMDConfig, Fit
 from unistep.methods.base import Method
-from unistep.methods.ingredients import Ingredients
+from unistep.methods.inputs import MethodInputs
 from unistep.process import ContinuousVPProcess, EDMProcess, FlowProcess
 from unistep.process.base import NoiseProcess
 from unistep.teachers.analytic import GaussianMixture, teacher_from_mixture
@@ -51,8 +51,8 @@ def test_the_generators_gradient(process: NoiseProcess, weighting: str) -> None:
     torch.manual_seed(0)
     teacher, fake, G = three_classes(process), other_score(process), ByClass()
     config = DMDConfig(lambda_dm=3.0, lambda_reg=0, regression="l2", weighting=weighting)  # type: ignore[arg-type]
-    method = DMD(teacher, G, fake, config, guidance=2.0)
-    output = method.loss(method.phases(0)[0], Batch(size=ROWS, cond=COND), FixedRandom(7))
+    method = dmd_with(teacher, G, fake, config, guidance=2.0)
+    output = method.phases(0)[0].loss(Batch(size=ROWS, cond=COND), FixedRandom(7))
     found = torch.autograd.grad(output.total(), [G.a, G.b])
 
     rng = FixedRandom(7)
@@ -78,9 +78,9 @@ def test_the_generators_gradient(process: NoiseProcess, weighting: str) -> None:
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda p: type(p).__name__)
 def test_the_fake_scores_loss(process: NoiseProcess) -> None:
     teacher, fake, x = three_classes(process), other_score(process), torch.randn(ROWS, 2)
-    method = DMD(teacher, ByClass(), fake, DMDConfig(lambda_reg=0, regression="l2"))
+    method = dmd_with(teacher, ByClass(), fake, DMDConfig(lambda_reg=0, regression="l2"))
     batch = Batch(size=ROWS, cond=COND, samples=x)
-    found = method.loss(method.phases(0)[1], batch, FixedRandom(7)).terms["denoise"]
+    found = method.phases(0)[1].loss(batch, FixedRandom(7)).terms["denoise"]
     rng = FixedRandom(7)
     t = process.time(rng.integers(ROWS, 0, 999) / 999)
     x_t = process.alpha(t)[:, None] * x + process.sigma(t)[:, None] * rng.normal(ROWS, 2)
@@ -90,10 +90,10 @@ def test_the_fake_scores_loss(process: NoiseProcess) -> None:
 def test_regression_is_weighted_and_sees_the_pairs_own_classes() -> None:
     teacher, G = three_classes(PROCESSES[0]), ByClass()
     config = DMDConfig(lambda_reg=0.25, regression="l2", dm_from_step=5, fake_score_from_step=5)
-    method = DMD(teacher, G, other_score(PROCESSES[0]), config, l2)
+    method = dmd_with(teacher, G, other_score(PROCESSES[0]), config, l2)
     z, y, classes = torch.randn(4, 2), torch.randn(4, 2), torch.tensor([2, 0, 1, 1])
     batch = Batch(size=ROWS, cond=COND, pair_z=z, pair_x=y, pair_cond=classes)
-    found = method.loss(method.phases(0)[0], batch, FixedRandom()).total()
+    found = method.phases(0)[0].loss(batch, FixedRandom()).total()
     torch.testing.assert_close(found, 0.25 * (G(z, classes) - y).square().mean())
 
 
@@ -110,10 +110,9 @@ def test_a_fitted_network_learns_the_teachers_answer_not_the_sample() -> None:
     teacher = teacher_from_mixture(GaussianMixture(MEANS, 0.6, process), "three")
     x = torch.randn(ROWS, 2)
     exact = Fit(teacher, teacher.denoiser)
-    (phase,) = exact.phases(0)
-    assert exact.loss(phase, Batch(size=ROWS, real=x), FixedRandom()).total() == 0
+    assert exact.loss(Batch(size=ROWS, real=x), FixedRandom()).total() == 0
     other = Fit(teacher, other_score(process))
-    assert other.loss(phase, Batch(size=ROWS, real=x), FixedRandom()).total() > 0
+    assert other.loss(Batch(size=ROWS, real=x), FixedRandom()).total() > 0
 
 
 def test_outputs_for_the_pairs_noise_join_both_scores_batches() -> None:
@@ -122,13 +121,13 @@ def test_outputs_for_the_pairs_noise_join_both_scores_batches() -> None:
     process, pairs = PROCESSES[1], 7
     teacher, fake, G = three_classes(process), other_score(process), ByClass()
     config = DMDConfig(lambda_reg=0.25, regression="l2", match_pairs=True, fake_score_updates_per_step=2)
-    method = DMD(teacher, G, fake, config, l2, guidance=2.0)
+    method = dmd_with(teacher, G, fake, config, l2, guidance=2.0)
     z_ref, y, classes = torch.randn(pairs, 2), torch.randn(pairs, 2), torch.arange(pairs) % 3
     batch = Batch(size=ROWS, cond=COND, pair_z=z_ref, pair_x=y, pair_cond=classes)
     first, second, third = method.phases(0)
     calls: list[int] = []
     G.register_forward_hook(lambda module, args, output: calls.append(len(output)))
-    output = method.loss(first, batch, FixedRandom(7))
+    output = first.loss(batch, FixedRandom(7))
     assert calls == [ROWS + pairs]
     found = torch.autograd.grad(output.total(), [G.a, G.b])
 
@@ -151,8 +150,8 @@ def test_outputs_for_the_pairs_noise_join_both_scores_batches() -> None:
         (second, dataclasses.replace(batch, samples=output.samples, cond=output.cond)),
         (third, batch),
     ):
-        assert phase.name in method.pair_phases
-        assert len(method.loss(phase, given, FixedRandom(8)).terms["denoise"]) == ROWS + pairs
+        assert phase.inputs == {"pairs"}
+        assert len(phase.loss(given, FixedRandom(8)).terms["denoise"]) == ROWS + pairs
 
 
 @pytest.mark.parametrize("settings", [{"lambda_dm": 0}, {"lambda_reg": 0}])
@@ -171,7 +170,7 @@ def test_the_loop_hands_the_joint_condition_to_the_fake_score(tmp_path: Path) ->
 
 def trained(folder: Path, accumulate: int) -> Method:
     teacher = small_teacher(classes=3)
-    made = Ingredients(teacher=teacher, copy=teacher.trainable_copy, prepare=lambda network: network, steps=3,
+    made = MethodInputs(teacher=teacher, copy=teacher.trainable_copy, prepare=lambda network: network, steps=3,
                        regression=l2, guidance=1.5)  # fmt: skip
     method = DMDConfig(regression="l2", match_pairs=True, fake_score_updates_per_step=2).build(made)
     config = TrainingConfig.model_validate(
@@ -180,7 +179,6 @@ def trained(folder: Path, accumulate: int) -> Method:
     )  # fmt: skip
     draws = torch.Generator().manual_seed(2)
     pairs = PairRows(*(torch.randn(12, 2, generator=draws) for _ in range(2)), torch.arange(12) % 3)
-    streams = Streams(seed=0, batch=8, pair_batch=4, conditioner=teacher.conditioner, pairs=pairs,
-                      pair_phases=method.pair_phases)  # fmt: skip
+    streams = Streams(seed=0, batch=8, pair_batch=4, conditioner=teacher.conditioner, pairs=pairs)  # fmt: skip
     train(method, streams, config, folder)
     return method

@@ -54,22 +54,24 @@ def test_each_phase_moves_its_own_networks(values: dict[str, Any], process: Nois
             p.data.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
     for phase in every_phase(method):
         only(method, phase)
-        output = method.loss(phase, full_batch(classes), FixedRandom())
+        output = phase.loss(full_batch(classes), FixedRandom())
         assert set(output.weights) <= set(output.terms)
         assert all(term.shape == (ROWS,) and bool(term.isfinite().all()) for term in output.terms.values())
         output.total().backward()
         assert {name: moved(network) for name, network in method.networks.items()} == {
             name: name in phase.trains for name in method.networks
         }
-    assert not any(p.requires_grad or p.grad is not None for n in method.carried.values() for p in n.parameters())
+    assert not any(
+        p.requires_grad or p.grad is not None for n in method.auxiliary_networks.values() for p in n.parameters()
+    )
 
 
 @pytest.mark.parametrize("values", SETTINGS.values(), ids=SETTINGS)
 def test_the_generator_starts_from_the_teacher_and_makes_samples(values: dict[str, Any]) -> None:
-    ingredients = made_of()
-    generator: Any = settings(values).build(ingredients).networks["generator"]
+    inputs = made_of()
+    generator: Any = settings(values).build(inputs).networks["generator"]
     x, t = torch.randn(ROWS, 2), torch.rand(ROWS) + 0.1
-    torch.testing.assert_close(generator(x, None, t), ingredients.teacher(x, t))
+    torch.testing.assert_close(generator(x, None, t), inputs.teacher(x, t))
     made = generator.sample(x, None, torch.arange(ROWS))
     assert made.shape == x.shape
     assert generator.steps.count == values.get("num_steps", values.get("final_steps", 1))
@@ -79,9 +81,8 @@ def test_the_generator_starts_from_the_teacher_and_makes_samples(values: dict[st
 def test_the_phases_that_get_pairs_and_images_are_those_there_are(values: dict[str, Any]) -> None:
     config = settings(values)
     method = config.build(made_of())
-    known = {phase.name for phase in every_phase(method)}
-    assert config.needs_pairs <= bool(known & set(method.pair_phases))
-    assert config.needs_data <= bool(known & set(method.image_phases))
+    used = {stream for phase in every_phase(method) for stream in phase.inputs}
+    assert used == {*(["pairs"] if config.needs_pairs else []), *(["images"] if config.needs_data else [])}
 
 
 @pytest.mark.parametrize("values", SETTINGS.values(), ids=SETTINGS)
@@ -93,9 +94,9 @@ def test_each_phase_gets_what_it_asks_for(values: dict[str, Any]) -> None:
     for step in (0, *(step for steps in method.milestones().values() for step in steps), 39):
         made = Batch(size=ROWS)
         for phase in method.phases(step):
-            images = {"real": full.real} if config.needs_data and phase.name in method.image_phases else {}
-            given = Batch(size=ROWS, **images, **(pairs if phase.name in method.pair_phases else {}))
-            output = method.loss(phase, made if phase.reuses_samples else given, FixedRandom())
+            images = {"real": full.real} if "images" in phase.inputs else {}
+            given = Batch(size=ROWS, **images, **(pairs if "pairs" in phase.inputs else {}))
+            output = phase.loss(made if phase.reuses_samples else given, FixedRandom())
             made = replace(given, samples=output.samples) if output.samples is not None else made
 
 
@@ -113,7 +114,7 @@ def test_weights_of_heads_are_drawn_without_visiting_accelerators(monkeypatch: p
     fork, before = torch.random.fork_rng, torch.get_rng_state()
     monkeypatch.setattr(torch.random, "fork_rng", lambda devices=None: visited.append(devices) or fork(devices=devices))
     monkeypatch.setattr(torch, "manual_seed", lambda seed: pytest.fail("seeds the generators of all devices"))
-    heads = [ingredients.judged().head for ingredients in made]  # pyright: ignore[reportAttributeAccessIssue]
+    heads = [inputs.build_denoiser_with_discriminator().head for inputs in made]  # pyright: ignore[reportAttributeAccessIssue]
     assert visited == [[], []] and torch.equal(torch.get_rng_state(), before)
     for one, two in zip(*(head.parameters() for head in heads), strict=True):  # type: ignore[union-attr]
         assert torch.equal(one, two)
@@ -125,10 +126,10 @@ def test_a_fake_score_is_compared_with_the_unguided_teacher(name: str) -> None:
     found, calls = {}, []
     for scale in (1.0, 8.0):
         calls.clear()
-        ingredients = made_of(classes=3, guidance=scale)
-        method = settings(SETTINGS[name]).build(ingredients)
-        ingredients.teacher.denoiser.register_forward_hook(lambda *_: calls.append(1))
-        output = method.loss(method.phases(0)[0], full_batch(3), FixedRandom())
+        inputs = made_of(classes=3, guidance=scale)
+        method = settings(SETTINGS[name]).build(inputs)
+        inputs.teacher.denoiser.register_forward_hook(lambda *_: calls.append(1))
+        output = method.phases(0)[0].loss(full_batch(3), FixedRandom())
         found[scale] = float(output.logs["teacher_denoise"])
         assert len(calls) == (1 if scale == 1 else 2)
         assert (float(output.logs["score_gap"]) > 0) == (scale != 1)  # that of the gradient, which is guided
@@ -193,8 +194,11 @@ class Guided(torch.nn.Module):
         self.teacher, self.scale = teacher, scale
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
-        none = self.teacher(x, t, torch.full_like(cond, -1))
-        return none + self.scale * (self.teacher(x, t, cond) - none)
+        return self.with_unguided(x, t, cond)[0]
+
+    def with_unguided(self, x: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        none, plain = self.teacher(x, t, torch.full_like(cond, -1)), self.teacher(x, t, cond)
+        return none + self.scale * (plain - none), plain
 
 
 @pytest.mark.parametrize("name", ["dmd", "dmd2", "f_distill", "sid", "sida", "consistency distillation", "progressive"])
@@ -202,19 +206,19 @@ def test_guidance_is_the_teachers_alone(name: str) -> None:
     """Losses are those of a teacher that is guided by hand; fake score, generator and targets are not guided."""
 
     def losses(scale: float, by_hand: bool) -> dict[str, torch.Tensor]:
-        ingredients = made_of(classes=3, guidance=1.0 if by_hand else scale)
-        method: Any = settings(SETTINGS[name]).build(ingredients)
+        inputs = made_of(classes=3, guidance=1.0 if by_hand else scale)
+        method: Any = settings(SETTINGS[name]).build(inputs)
         for network in method.networks.values():
             for p in network.parameters():
                 p.data.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
         if by_hand:
             owner = getattr(method, "schedule", method)
-            owner.mu_base = Guided(ingredients.teacher.denoiser, scale)
+            owner.mu_base = Guided(inputs.teacher.denoiser, scale)
         found = {}
         for step in (0, 39):  # the first and, of methods in rounds, the last
             made = full_batch(3)
             for index, phase in enumerate(method.phases(step)):
-                output = method.loss(phase, made, FixedRandom(index))
+                output = phase.loss(made, FixedRandom(index))
                 made = replace(made, samples=output.samples if output.samples is not None else made.samples)
                 found |= {f"{step} {phase.name} {key}": term.detach() for key, term in output.terms.items()}
         return found

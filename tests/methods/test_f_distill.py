@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unistep.losses.f_divergence import density_ratio, divergence_weight
 from unistep.methods.dmd2 import DMD2Config
-from unistep.methods.f_distill import DECAY, FDistillConfig, RatioMeans
+from unistep.methods.f_distill import DECAY, DensityRatioWeight, FDistillConfig
 from unistep.process import EDMProcess
 
 F = {
@@ -62,25 +62,25 @@ def test_ratios_are_clipped() -> None:
 
 def test_ratios_are_divided_by_the_running_mean_of_their_tenth_of_the_grid() -> None:
     process = EDMProcess()
-    means = RatioMeans(process, lambda tensor: tensor)
+    means = DensityRatioWeight(process, "js", lambda tensor: tensor)
     t = process.time(torch.tensor([0.05, 0.07, 0.55, 0.95]))
     r = torch.tensor([2.0, 4.0, 0.5, 8.0])
-    assert torch.equal(means.divide(r, t), r)  # the means of a discriminator without an opinion are 1
+    assert torch.equal(means.normalize(r, t), r)  # the means of a discriminator without an opinion are 1
     means.update()
     expected = torch.ones(10)
     expected[[0, 5, 9]] += (1 - DECAY) * (torch.tensor([3.0, 0.5, 8.0]) - 1)
     torch.testing.assert_close(means.mean, expected)
-    torch.testing.assert_close(means.divide(r, t), r / expected[[0, 0, 5, 9]])
+    torch.testing.assert_close(means.normalize(r, t), r / expected[[0, 0, 5, 9]])
     assert means.state_dict().keys() == {"mean"}  # saved with the run
 
 
 def test_the_means_do_not_depend_on_how_a_step_is_split() -> None:
     process, draws = EDMProcess(), torch.Generator().manual_seed(0)
     t, r = process.time(torch.rand(64, generator=draws)), torch.rand(64, generator=draws) + 0.5
-    whole, split = (RatioMeans(process, lambda tensor: tensor) for _ in range(2))
-    whole.divide(r, t)
+    whole, split = (DensityRatioWeight(process, "js", lambda tensor: tensor) for _ in range(2))
+    whole.normalize(r, t)
     for rows in (slice(0, 16), slice(16, 64)):
-        torch.testing.assert_close(split.divide(r[rows], t[rows]), r[rows])  # of the steps before
+        torch.testing.assert_close(split.normalize(r[rows], t[rows]), r[rows])  # of the steps before
     for means in (whole, split):
         means.update()
     torch.testing.assert_close(split.mean, whole.mean)
@@ -91,7 +91,7 @@ def test_h_is_divided_by_its_mean_on_all_ranks() -> None:
     ranks = replace(made_of(), sum_over_ranks=lambda packed: packed + torch.tensor([15.0, 5.0]))
     method = FDistillConfig(name="f_distill", divergence="kl").build(ranks)
     logits = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0])
-    method.fake_score.forward = lambda *a, judged=False: (a[0], logits)  # type: ignore[method-assign,assignment]
+    method.fake_score.forward = lambda *a, output="mu": (a[0], logits)  # type: ignore[method-assign,assignment]
     h = method.evaluate_fake(torch.randn(5, 2), torch.ones(5), None)[1]
     torch.testing.assert_close(h, logits.exp() / ((logits.exp().sum() + 15) / 10))
 
@@ -100,14 +100,14 @@ def test_mu_and_logit_come_from_one_pass() -> None:
     method = FDistillConfig(name="f_distill").build(made_of())
     calls: list[dict[str, Any]] = []
     method.fake_score.register_forward_hook(lambda module, inputs, named, out: calls.append(named), with_kwargs=True)
-    method.loss(method.phases(0)[0], full_batch(), FixedRandom())
-    assert calls == [{"judged": True}, {"decoded": False}]  # at x_t, and the GAN's
+    method.phases(0)[0].loss(full_batch(), FixedRandom())
+    assert calls == [{"output": "both"}, {"output": "logits"}]  # at x_t, and the GAN's
 
 
 def test_the_reverse_kl_is_dmd2() -> None:
     plain = DMD2Config(name="dmd2").build(made_of())
     same = FDistillConfig(name="f_distill", divergence="reverse_kl").build(made_of())
-    found, expected = (m.loss(m.phases(0)[0], full_batch(), FixedRandom(2)) for m in (same, plain))
+    found, expected = (m.phases(0)[0].loss(full_batch(), FixedRandom(2)) for m in (same, plain))
     assert all(torch.equal(found.terms[name], expected.terms[name]) for name in expected.terms)
 
 
@@ -115,7 +115,7 @@ def test_samples_that_look_real_weigh_more_in_the_forward_kl() -> None:
     method = FDistillConfig(name="f_distill", divergence="kl").build(made_of())
     x, t = torch.randn(5, 2), torch.ones(5)
     logits = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0])
-    method.fake_score.forward = lambda *a, judged=False: (x, logits)  # type: ignore[method-assign,assignment]
+    method.fake_score.forward = lambda *a, output="mu": (x, logits)  # type: ignore[method-assign,assignment]
     h = method.evaluate_fake(x, t, None)[1]
     torch.testing.assert_close(h / h[2], logits.exp())
     torch.testing.assert_close(h.mean(), torch.tensor(1.0))

@@ -22,21 +22,23 @@ def make() -> GAN:
 def test_the_two_losses_by_hand() -> None:
     method, batch, process = make(), full_batch(3), make().process
     generator, discriminator = method.phases(0)
-    found = method.loss(generator, batch, FixedRandom(1))
+    found = generator.loss(batch, FixedRandom(1))
     rng = FixedRandom(1)
     x = method.generator(rng.normal(ROWS, 2), batch.cond)
     t = process.time(rng.integers(ROWS, 0, 999) / 999)
-    logits = method.logits(noised(process, x, t, rng.normal(ROWS, 2)), t, batch.cond)
+    logits = method.discriminator(noised(process, x, t, rng.normal(ROWS, 2)), t, batch.cond, output="logits")
     torch.testing.assert_close(found.terms["gan"], F.softplus(-logits))
 
     samples = torch.randn(ROWS, 2)
-    found = method.loss(discriminator, type(batch)(**{**vars(batch), "samples": samples}), FixedRandom(2))
+    found = discriminator.loss(type(batch)(**{**vars(batch), "samples": samples}), FixedRandom(2))
     rng, logits = FixedRandom(2), []
     for clean in (samples, batch.real):
         assert clean is not None
         t = process.time(rng.integers(ROWS, 0, 999) / 999)
-        logits.append(method.logits(noised(process, clean, t, rng.normal(ROWS, 2)), t, batch.cond))
-    torch.testing.assert_close(found.terms["telling"], F.softplus(logits[0]) + F.softplus(-logits[1]))
+        logits.append(
+            method.discriminator(noised(process, clean, t, rng.normal(ROWS, 2)), t, batch.cond, output="logits")
+        )
+    torch.testing.assert_close(found.terms["disc"], F.softplus(logits[0]) + F.softplus(-logits[1]))
 
 
 def test_what_no_logit_depends_on_is_frozen() -> None:
@@ -47,9 +49,9 @@ def test_what_no_logit_depends_on_is_frozen() -> None:
 
 
 def test_a_network_that_is_partly_frozen_already_can_be_judged() -> None:
-    ingredients = made_of(classes=3)
-    network = ingredients.copy()
-    shared = replace(ingredients, copy=lambda: network)  # as a comparison counts phases
+    inputs = made_of(classes=3)
+    network = inputs.copy()
+    shared = replace(inputs, copy=lambda: network)  # as a comparison counts phases
     first = GANConfig(name="gan").build(shared).discriminator
     frozen = {name for name, p in first.named_parameters() if not p.requires_grad}
     again = GANConfig(name="gan").build(shared).discriminator

@@ -58,7 +58,7 @@ def crookedness(flow: nn.Module, z: Tensor, x: Tensor) -> float:
     velocity = training_weighting("velocity", FlowProcess())  # that of a teacher trained as a flow
     method.teacher, method.generator = dataclasses.replace(method.teacher, weighting=velocity), flow
     (phase,) = method.phases(0)
-    return float(method.loss(phase, Batch(size=len(z), pair_z=z, pair_x=x), FixedRandom(3)).total())
+    return float(phase.loss(Batch(size=len(z), pair_z=z, pair_x=x), FixedRandom(3)).total())
 
 
 def test_the_reflow_loss_is_the_distance_of_velocities() -> None:
@@ -94,7 +94,7 @@ def test_the_stages_of_a_training() -> None:
         "reflow", "reflow", "reflow.own", "reflow.own", "distillation"
     ]  # fmt: skip
     assert make(reflows=1).milestones() == {"generator": ()}
-    assert not make(reflows=1).carried
+    assert not make(reflows=1).auxiliary_networks
 
 
 def test_later_stages_learn_from_the_pairs_of_the_flow_before() -> None:
@@ -110,7 +110,7 @@ def test_later_stages_learn_from_the_pairs_of_the_flow_before() -> None:
     assert torch.equal(z, FixedRandom(2).normal(len(z), 2))
     expected = Euler(4)(lambda x, t, cond: method.generator(x, cond, t), method.process, z).x
     torch.testing.assert_close(x, expected)
-    loss = method.loss(method.phases(10)[0], full_batch(), FixedRandom(2)).terms["distil"]
+    loss = method.phases(10)[0].loss(full_batch(), FixedRandom(2)).terms["distil"]
     torch.testing.assert_close(loss, (method.generator(z) - x).square().mean(1))
 
 

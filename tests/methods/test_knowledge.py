@@ -29,7 +29,7 @@ def trained(config: MethodConfig, folder: Path) -> dict[str, Tensor]:
         {"steps": 6, "batch": 8, "optim": {"default": {"lr": 1e-2}}, "checkpoint": {"every_minutes": None}}
     )
     method = config.build(made_of())
-    streams = Streams(seed=0, batch=8, pairs=NoisePairs(), pair_phases=method.pair_phases)
+    streams = Streams(seed=0, batch=8, pairs=NoisePairs())
     train(method, streams, settings, folder)
     return method.networks["generator"].state_dict()
 
@@ -37,7 +37,7 @@ def trained(config: MethodConfig, folder: Path) -> dict[str, Tensor]:
 def test_the_weights_are_those_of_dmd_without_distribution_matching(tmp_path: Path) -> None:
     knowledge = trained(KnowledgeConfig(name="knowledge", regression="l2"), tmp_path / "knowledge")
     ablation = trained(DMDConfig(lambda_dm=0, lambda_reg=1, regression="l2"), tmp_path / "dmd")
-    start = made_of().generator().state_dict()
+    start = made_of().build_generator().state_dict()
     assert any(not torch.equal(value, start[name]) for name, value in knowledge.items())
     assert all(torch.equal(value, ablation[name]) for name, value in knowledge.items())
 

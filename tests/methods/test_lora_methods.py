@@ -11,7 +11,7 @@ from test_every_method import SETTINGS, every_phase, settings
 from torch import Tensor, nn
 
 from unistep.errors import UserError
-from unistep.methods.ingredients import Ingredients
+from unistep.methods.inputs import MethodInputs
 from unistep.networks.lora import Adapted, LoRAConfig, sharing_copy
 from unistep.teachers.module import teacher_from_module
 from unistep.teachers.teacher import Teacher
@@ -38,7 +38,7 @@ def teacher() -> Teacher:
         return teacher_from_module(Own(), PROCESSES[0], "x0", (2,))
 
 
-def on_adapters(teacher: Teacher) -> Ingredients:
+def on_adapters(teacher: Teacher) -> MethodInputs:
     lora = LoRAConfig(rank=2, target_modules=("enter", "leave"))
     return replace(made_of(), teacher=teacher, copy=lambda: Adapted(sharing_copy(teacher.denoiser), lora, seed=0))
 
@@ -51,7 +51,7 @@ def test_each_phase_moves_its_own_adapter(values: dict[str, Any], teacher: Teach
             p.data.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(seed)))
     for phase in every_phase(method):
         only(method, phase)
-        method.loss(phase, full_batch(), FixedRandom()).total().backward()
+        phase.loss(full_batch(), FixedRandom()).total().backward()
         assert {name for name, network in method.networks.items() if moved(network)} == set(phase.trains)
     assert not any(p.requires_grad or p.grad is not None for p in teacher.denoiser.parameters())
 

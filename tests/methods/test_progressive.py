@@ -6,8 +6,8 @@ from fixed_random import FixedRandom
 from small import PROCESSES, full_batch, made_of, names
 from torch import Tensor, nn
 
-from unistep.methods.progressive import Progressive, ProgressiveConfig, two_steps_in_one
-from unistep.networks.generator import Generator, Steps
+from unistep.methods.progressive import Progressive, ProgressiveConfig, ddim_target
+from unistep.networks.generator import Generator, StepSchedule
 from unistep.process import EDMProcess
 from unistep.process.base import NoiseProcess
 from unistep.process.noising import data_time, noised
@@ -30,7 +30,7 @@ def test_one_step_of_the_student_is_two_of_the_teacher(process: NoiseProcess, pl
     x_t = noised(process, teacher.sample(torch.arange(50)).double(), t, torch.randn(50, 2).double())
     x_half = euler_rows(process, x_t, teacher(x_t, t), t, half)
     two = euler_rows(process, x_half, teacher(x_half, half), half, s)
-    answer = two_steps_in_one(teacher, process, x_t, (t, half, s), None)
+    answer = ddim_target(teacher, process, x_t, (t, half, s), None)
     torch.testing.assert_close(euler_rows(process, x_t, answer, t, s), two)
     if places[-1] is None:
         torch.testing.assert_close(answer, teacher(x_half, half))  # at data: the teacher's own answer
@@ -46,8 +46,8 @@ def test_the_answer_of_short_steps_does_not_cancel(steps: int) -> None:
     def teacher(x: Tensor, t: Tensor, cond: None) -> Tensor:
         return x / (1 + t[:, None].square()) + 0.3  # of data N(0.3, 1), as good as
 
-    found = two_steps_in_one(teacher, process, x_t, times, None)  # type: ignore[arg-type]
-    exact = two_steps_in_one(teacher, process, x_t.double(), tuple(t.double() for t in times), None)  # type: ignore[arg-type]
+    found = ddim_target(teacher, process, x_t, times, None)  # type: ignore[arg-type]
+    exact = ddim_target(teacher, process, x_t.double(), tuple(t.double() for t in times), None)  # type: ignore[arg-type]
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-6)
 
@@ -61,11 +61,11 @@ def test_a_student_without_error_samples_as_its_teacher_does(process: NoiseProce
     class Student(nn.Module):
         def forward(self, x: Tensor, t: Tensor, cond: None) -> Tensor:
             half, s = (torch.full_like(t, time) for time in next_two[min(next_two, key=lambda a: abs(a - float(t[0])))])
-            return two_steps_in_one(teacher, process, x, (t, half, s), cond)
+            return ddim_target(teacher, process, x, (t, half, s), cond)
 
     z = torch.randn(30, 2).double()
-    four = Generator(teacher, process, None, Steps(tuple(times[1:]), "ode")).sample(z)
-    two = Generator(Student(), process, None, Steps((times[2],), "ode")).sample(z)
+    four = Generator(teacher, process, None, StepSchedule(tuple(times[1:]), "ode")).sample(z)
+    two = Generator(Student(), process, None, StepSchedule((times[2],), "ode")).sample(z)
     torch.testing.assert_close(two, four, rtol=1e-3, atol=1e-3)
 
 
@@ -81,7 +81,7 @@ def test_rounds_and_their_beginnings() -> None:
 def test_the_steps_of_a_round_lie_one_after_the_other(process: NoiseProcess) -> None:
     method = make(process, start_steps=8)
     for step, N in ((0, 4), (20, 2), (39, 1)):
-        t, half, s = method.step_of(torch.zeros(300, 2), FixedRandom(), step)
+        t, half, s = method.sample_step(torch.zeros(300, 2), FixedRandom(), step)
         places = {float(a): (float(b), float(c)) for a, b, c in zip(t, half, s, strict=True)}
         assert len(places) == N
         assert max(places) == float(process.time(torch.ones(1)))
@@ -106,11 +106,11 @@ def test_the_student_of_a_round_teaches_the_next() -> None:
 def test_the_weight_is_the_truncated_snr() -> None:
     method = make(PROCESSES[3], start_steps=4)
     (phase,) = method.phases(0)
-    found = method.loss(phase, full_batch(), FixedRandom(1)).terms["halving"]
+    found = phase.loss(full_batch(), FixedRandom(1)).terms["halving"]
     batch, rng = full_batch(), FixedRandom(1)
     assert batch.real is not None
-    t, half, s = method.step_of(batch.real, rng, 0)
+    t, half, s = method.sample_step(batch.real, rng, 0)
     x_t = noised(method.process, batch.real, t, rng.normal(*batch.real.shape))
-    goal = two_steps_in_one(method.teacher(0), method.process, x_t, (t, half, s), None)
+    goal = ddim_target(method.teacher(0), method.process, x_t, (t, half, s), None)
     error = (method.generator(x_t, None, t) - goal).square().mean(1)
     torch.testing.assert_close(found, ((1 - t) / t).square().clamp_min(1) * error)

@@ -40,7 +40,7 @@ def test_the_gradient_goes_through_both_scores() -> None:
             p.mul_(0.9)
     phase = method.phases(0)[0]
     only(method, phase)
-    method.loss(phase, batch, FixedRandom(4)).total().backward()
+    phase.loss(batch, FixedRandom(4)).total().backward()
     found = [p.grad.clone() for p in method.generator.parameters() if p.grad is not None]
 
     rng, process = FixedRandom(4), method.process
@@ -63,12 +63,12 @@ def test_a_float16_teacher_is_refused_whose_gradients_would_be_rounded_to_zero()
 
 def test_the_fake_score_learns_at_edms_levels() -> None:
     method, rng = make(), FixedRandom(1)
-    sigma, x_t = method.noise(torch.zeros(20_000, 2), rng)
+    sigma, x_t = method.config.sample_fake_noised(method.process, torch.zeros(20_000, 2), rng)
     assert float(sigma.log().mean()) == pytest.approx(-1.2, abs=0.03)
     assert float(sigma.log().std()) == pytest.approx(1.2, abs=0.03)
     assert float((x_t / sigma[:, None]).std()) == pytest.approx(1, abs=0.02)
     uniform, rng = make(fake_levels="uniform"), FixedRandom(1)
-    uniform.noise(torch.zeros(5, 2), rng)
+    uniform.config.sample_fake_noised(uniform.process, torch.zeros(5, 2), rng)
     assert rng.ranges == [(0, 999)]
 
 

@@ -30,23 +30,23 @@ def levels_of(method: SiDA, clean: Tensor, rng: FixedRandom) -> tuple[Tensor, Te
 def test_without_its_gan_it_is_sid_at_alpha_one() -> None:
     adversarial, batch = make(), full_batch(3)
     plain = SiDConfig(name="sid", alpha=1, fake_levels="uniform").build(made_of(classes=3))
-    found, expected = (m.loss(m.phases(0)[0], batch, FixedRandom(3)) for m in (adversarial, plain))
+    found, expected = (m.phases(0)[0].loss(batch, FixedRandom(3)) for m in (adversarial, plain))
     assert torch.equal(found.terms["sid"], expected.terms["sid"])
     samples = Batch(**{**vars(batch), "samples": torch.randn(ROWS, 2)})
-    found, expected = (m.loss(m.phases(0)[1], samples, FixedRandom(5)) for m in (adversarial, plain))
+    found, expected = (m.phases(0)[1].loss(samples, FixedRandom(5)) for m in (adversarial, plain))
     torch.testing.assert_close(found.terms["denoise"], expected.terms["denoise"])
 
 
 def test_the_generators_gan_by_hand() -> None:
     """At SiD's own x_t, divided by SiD's own distance."""
     method, batch = make(lambda_gan=0.2), full_batch(3)
-    found = method.loss(method.phases(0)[0], batch, FixedRandom(1))
+    found = method.phases(0)[0].loss(batch, FixedRandom(1))
     rng = FixedRandom(1)
     x = method.generator(rng.normal(ROWS, 2), batch.cond)
     t = method.process.time(rng.integers(ROWS, 0, 800) / 999)
     x_t = noised(method.process, x, t, rng.normal(ROWS, 2))
     distance = (x - method.teacher.denoiser(x_t, t, batch.cond)).abs().mean(1)
-    expected = F.softplus(-method.fake_score(x_t, t, batch.cond, judged=True)[1]) / distance.detach()
+    expected = F.softplus(-method.fake_score(x_t, t, batch.cond, output="both")[1]) / distance.detach()
     torch.testing.assert_close(found.terms["gan"], expected)
     assert found.weights == {"sid": 1.0, "gan": 0.2}
     inputs = list(method.generator.parameters())
@@ -59,26 +59,26 @@ def test_the_discriminators_loss_by_hand() -> None:
     """At the x_t of the denoising, real images at the same levels, weighed by half of its weight."""
     method, batch = make(lambda_telling=0.3), full_batch(3)
     x = torch.randn(ROWS, 2)
-    found = method.loss(method.phases(0)[1], Batch(**{**vars(batch), "samples": x}), FixedRandom(2))
+    found = method.phases(0)[1].loss(Batch(**{**vars(batch), "samples": x}), FixedRandom(2))
     rng = FixedRandom(2)
     t, fake = levels_of(method, x, rng)
     assert batch.real is not None
     real = noised(method.process, batch.real, t, rng.normal(ROWS, 2))
-    mu, on_fake = method.fake_score(fake, t, batch.cond, judged=True)
-    on_real = method.fake_score(real, t, batch.real_cond, judged=True)[1]
+    mu, on_fake = method.fake_score(fake, t, batch.cond, output="both")
+    on_real = method.fake_score(real, t, batch.real_cond, output="both")[1]
     weight = method.teacher.weighting(t)
     torch.testing.assert_close(found.terms["denoise"], weight * (mu - x).square().mean(1))
-    torch.testing.assert_close(found.terms["telling"], weight / 2 * (F.softplus(on_fake) + F.softplus(-on_real)))
-    assert found.weights == {"denoise": 1.0, "telling": 0.3}
+    torch.testing.assert_close(found.terms["disc"], weight / 2 * (F.softplus(on_fake) + F.softplus(-on_real)))
+    assert found.weights == {"denoise": 1.0, "disc": 0.3}
 
 
 def test_passes_are_shared() -> None:
     method, batch = make(), full_batch(3)
     calls: list[dict[str, object]] = []
     method.fake_score.register_forward_hook(lambda module, inputs, named, out: calls.append(named), with_kwargs=True)
-    method.loss(method.phases(0)[0], batch, FixedRandom())
-    method.loss(method.phases(0)[1], Batch(**{**vars(batch), "samples": torch.randn(ROWS, 2)}), FixedRandom())
-    assert calls == [{"judged": True}, {"judged": True}, {"decoded": False}]
+    method.phases(0)[0].loss(batch, FixedRandom())
+    method.phases(0)[1].loss(Batch(**{**vars(batch), "samples": torch.randn(ROWS, 2)}), FixedRandom())
+    assert calls == [{"output": "both"}, {"output": "both"}, {"output": "logits"}]
 
 
 @pytest.mark.parametrize("weight", ["lambda_gan", "lambda_telling"])

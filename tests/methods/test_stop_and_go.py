@@ -33,7 +33,7 @@ def run(values: dict[str, Any], folder: Path, hooks: Hooks | None = None) -> dic
     config: MethodConfig = TypeAdapter(AnyMethod).validate_python(values)
     method = config.build(made_of(steps=12))
     points = torch.randn(40, 2, generator=torch.Generator().manual_seed(5))
-    streams = Streams(seed=0, batch=8, images=TensorImages(points), image_phases=method.image_phases)
+    streams = Streams(seed=0, batch=8, images=TensorImages(points))
     train(method, streams, settings, folder, hooks)
     (file,) = max((folder / "checkpoints").glob("step-*")).glob("*.safetensors")
     return load_file(file)

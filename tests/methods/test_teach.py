@@ -51,7 +51,7 @@ def method(**settings: float) -> tuple[Teach, Seen]:
 
 
 def loss(method: Teach, labels: Tensor | None, *uniforms: float) -> Tensor:
-    output = method.loss(method.phases(0)[0], Batch(size=4, real=X, real_cond=labels), Given(*uniforms))
+    output = method.phases(0)[0].loss(Batch(size=4, real=X, real_cond=labels), Given(*uniforms))
     torch.testing.assert_close(output.total(), output.terms["denoise"].mean())
     return output.terms["denoise"]
 
@@ -99,11 +99,11 @@ def test_what_the_network_is_given_is_made_of_the_labels_that_are_left() -> None
 def test_the_stream_drops_and_conditions_before_it_uploads() -> None:
     images = TensorImages(torch.zeros(40, 2), torch.arange(40) % 3)
     stream = Streams(seed=0, batch=32, device="meta", images=images, real_condition=LabelDropout(0.5, Captions(3)))
-    cond = stream.batch(0, "denoiser", Part()).real_cond
+    cond = stream.batch(0, method()[0].phases(0)[0], Part()).real_cond
     assert isinstance(cond, dict) and cond["text"].device.type == "meta"
     kept = Streams(seed=0, batch=32, images=images, real_condition=LabelDropout(0.5))
-    whole = kept.batch(0, "denoiser", Part()).real_cond
-    halves = [kept.batch(0, "denoiser", Part(k, 2)).real_cond for k in range(2)]
+    whole = kept.batch(0, method()[0].phases(0)[0], Part()).real_cond
+    halves = [kept.batch(0, method()[0].phases(0)[0], Part(k, 2)).real_cond for k in range(2)]
     assert isinstance(whole, Tensor) and 4 < int((whole < 0).sum()) < 28
     assert torch.equal(torch.cat(halves), whole)  # type: ignore[arg-type]
 
@@ -113,8 +113,8 @@ def test_a_tenth_is_dropped_unless_said_otherwise() -> None:
 
 
 def test_images_are_needed() -> None:
-    with pytest.raises(ValueError, match="needs a stream of real images"):
-        method()[0].loss(method()[0].phases(0)[0], Batch(size=4), Given())
+    with pytest.raises(ValueError, match="found a batch without real images"):
+        method()[0].loss(Batch(size=4), Given())
 
 
 def test_a_recipe_s_init_is_where_the_network_starts(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from unistep.methods.ingredients import Ingredients
+from unistep.methods.inputs import MethodInputs
 from unistep.methods.sida import SiDAConfig
 from unistep.training import Streams, TensorImages, TrainingConfig, prepare_network, train
 
@@ -51,10 +51,10 @@ def test_sida_trains_edm2_with_it(tmp_path: Path) -> None:
     def prepare(network: nn.Module) -> nn.Module:
         return prepare_network(network, settings, CPU)
 
-    made_of = Ingredients(teacher=teacher, copy=teacher.trainable_copy, prepare=prepare, steps=4, t_init=2.5)
+    made_of = MethodInputs(teacher=teacher, copy=teacher.trainable_copy, prepare=prepare, steps=4, t_init=2.5)
     method = SiDAConfig(name="sida").build(made_of)
     images = TensorImages(torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
-    train(method, Streams(seed=0, batch=4, images=images, image_phases=method.image_phases), settings, tmp_path)
+    train(method, Streams(seed=0, batch=4, images=images), settings, tmp_path)
     for network in method.networks.values():
         layers = {name: p for name, p in network.named_parameters() if "head" not in name}
         assert float((lengths(layers) - 1).abs().max()) < 0.02

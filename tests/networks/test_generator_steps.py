@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unistep.errors import UserError
 from unistep.networks import build_denoiser
-from unistep.networks.generator import Generator, Steps
+from unistep.networks.generator import Generator, StepSchedule
 from unistep.process import ContinuousVPProcess, DiscreteVPProcess, EDMProcess, FlowProcess
 from unistep.process.base import NoiseProcess
 from unistep.samplers import Consistency, Euler, seeded_normal
@@ -28,7 +28,7 @@ def mixture(process: NoiseProcess) -> GaussianMixture:
 def test_ode_steps_are_eulers(process: NoiseProcess) -> None:
     z, mu = seeded_normal(SEEDS, (2,)), mixture(process)
     later = tuple(process.sampling_times(4)[1:-1].tolist())
-    found = Generator(mu, process, None, Steps(later, "ode")).sample(z)
+    found = Generator(mu, process, None, StepSchedule(later, "ode")).sample(z)
     torch.testing.assert_close(found, Euler(4)(mu, process, z).x, rtol=1e-4, atol=1e-4)
 
 
@@ -36,7 +36,7 @@ def test_ode_steps_are_eulers(process: NoiseProcess) -> None:
 def test_steps_with_noise_are_the_consistency_samplers(process: NoiseProcess) -> None:
     z, mu = seeded_normal(SEEDS, (2,)), mixture(process)
     later = tuple(process.time(torch.tensor([0.7, 0.3], dtype=torch.float64)).tolist())
-    found = Generator(mu, process, None, Steps(later)).sample(z, None, SEEDS)
+    found = Generator(mu, process, None, StepSchedule(later)).sample(z, None, SEEDS)
     expected = Consistency(3, times=later)(mu, process, z, None, SEEDS).x
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -53,7 +53,7 @@ def test_each_step_is_one_evaluation() -> None:
     process = EDMProcess(0.02, 10.0)
     mu = mixture(process)
     mu.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[1]))
-    G = Generator(mu, process, None, Steps((3.0, 1.0)))
+    G = Generator(mu, process, None, StepSchedule((3.0, 1.0)))
     G.sample(seeded_normal(SEEDS, (2,)), None, SEEDS)
     assert [float(t[0]) for t in calls] == [10.0, 3.0, 1.0]
     assert G.steps.count == 3
@@ -62,7 +62,7 @@ def test_each_step_is_one_evaluation() -> None:
 def test_fresh_noise_without_seeds_is_refused() -> None:
     process = EDMProcess(0.02, 10.0)
     with pytest.raises(UserError, match="seeds: found none"):
-        Generator(mixture(process), process, None, Steps((1.0,))).sample(torch.randn(3, 2))
+        Generator(mixture(process), process, None, StepSchedule((1.0,))).sample(torch.randn(3, 2))
 
 
 CONFIG: dict[str, Any] = {
@@ -71,8 +71,8 @@ CONFIG: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("steps", [Steps(), Steps((3.0, 1.0)), Steps((5.0,), "ode")])
-def test_a_folder_gives_the_generator_back(steps: Steps, tmp_path: Path) -> None:
+@pytest.mark.parametrize("steps", [StepSchedule(), StepSchedule((3.0, 1.0)), StepSchedule((5.0,), "ode")])
+def test_a_folder_gives_the_generator_back(steps: StepSchedule, tmp_path: Path) -> None:
     denoiser = build_denoiser(CONFIG)
     G = Generator(denoiser, denoiser.process, None, steps)
     save_denoiser(tmp_path / "generator", denoiser, {**CONFIG, **G.config()})

@@ -47,13 +47,13 @@ def test_the_sum_over_kinds_is_the_sum_over_steps(a: int, b: int, updates: int, 
 class EveryFifth(Method):
     """A generator that learns every fifth step, as DMD2's two time scales have it."""
 
-    averaged, networks = "generator", MappingProxyType({})
+    ema_network, networks = "generator", MappingProxyType({})
 
     def phases(self, step: int) -> tuple[Phase, ...]:
-        critic = Phase(name="critic", trains=("critic",))
-        return (Phase(name="generator", trains=("generator",)), critic) if step % 5 == 0 else (critic,)
+        critic = Phase(name="critic", trains=("critic",), loss=self.loss)
+        return (Phase(name="generator", trains=("generator",), loss=self.loss), critic) if step % 5 == 0 else (critic,)
 
-    def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
+    def loss(self, batch: Batch, rng: Random) -> LossOutput:
         raise AssertionError("nothing is computed")
 
 

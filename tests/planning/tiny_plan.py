@@ -7,7 +7,8 @@ import torch
 from unistep.api.budgets import PairRows
 from unistep.losses.regression import l2
 from unistep.methods import DMD, DMDConfig
-from unistep.networks import Generator, build_denoiser
+from unistep.methods.inputs import MethodInputs
+from unistep.networks import build_denoiser
 from unistep.process import EDMProcess
 from unistep.teachers.codecs import PointCodec
 from unistep.teachers.conditioners import LabelConditioner
@@ -37,14 +38,16 @@ def tiny_teacher() -> Teacher:
 
 
 def tiny_dmd(teacher: Teacher, guidance: float = 1.0, **changes: Any) -> DMD:
-    generator = Generator(teacher.trainable_copy(), teacher.process)
-    config = DMDConfig.model_validate({"regression": "l2", **changes})
-    return DMD(teacher, generator, teacher.trainable_copy(), config, l2, guidance)
+    inputs = MethodInputs(
+        teacher=teacher, copy=teacher.trainable_copy, prepare=lambda network: network, steps=100, regression=l2,
+        guidance=guidance,
+    )  # fmt: skip
+    return DMD(inputs, DMDConfig.model_validate({"regression": "l2", **changes}))
 
 
 def tiny_streams(config: TrainingConfig, teacher: Teacher) -> Streams:
     z = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
     return Streams(
         seed=0, batch=config.batch, pair_batch=config.pair_batch, conditioner=teacher.conditioner,
-        pairs=PairRows(z, z, torch.arange(100) % 3), pair_phases=DMD.pair_phases,
+        pairs=PairRows(z, z, torch.arange(100) % 3),
     )  # fmt: skip

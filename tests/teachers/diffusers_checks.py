@@ -9,6 +9,7 @@ from torch import Tensor
 from unistep.guidance import GuidedDenoiser
 from unistep.losses.regression import l2
 from unistep.methods import DMD, DMDConfig
+from unistep.methods.inputs import MethodInputs
 from unistep.networks import Generator
 from unistep.networks.lora import Adapted, LoRAConfig, sharing_copy
 from unistep.pairs import generate_pairs
@@ -65,9 +66,12 @@ def require_two_steps(teacher: Teacher, folder: Path, guidance: float = 1.0) -> 
     pairs = generate_pairs(
         teacher, build_sampler("euler", 1), folder / "pairs", count=2, tile=2, guidance=guidance, progress=False
     )
-    generator = prepare_network(Generator(teacher.trainable_copy(), teacher.process), settings, CPU)
-    fake_score = prepare_network(teacher.trainable_copy(), settings, CPU)
-    method = DMD(teacher, generator, fake_score, DMDConfig(regression="l2"), l2, guidance)
+    inputs = MethodInputs(
+        teacher=teacher, copy=teacher.trainable_copy, prepare=lambda n: prepare_network(n, settings, CPU), steps=2,
+        regression=l2, guidance=guidance,
+    )  # fmt: skip
+    method = DMD(inputs, DMDConfig(regression="l2"))
+    generator, fake_score = method.generator, method.fake_score
     streams = Streams(seed=0, batch=2, pair_batch=2, conditioner=teacher.conditioner, pairs=pairs)
     assert train(method, streams, settings, folder / "run").step == 2
     before = dict(teacher.denoiser.named_parameters())

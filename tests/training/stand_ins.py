@@ -2,6 +2,7 @@
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -48,21 +49,22 @@ class Blocks(nn.Module):
 class TwoPhases(Method):
     """A generator moves points towards real ones, then a critic learns the samples' norm; both count on `rng`."""
 
-    averaged = "generator"
+    ema_network = "generator"
 
     def __init__(self, generator: nn.Module, critic: nn.Module):
         self.networks = {"generator": generator, "critic": critic}
 
     def phases(self, step: int) -> tuple[Phase, ...]:
-        return Phase(name="generator", trains=("generator",)), Phase(
-            name="critic", trains=("critic",), reuses_samples=True
+        return (
+            Phase(name="generator", trains=("generator",), loss=partial(self.loss, "generator"), inputs={"images"}),
+            Phase(name="critic", trains=("critic",), loss=partial(self.loss, "critic"), reuses_samples=True),
         )
 
     def milestones(self) -> dict[str, tuple[int, ...]]:
         return {"generator": (6,)}
 
-    def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
-        if phase.name == "generator":
+    def loss(self, phase: str, batch: Batch, rng: Random) -> LossOutput:
+        if phase == "generator":
             x = self.networks["generator"](rng.normal(batch.size, 2))
             y = self.networks["generator"](0.5 * rng.normal(batch.size, 2))  # a second pass before the backward pass
             assert batch.real is not None

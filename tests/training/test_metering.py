@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from unistep.methods.base import Batch
 from unistep.methods.dmd2 import DMD2Config
-from unistep.methods.ingredients import Ingredients
+from unistep.methods.inputs import MethodInputs
 from unistep.networks import MLP, EDMDenoiser
-from unistep.networks.discriminator import Judged
+from unistep.networks.discriminator import DenoiserWithDiscriminator
 from unistep.process import EDMProcess
 from unistep.teachers.module import teacher_from_module
 from unistep.training.metering import counted
@@ -84,10 +84,10 @@ def test_nothing_is_counted_afterwards() -> None:
 
 
 def test_a_pass_that_ends_at_the_bottleneck_counts_the_encoders_share() -> None:
-    network = Judged(EDMDenoiser(MLP(2, 8, 3), EDMProcess()), torch.zeros(1, 2), torch.ones(1))
+    network = DenoiserWithDiscriminator(EDMDenoiser(MLP(2, 8, 3), EDMProcess()), torch.zeros(1, 2), torch.ones(1))
     x, t = torch.randn(4, 2), torch.ones(4)
     with counted([network]) as tally:
-        network(x, t, decoded=False).sum().backward()
+        network(x, t, output="logits").sum().backward()
     share = network.encoder_share
     assert 0.3 < share < 0.8
     assert (tally.forward, tally.backward) == pytest.approx((4 * share, 8 * share))
@@ -95,10 +95,10 @@ def test_a_pass_that_ends_at_the_bottleneck_counts_the_encoders_share() -> None:
 
 def test_a_fake_score_phase_with_a_discriminator_is_b_rows_whole_and_2_b_of_the_encoder() -> None:
     teacher = teacher_from_module(Points(), EDMProcess(), "x0", (2,))
-    made_of = Ingredients(teacher=teacher, copy=teacher.trainable_copy, prepare=lambda network: network, steps=4)
+    made_of = MethodInputs(teacher=teacher, copy=teacher.trainable_copy, prepare=lambda network: network, steps=4)
     method = DMD2Config(name="dmd2").build(made_of)
     batch = Batch(size=5, real=torch.randn(5, 2), samples=torch.randn(5, 2))
     with counted([method.fake_score]) as tally:
-        method.loss(method.phases(0)[1], batch, StepRandom(0, 0, "fake_score")).total().backward()
+        method.phases(0)[1].loss(batch, StepRandom(0, 0, "fake_score")).total().backward()
     share = method.fake_score.encoder_share
     assert tally.evaluations == pytest.approx(3 * (5 + 10 * share))  # type: ignore[operator]

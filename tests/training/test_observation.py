@@ -3,9 +3,10 @@
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException, _wrap_exception
 
 from unistep.methods.base import Batch, LossOutput, Method, Phase, Random
+from unistep.methods.scores import score_losses
 from unistep.training import EMA, EMAConfig, Hooks, SampleStatistics, TrainResult, View, loop, train
 from unistep.training.checkpoint import Checkpoints, guarded
+from unistep.training.prefetch import Prefetcher
 from unistep.training.random import Part
 from unistep.types import Cond
 
@@ -28,7 +31,7 @@ SPIKE = 61  # the step, counted from 0
 class Slope(Method):
     """A line of gradient 1 whose loss is multiplied once, with what it is told to log."""
 
-    averaged = "line"
+    ema_network = "line"
 
     def __init__(self, name: str = "line", term: str = "out", spike: float = 1.0, **logs: float):
         self.networks: dict[str, nn.Module] = {"line": nn.Linear(1, 1, bias=False)}
@@ -38,19 +41,19 @@ class Slope(Method):
 
     def phases(self, step: int) -> tuple[Phase, ...]:
         self.size = self.spike if step == SPIKE else 1.0
-        return (Phase(name="line", trains=("line",)),)
+        return (Phase(name="line", trains=("line",), loss=partial(self.loss, "line")),)
 
-    def milestones(self) -> dict[str, tuple[int, ...]]:
-        return {}
+    def health_losses(self, logs: Mapping[str, float]) -> tuple[float | None, float | None]:
+        return score_losses(logs) if "fake_score" in self.networks or "fake_denoise" in self.logs else (None, None)
 
-    def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
+    def loss(self, phase: str, batch: Batch, rng: Random) -> LossOutput:
         out = self.size * self.networks["line"](torch.ones(batch.size, 1)).flatten()
         logs = {name: torch.tensor(value) for name, value in self.logs.items()}
         return LossOutput(terms={self.term: out}, weights={self.term: 1.0}, logs=logs)
 
 
 class Sizes:
-    def batch(self, step: int, phase: str, part: Part) -> Batch:
+    def batch(self, step: int, phase: Phase, part: Part, prefetcher: Prefetcher | None = None) -> Batch:
         return Batch(size=4)
 
 

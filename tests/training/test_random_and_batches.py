@@ -1,6 +1,6 @@
 """Randomness and batches as pure functions of the step, divided among parts without overlap."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unistep.data.order import rows_for_step
 from unistep.errors import UserError
-from unistep.methods.base import Random
+from unistep.methods.base import LossOutput, Phase, Random, Stream
 from unistep.pairs import Pairs
 from unistep.teachers.codecs import PixelCodec
 from unistep.training import EncodedImages, Part, StepRandom, Streams, TensorImages
@@ -75,6 +75,10 @@ def test_bounds_are_inclusive() -> None:
     assert 0 <= u.min() and u.max() < 1 and u.dtype == torch.float32
 
 
+def phase(name: str, inputs: Set[Stream] = frozenset({"pairs", "images"})) -> Phase:
+    return Phase(name=name, trains=(), loss=lambda batch, rng: LossOutput(terms={}, weights={}), inputs=inputs)
+
+
 def streams() -> Streams:
     images = EncodedImages(
         torch.arange(5, dtype=torch.uint8).reshape(5, 1, 1, 1), torch.arange(5), PixelCodec(), Labels()
@@ -84,17 +88,17 @@ def streams() -> Streams:
 
 @pytest.mark.parametrize("step", [0, 1, 9])
 def test_batches_divide_into_parts(step: int) -> None:
-    whole = streams().batch(step, "generator", Part())
+    whole = streams().batch(step, phase("generator"), Part())
     assert whole.size == 8 and whole.pair_z is not None and len(whole.pair_z) == 4
     for i in (1, 0):
-        half = streams().batch(step, "generator", Part(i, 2))
+        half = streams().batch(step, phase("generator"), Part(i, 2))
         assert half.size == 4
         for name in ("cond", "real", "real_cond", "pair_z", "pair_x", "pair_cond"):
             assert torch.equal(getattr(half, name), Part(i, 2).take(getattr(whole, name))), name
 
 
 def test_rows_belong_together() -> None:
-    batch = streams().batch(2, "generator", Part())
+    batch = streams().batch(2, phase("generator"), Part())
     assert isinstance(batch.pair_cond, Tensor) and batch.pair_z is not None and batch.pair_x is not None
     assert torch.equal(batch.pair_z[:, 0].long() + 10, batch.pair_cond)  # stored labels go through the conditioner
     assert torch.equal(batch.pair_x, -batch.pair_z)
@@ -103,26 +107,26 @@ def test_rows_belong_together() -> None:
 
 
 def test_pairs_are_walked_through_evenly() -> None:
-    seen = [streams().batch(step, "generator", Part()).pair_cond for step in range(7)]
+    seen = [streams().batch(step, phase("generator"), Part()).pair_cond for step in range(7)]
     counts = torch.bincount(torch.cat([c for c in seen if isinstance(c, Tensor)]))
     assert counts.tolist() == [0] * 10 + [4] * 7
     assert rows_for_step(7, 4, 0, 0).unique().numel() == 4
 
 
 def test_phases_see_rows_of_their_own_and_pairs_where_asked() -> None:
-    source = Streams(seed=0, batch=64, conditioner=Labels(), pairs=FakePairs(), pair_phases=("generator",))
-    a, b = (source.batch(0, phase, Part()) for phase in ("generator", "fake_score.1"))
+    source = Streams(seed=0, batch=64, conditioner=Labels(), pairs=FakePairs())
+    a, b = (source.batch(0, p, Part()) for p in (phase("generator"), phase("fake_score.1", set())))
     assert a.pair_z is not None and b.pair_z is None
     assert isinstance(a.cond, Tensor) and isinstance(b.cond, Tensor) and not torch.equal(a.cond, b.cond)
-    bare = Streams(seed=0, batch=4).batch(0, "x", Part())
+    bare = Streams(seed=0, batch=4).batch(0, phase("x"), Part())
     assert (bare.cond, bare.real, bare.pair_z) == (None, None, None)
 
 
 def test_uneven_batches_and_empty_streams_are_refused() -> None:
     with pytest.raises(UserError, match=r"training.batch: found 8, expected a multiple of 3 \(ranks times"):
-        streams().batch(0, "generator", Part(0, 3))
+        streams().batch(0, phase("generator"), Part(0, 3))
     with pytest.raises(UserError, match="training.pair_batch: found 4, expected a multiple of 8"):
-        streams().batch(0, "generator", Part(0, 8))
+        streams().batch(0, phase("generator"), Part(0, 8))
     with pytest.raises(UserError, match="images: found 0 rows"):
         Streams(seed=0, batch=4, images=TensorImages(torch.zeros(0, 2)))
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from unistep.methods.base import Batch, LossOutput, Method, Phase, Random
 from unistep.training import TrainingConfig, prepare_network
 from unistep.training.health import HealthMonitor
+from unistep.training.prefetch import Prefetcher
 from unistep.training.random import Part
 from unistep.training.state import TrainState
 from unistep.training.step import train_step
@@ -23,7 +25,7 @@ WARMUP, MILESTONE, STEPS = 2, 3, 6
 class Target(Method):
     """(w x - 1)^2 / 2 for one linear layer; the batch is the step's own."""
 
-    averaged = "line"
+    ema_network = "line"
 
     def __init__(self) -> None:
         line = nn.Linear(3, 1, bias=False, dtype=torch.float64)
@@ -31,12 +33,12 @@ class Target(Method):
         self.networks = {"line": line}
 
     def phases(self, step: int) -> tuple[Phase, ...]:
-        return (Phase(name="line", trains=("line",)),)
+        return (Phase(name="line", trains=("line",), loss=partial(self.loss, "line")),)
 
     def milestones(self) -> dict[str, tuple[int, ...]]:
         return {"line": (MILESTONE,)}
 
-    def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
+    def loss(self, phase: str, batch: Batch, rng: Random) -> LossOutput:
         miss = self.networks["line"](batch.real).flatten() - 1
         return LossOutput(terms={"miss": miss.square()}, weights={"miss": 0.5})
 
@@ -44,7 +46,7 @@ class Target(Method):
 class Rows:
     """Four fixed rows per step, of which each step's gradient is longer or shorter than the clipping norm."""
 
-    def batch(self, step: int, phase: str, part: Part) -> Batch:
+    def batch(self, step: int, phase: Phase, part: Part, prefetcher: Prefetcher | None = None) -> Batch:
         return Batch(size=4, real=rows(step))
 
 
@@ -131,7 +133,7 @@ class Recording(Target):
         self.networks["line"].float()
         self.seen: list[tuple[bool, torch.dtype]] = []
 
-    def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
+    def loss(self, phase: str, batch: Batch, rng: Random) -> LossOutput:
         assert batch.real is not None
         out = self.networks["line"](batch.real.float())
         self.seen.append((torch.is_autocast_enabled("cpu"), out.dtype))

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from unistep.training import Streams
-from unistep.training.ahead import Ahead
 from unistep.training.finite import FiniteCheck
 from unistep.training.health import HealthMonitor
+from unistep.training.prefetch import Prefetcher
 from unistep.training.state import TrainState
 from unistep.training.step import train_step
 
@@ -38,7 +38,7 @@ def test_a_step_waits_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda *kind: False)  # which does not know this device
     monkeypatch.setattr(FiniteCheck, "require_finite", lambda check: fetched.append(len(check.phases)))
     method, source, settings = tiny_method(name, "none")
-    for network in (*method.networks.values(), *method.carried.values()):
+    for network in (*method.networks.values(), *method.auxiliary_networks.values()):
         network.to(META)
     for attribute in vars(method).values():
         for module in (attribute, getattr(attribute, "denoiser", None)):
@@ -46,7 +46,7 @@ def test_a_step_waits_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
                 module.to(META)
     assert isinstance(source, Streams)
     source.device = META
-    state, ahead = TrainState.start(method, settings, HealthMonitor()), Ahead(META)
+    state, ahead = TrainState.start(method, settings, HealthMonitor()), Prefetcher(META)
     try:
         train_step(state, source, settings, META, ahead)  # constants are uploaded once
         with Uploads() as uploads:

@@ -1,6 +1,5 @@
 """DMD and its relatives with small U-Nets through the loop, for the tests on two ranks."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -10,7 +9,7 @@ from pydantic import TypeAdapter
 
 from unistep.losses.regression import l2
 from unistep.methods.base import Method
-from unistep.methods.ingredients import Ingredients
+from unistep.methods.inputs import MethodInputs
 from unistep.methods.registry import AnyMethod
 from unistep.networks import build_denoiser
 from unistep.pairs import Pairs
@@ -20,10 +19,9 @@ from unistep.teachers.conditioners import LabelConditioner
 from unistep.teachers.teacher import Teacher
 from unistep.training import Streams, TensorImages, TrainingConfig, TrainResult, prepare_network, step, train
 from unistep.training.distributed import full_tensor, sum_over_ranks
-from unistep.training.finite import FiniteCheck
 from unistep.training.health import HealthMonitor
+from unistep.training.optim import NetworkOptimizer
 from unistep.training.state import TrainState
-from unistep.training.step import PhaseRun, update
 from unistep.weighting import training_weighting
 
 NETWORK = {
@@ -79,13 +77,13 @@ def tiny_method(name: str, strategy: str) -> tuple[Method, Streams, TrainingConf
          "checkpoint": {"every_minutes": None}}
     )  # fmt: skip
     teacher, cpu = tiny_teacher(), torch.device("cpu")
-    made_of = Ingredients(teacher=teacher, copy=teacher.trainable_copy, steps=3, regression=l2, guidance=1.5,
+    made_of = MethodInputs(teacher=teacher, copy=teacher.trainable_copy, steps=3, regression=l2, guidance=1.5,
                           sum_over_ranks=sum_over_ranks,
                           prepare=lambda network: prepare_network(network, settings, cpu))  # fmt: skip
     method = TypeAdapter(AnyMethod).validate_python(METHODS[name]).build(made_of)
     images = TensorImages(torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(2)), torch.arange(20) % 3)
     source = Streams(seed=0, batch=8, pair_batch=4, conditioner=teacher.conditioner, pairs=NoisePairs(),
-                     pair_phases=method.pair_phases, images=images, image_phases=method.image_phases)  # fmt: skip
+                     images=images)  # fmt: skip
     return method, source, settings
 
 
@@ -99,12 +97,11 @@ def first_gradients(strategy: str = "ddp") -> dict[str, torch.Tensor]:
     method, source, settings = tiny_method("dmd", strategy)
     found: dict[str, torch.Tensor] = {}
 
-    def note(run: PhaseRun, finite: Mapping[str, torch.Tensor], check: FiniteCheck) -> dict[str, torch.Tensor]:
-        for name, network in run.trained.items() if run.phase.name in ("generator", "fake_score") else ():
-            found.update({f"{name}:{key}": whole(p.grad) for key, p in network.parameters.items()})
-        return update(run, finite, check)
+    def note(network: NetworkOptimizer, norm: torch.Tensor) -> None:
+        for key, p in network.parameters.items():
+            found.setdefault(f"{network.name}:{key}", whole(p.grad))  # of its first update
 
-    with mock.patch.object(step, "update", note):
+    with mock.patch.object(NetworkOptimizer, "clip", note):
         step.train_step(TrainState.start(method, settings, HealthMonitor()), source, settings, torch.device("cpu"))
     return found
 

@@ -1,4 +1,4 @@
-"""Steps of AdamW on a small network of EDM2, for the tests in one process and on two ranks."""
+"""StepSchedule of AdamW on a small network of EDM2, for the tests in one process and on two ranks."""
 
 import torch
 from torch import Tensor

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from unistep.api.adapting import as_recipe_says
 from unistep.api.choosing import Kept
-from unistep.api.distilling import ingredients
+from unistep.api.distilling import build_method_inputs
 from unistep.api.pairing import sampler_of
 from unistep.api.runs import settings
 from unistep.api.teachers import Starting
 from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.methods.base import Method
-from unistep.methods.ingredients import Ingredients
+from unistep.methods.inputs import MethodInputs
 from unistep.pairs.solve import TileSolver
 from unistep.pairs.store import covering_shards
 from unistep.recipes.comparison import Budget
@@ -166,7 +166,7 @@ class Meter:
         start = as_recipe_says(recipe, start)
         self.recipe, self.start, self.device, self.timed = recipe, start, device, timed
         plain = recipe.training.model_copy(update={"compile": False})
-        self.made_of = ingredients(recipe.model_copy(update={"training": plain}), start, device)
+        self.inputs = build_method_inputs(recipe.model_copy(update={"training": plain}), start, device)
         outline = start.copy()  # where only the phases are asked for, all networks are this one
         self.shared = outline if recipe.lora else outline.cpu()  # adapters would take the teacher's weights along
         self.kept = kept
@@ -209,7 +209,7 @@ class Meter:
 
     def sum_of(self, recipe: DistillRecipe) -> tuple[float, float]:
         """Evaluations and seconds of a training, its patterns measured as far as they are new."""
-        outline = recipe.method.build(self.ingredients(recipe, own_networks=False))
+        outline = recipe.method.build(self.method_inputs(recipe, own_networks=False))
         found, first = Counter[Pattern](), dict[Pattern, int]()
         for step in range(recipe.training.steps):
             shape = pattern(outline, step)
@@ -224,18 +224,18 @@ class Meter:
         """One step of a training."""
 
         def build() -> Method:
-            return recipe.method.build(self.ingredients(recipe, own_networks=True))
+            return recipe.method.build(self.method_inputs(recipe, own_networks=True))
 
         batches = stand_ins(recipe, self.start.teacher, self.device)
         denoiser = self.start.teacher.denoiser
         return measure_step(build, denoiser, batches, recipe.training, self.device, step, self.timed)
 
-    def ingredients(self, recipe: DistillRecipe, own_networks: bool) -> Ingredients:
+    def method_inputs(self, recipe: DistillRecipe, own_networks: bool) -> MethodInputs:
         """What the method is built from at this length; with networks of its own it can be trained."""
-        made_of = dataclasses.replace(self.made_of, steps=recipe.training.steps)
+        inputs = dataclasses.replace(self.inputs, steps=recipe.training.steps)
         if own_networks:
-            return made_of
-        return dataclasses.replace(made_of, copy=lambda: self.shared, prepare=lambda network: network)
+            return inputs
+        return dataclasses.replace(inputs, copy=lambda: self.shared, prepare=lambda network: network)
 
     def pairs(self) -> tuple[int, int, float]:
         """Rows, evaluations and seconds of the pairs, whole shards as they are made; nothing where none are needed.

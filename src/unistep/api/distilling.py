@@ -23,7 +23,7 @@ from unistep.api.talk import Talk, with_flags
 from unistep.api.teachers import Starting, starting_point
 from unistep.api.weights import Measure, choose_weights, initial_time, initial_weights
 from unistep.data import ImageDataset
-from unistep.methods.ingredients import Ingredients
+from unistep.methods.inputs import MethodInputs
 from unistep.networks import Generator
 from unistep.progress import show_waiting
 from unistep.recipes.load import RecipeLike, recipe_of
@@ -165,7 +165,7 @@ class StageTrainer:
             KeyboardInterrupt: after Ctrl-C, with everything saved.
         """
         recipe, teacher, config = stage.recipe, self.start.teacher, stage.recipe.training
-        method = recipe.method.build(ingredients(recipe, self.start, self.device, self.folder))
+        method = recipe.method.build(build_method_inputs(recipe, self.start, self.device, self.folder))
         check_names(config.optim, method.networks)
         if self.recipe.stages:
             self.say(f"a stage until step {stage.until} of {config.steps}")
@@ -174,10 +174,9 @@ class StageTrainer:
         pairs = pairs_of_run(recipe, teacher, self.folder, self.device, self.say, self.quiet) if needed else None
         streams = Streams(
             seed=config.seed, batch=config.batch, pair_batch=config.pair_batch, device=self.device,
-            conditioner=teacher.conditioner, pairs=pairs, pair_phases=method.pair_phases, images=images,
-            image_phases=method.image_phases,
+            conditioner=teacher.conditioner, pairs=pairs, images=images,
         )  # fmt: skip
-        generator = cast(Generator, unwrap(method.networks[method.averaged]))
+        generator = cast(Generator, unwrap(method.networks[method.ema_network]))
         description, bound = self.start.description(generator), bound_to(self.recipe, teacher)
         before = [bound_to(other, teacher) for other in earlier_recipes(DistillRecipe, self.folder)]
         result = train(method, streams, config, self.folder, self.hooks, bound, description, stage.until, before)
@@ -230,16 +229,16 @@ def require_stages(stages: list[Stage], teacher: Teacher, device: torch.device) 
         share("training.pair_batch", config.pair_batch or config.batch, part)
 
 
-def ingredients(
+def build_method_inputs(
     recipe: DistillRecipe, start: Starting, device: torch.device, folder: Path | None = None
-) -> Ingredients:
+) -> MethodInputs:
     """What the recipe's method is built from; the run in `folder` records which files its weights came from.
 
     Raises:
         UserError: for a noise level, a generator to start from or a distance that does not suit the teacher.
     """
     held_at = initial_time(recipe.generator, start.teacher)
-    return Ingredients(
+    return MethodInputs(
         teacher=start.teacher,
         copy=start.copy,
         prepare=lambda network: prepare_network(network, recipe.training, device),

@@ -10,7 +10,7 @@ from torch import nn
 
 from unistep.api.adapting import as_recipe_says
 from unistep.api.budgets import stand_ins
-from unistep.api.distilling import ingredients
+from unistep.api.distilling import build_method_inputs
 from unistep.api.evaluating import candidates
 from unistep.api.fitting import build_fit, fit_config, fit_of, mixture_of, samples_of
 from unistep.api.images import read_images, real_images
@@ -186,7 +186,7 @@ def rehearse_fit(recipe: DistillRecipe, teacher: Teacher, stand: Stand, say: Tal
     costs, method = rehearse_training(
         build, batches, fit.training, stand, lambda: say("measuring the fit"), frozen_of(teacher)
     )
-    denoiser = unwrap(method.networks[method.averaged])
+    denoiser = unwrap(method.networks[method.ema_network])
     return costs, teacher_from_config(denoiser, config, source="fit", sha256="")  # type: ignore[arg-type]
 
 
@@ -204,10 +204,10 @@ def rehearse_method(recipe: DistillRecipe, start: Starting, stand: Stand, say: T
     if not is_on_meta(start.teacher.denoiser):
         start.teacher.denoiser.to(stand.device)
         move_codec(start.teacher.codec, stand.device)
-    made_of = ingredients(recipe, start, stand.device)
+    inputs = build_method_inputs(recipe, start, stand.device)
     network = replace(start.network, denoiser=on_meta(start.network.denoiser))
     blank = dataclasses.replace(
-        made_of,
+        inputs,
         teacher=replace(start.teacher, denoiser=on_meta(start.teacher.denoiser)),
         copy=replace(start, network=network).copy,
         prepare=lambda network: prepare_network(network, recipe.training, META),
@@ -216,10 +216,10 @@ def rehearse_method(recipe: DistillRecipe, start: Starting, stand: Stand, say: T
     def batches(training: TrainingConfig) -> BatchSource:
         return stand_ins(recipe.model_copy(update={"training": training}), start.teacher, stand.device)
 
-    frozen, distance = frozen_of(start.teacher), made_of.regression
+    frozen, distance = frozen_of(start.teacher), inputs.regression
     frozen |= {"distance": distance} if isinstance(distance, nn.Module) else {}
     return rehearse_training(
-        lambda device: recipe.method.build(blank if device == META else made_of),
+        lambda device: recipe.method.build(blank if device == META else inputs),
         batches, recipe.training, stand, lambda: say("measuring the distillation"), frozen,
     )  # fmt: skip
 
@@ -240,7 +240,7 @@ def image_bytes(recipe: DistillRecipe, teacher: Teacher) -> int:
 def calls_of(costs: DistillCosts, recipe: DistillRecipe, method: Method, folder: Path, stand: Stand) -> DistillCalls:
     """What it costs to ask the networks and the judge, and the rows of the evaluation."""
     start, judge = costs.start, judge_of_run(recipe, costs, stand)
-    generator = unwrap(method.networks[method.averaged])
+    generator = unwrap(method.networks[method.ema_network])
     assert isinstance(generator, Generator)
     rows = ()
     if judge is not None or point_reference(start.teacher, 1) is not None:

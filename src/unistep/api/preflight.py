@@ -18,7 +18,7 @@ from unistep.api.teachers import Starting, find_teacher
 from unistep.api.weights import initial_time, initial_weights
 from unistep.data import ImageDataset
 from unistep.errors import Mistakes
-from unistep.methods.ingredients import Ingredients, guided
+from unistep.methods.inputs import MethodInputs
 from unistep.networks import build_denoiser
 from unistep.planning.sizes import on_meta
 from unistep.recipes.load import recipe_of
@@ -74,7 +74,7 @@ def require_ready(recipe: DistillRecipe, folder: Path, device: torch.device, own
         raise AssertionError("a teacher that is not there is a mistake")
     teacher = start.teacher
     with mistakes.collect():
-        guided(teacher, recipe.teacher.guidance)
+        teacher.guided(recipe.teacher.guidance)
     for key, solver in (("pairs", recipe.pairs and recipe.pairs.solver), ("evaluation", recipe.evaluation.solver)):
         if key != "pairs" or recipe.method.needs_pairs:
             check_solver(f"{key}.solver", solver, teacher.process, mistakes)
@@ -101,7 +101,7 @@ def require_pairs(recipe: DistillRecipe, folder: Path, device: torch.device, own
         start = find_start(recipe, folder, device, own)
     if start is not None:
         with mistakes.collect():
-            guided(start.teacher, recipe.teacher.guidance)
+            start.teacher.guided(recipe.teacher.guidance)
         check_solver("pairs.solver", recipe.pairs and recipe.pairs.solver, start.teacher.process, mistakes)
     mistakes.require_none()
     assert start is not None
@@ -156,13 +156,13 @@ def check_method(stages: Iterable[Stage], start: Starting, device: torch.device,
                 initial_weights(recipe.generator.init, start, held_at, None)
         with mistakes.collect():
             distance_of(recipe.method.distance, start.teacher, device)
-        made_of = Ingredients(
+        inputs = MethodInputs(
             teacher=start.teacher, copy=start.copy, prepare=lambda network: network,
             steps=recipe.method_steps or recipe.training.steps, guidance=recipe.teacher.guidance, t_init=held_at,
             regression=zero_distance,
         )  # fmt: skip
         with mistakes.collect():
-            check_names(recipe.training.optim, recipe.method.build(made_of).networks)
+            check_names(recipe.training.optim, recipe.method.build(inputs).networks)
 
 
 def zero_distance(x: Tensor, y: Tensor) -> Tensor:

@@ -15,7 +15,6 @@ from unistep.api.runs import read_record, record
 from unistep.api.talk import Talk
 from unistep.api.teaching import teach
 from unistep.errors import UserError
-from unistep.methods.ingredients import guided
 from unistep.networks import Generator
 from unistep.recipes.schema import DistillRecipe
 from unistep.teachers.checkpoint import save_state
@@ -71,7 +70,7 @@ def starting_point(
     teacher = own or find_teacher(recipe, folder, device, say, quiet)
     teacher.denoiser.to(device)
     move_codec(teacher.codec, device)
-    guided(teacher, recipe.teacher.guidance)  # refused now, not after hours, where the teacher takes no conditions
+    teacher.guided(recipe.teacher.guidance)  # refused now, not after hours, where the teacher takes no conditions
     if recipe.teacher.certify:
         require_certificate(teacher, folder, device, say)
     if any(True for _ in teacher.denoiser.parameters()):

@@ -74,7 +74,7 @@ def rehearse_teaching(recipe: TeachRecipe, stand: Stand, say: Talk) -> TeachCost
         ), recipe.training, stand,
         lambda: say(f"measuring recipe {recipe.name}"),
     )  # fmt: skip
-    denoiser = unwrap(method.networks[method.averaged])
+    denoiser = unwrap(method.networks[method.ema_network])
     teacher = teacher_from_config(denoiser, config, source=recipe.name, sha256="")  # type: ignore[arg-type]
     found = TeachCosts(images=bytes_of(data), training=costs, teacher=teacher)
     if not costs.steps:

@@ -23,7 +23,7 @@ def contract_of(student: Student, licence: str) -> dict[str, Any]:
         "format": FORMAT,
         "steps": steps.count,
         "timesteps": student.times,
-        "between_steps": steps.between if steps.later else None,
+        "between_steps": steps.transition if steps.later_times else None,
         "noise_scale": scale,
         "process": config.get("process"),
         "prediction": prediction_of(student),

@@ -222,7 +222,7 @@ def call_of(student: Student, denoiser: DiffusersDenoiser, kind: Any, images: Te
     """
     known = inspect.signature(kind.__call__).parameters
     levels = {}
-    if isinstance(denoiser.process, FlowProcess) and student.generator.steps.later:
+    if isinstance(denoiser.process, FlowProcess) and student.generator.steps.later_times:
         levels = {"sigmas": student.times}
     if not levels.keys() <= known.keys():
         raise UserError(

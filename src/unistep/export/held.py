@@ -26,7 +26,7 @@ class Held(nn.Module):
 
     def __init__(self, student: Student, names: Sequence[str]):
         super().__init__()
-        if student.generator.steps.later:
+        if student.generator.steps.later_times:
             count = student.generator.steps.count
             raise UserError(f"steps: found {count}, expected 1: a graph holds one evaluation; export to safetensors")
         denoiser, self.names = student.generator.denoiser, tuple(names)

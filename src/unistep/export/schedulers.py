@@ -52,7 +52,7 @@ def vp_scheduler(student: Student, process: DiscreteVPProcess, denoiser: Diffuse
     require_trailing(student, process)
     table = {**common, "trained_betas": betas(process.alphas_cumprod), "clip_sample": False, "set_alpha_to_one": True}
     count = process.num_bins
-    if steps.later and steps.between == "noise":
+    if steps.later_times and steps.transition == "noise":
         return diffusers.LCMScheduler(count, original_inference_steps=count, **table)
     return diffusers.DDIMScheduler(count, **table)
 
@@ -70,7 +70,7 @@ def cut_table(student: Student, process: DiscreteVPProcess) -> torch.Tensor:
             f"t_init: found {t:g}, expected a whole timestep from 1 to {process.num_bins - 1}: diffusers' schedulers "
             f"know no others; {OTHER_FORMS}"
         )
-    if student.generator.steps.later:
+    if student.generator.steps.later_times:
         raise UserError(f"t_init: found {t:g} with several steps, which no scheduler expresses; {OTHER_FORMS}")
     return process.alphas_cumprod[: int(t) + 1]
 
@@ -107,5 +107,5 @@ def flow_scheduler(student: Student, process: FlowProcess) -> Any:
             f"timesteps: found {student.times}, expected the first at t = 1: diffusers starts rectified flow with unit "
             f"noise; {OTHER_FORMS}"
         )
-    fresh = bool(steps.later) and steps.between == "noise"
+    fresh = bool(steps.later_times) and steps.transition == "noise"
     return import_diffusers().FlowMatchEulerDiscreteScheduler(process.num_bins, shift=1.0, stochastic_sampling=fresh)

@@ -81,7 +81,7 @@ class Student:
     @property
     def times(self) -> list[float]:
         """Times of all evaluations, in the process's own unit."""
-        return [self.start[1], *self.generator.steps.later]
+        return [self.start[1], *self.generator.steps.later_times]
 
     def cond(self, labels: Tensor) -> Cond:
         """The condition of labels [b], None where there is none."""
@@ -109,4 +109,4 @@ class Student:
             noise: (shape, generator=rng) -> what comes between the steps.
         """
         z = torch.randn(rows, *self.shape, generator=rng)
-        return self.generator.walk(z, cond, lambda step: noise(z.shape, generator=rng))
+        return self.generator.sample_with_noise(z, cond, lambda step: noise(z.shape, generator=rng))

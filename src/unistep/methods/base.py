@@ -1,54 +1,28 @@
-"""The contract of a method: it declares who learns in which phase and what the loss is; the loop executes."""
+"""The interface between a method and the training loop: phases with their losses, batches, randomness."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from unistep.types import Cond
 
-
-@dataclass(frozen=True, kw_only=True)
-class Phase:
-    """One optimiser update within a step.
-
-    Attributes:
-        name: name of the phase, unique within a step (`generator`, `fake_score`, `fake_score.2`).
-        trains: names of the networks that receive gradients and are stepped.
-        reuses_samples: the phase works on the samples that an earlier phase of this step made (Algorithm 1).
-        step: the training step, for losses that change with it.
-        depth: which step of a generator of several learns, 0 = the first.
-    """
-
-    name: str
-    trains: tuple[str, ...]
-    reuses_samples: bool = False
-    step: int = 0
-    depth: int = 0
-
-
-def updates_of(network: str, count: int, reuses_samples: bool = True, depth: int = 0) -> tuple[Phase, ...]:
-    """So many updates of one network in a step: `name`, `name.1`, ...; the first on samples made before, or none."""
-    names = [f"{network}.{i}" if i else network for i in range(count)]
-    return tuple(
-        Phase(name=name, trains=(network,), reuses_samples=reuses_samples and name == network, depth=depth)
-        for name in names
-    )
+Stream = Literal["pairs", "images"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What the loop hands to a method: this rank's rows of one micro-batch.
+    """One rank's rows of one micro-batch.
 
     Attributes:
-        size: number of rows of the unpaired stream.
-        cond: condition of the unpaired stream, [size].
-        real, real_cond: real images in model space, for methods that need data.
-        pair_z, pair_x, pair_cond: a slice of the stream of noise-image pairs.
-        samples: outputs of the generator made by an earlier phase of the same step, detached; `cond` is theirs then.
+        size: number of unpaired rows.
+        cond: condition of the unpaired rows, [size].
+        real, real_cond: real images in model space [size, *dims] and their condition.
+        pair_z, pair_x, pair_cond: noise-image pairs and their condition.
+        samples: generator outputs of an earlier phase of the same step, detached; `cond` is then their condition.
     """
 
     size: int
@@ -60,17 +34,37 @@ class Batch:
     pair_cond: Cond = None
     samples: Tensor | None = None
 
+    def pairs(self) -> tuple[Tensor, Tensor, Cond]:
+        """z [b, *dims], x [b, *dims] and the condition of the noise-image pairs.
+
+        Raises:
+            ValueError: for a batch without pairs.
+        """
+        if self.pair_z is None or self.pair_x is None:
+            raise ValueError("found a batch without noise-image pairs, expected some; declare Phase(inputs={'pairs'})")
+        return self.pair_z, self.pair_x, self.pair_cond
+
+    def images(self) -> tuple[Tensor, Cond]:
+        """Real images [b, *dims] and their condition.
+
+        Raises:
+            ValueError: for a batch without real images.
+        """
+        if self.real is None:
+            raise ValueError("found a batch without real images, expected some; declare Phase(inputs={'images'})")
+        return self.real, self.real_cond
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossOutput:
     """Named per-sample terms and their weights; the loop reduces, checks and logs them.
 
     Attributes:
-        terms: name -> [n] losses, one per sample; streams may differ in length.
-        weights: name -> weight; a term without a weight is logged but not trained on.
+        terms: name -> losses [n], one per sample.
+        weights: name -> weight; a term without a weight is logged and has no gradient.
         samples: generator outputs of this phase, detached, for later phases of the step.
-        cond: condition of the samples, where they are more than the batch's unpaired stream; None = the batch's.
-        logs: name -> scalar to log (no gradient).
+        cond: condition of the samples if they are more than the unpaired rows; None = the batch's.
+        logs: name -> scalar to log, without gradient.
     """
 
     terms: Mapping[str, Tensor]
@@ -100,44 +94,68 @@ class Random(Protocol):
         ...
 
 
-class Method(Protocol):
-    """A training method as the loop sees it; classes that inherit it need to say only what differs from the defaults.
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One optimizer update within a training step.
 
     Attributes:
-        networks: the trainable ones by name, sharded or replicated before the method sees them.
-        averaged: the network whose EMA is kept, evaluated and exported.
-        carried: networks that are not trained but follow the trained ones, saved and restored with the run.
-        pair_phases, image_phases: names of the phases that are given noise-image pairs, real images.
+        name: unique within a step (`generator`, `fake_score`, `fake_score.2`); names the random stream of the phase.
+        trains: names of the networks that receive gradients and are updated.
+        loss: (batch, rng) -> loss terms; only the networks in `trains` require gradients while it runs.
+        inputs: streams that the batch holds beside conditions: noise-image `pairs`, real `images`.
+        reuses_samples: the batch is that of an earlier phase of the step, with its samples (Algorithm 1).
+        denoising_step: which evaluation of a multi-step generator is trained, 0 = the first.
+    """
+
+    name: str
+    trains: tuple[str, ...]
+    loss: Callable[[Batch, Random], LossOutput]
+    inputs: Set[Stream] = frozenset()
+    reuses_samples: bool = False
+    denoising_step: int = 0
+
+
+def repeat_update(phase: Phase, count: int) -> tuple[Phase, ...]:
+    """Repeats an update within a step as `name`, `name.1`, ...; only the first reuses samples."""
+    repeats = (replace(phase, name=f"{phase.name}.{i}", reuses_samples=False) for i in range(1, count))
+    return (phase, *repeats)[:count]
+
+
+class Method(Protocol):
+    """A training method as the loop sees it; classes that inherit it define only what differs from the defaults.
+
+    Attributes:
+        networks: the trainable networks by name, sharded or replicated before the method sees them.
+        ema_network: name of the network whose moving average is kept, evaluated and exported.
+        auxiliary_networks: networks that are not trained but follow the trained ones; saved and restored with the run.
     """
 
     networks: Mapping[str, nn.Module]
-    averaged: str
-    carried: Mapping[str, nn.Module] = MappingProxyType({})
-    pair_phases: tuple[str, ...] = ()
-    image_phases: tuple[str, ...] = ()
+    ema_network: str
+    auxiliary_networks: Mapping[str, nn.Module] = MappingProxyType({})
 
     def phases(self, step: int) -> tuple[Phase, ...]:
-        """Who learns at this step, in which order."""
+        """The updates of a training step, in their order."""
         ...
 
     def milestones(self) -> Mapping[str, tuple[int, ...]]:
-        """Network -> steps at which a loss term of its own is switched on, or a stage of its own begins.
-
-        Its learning rate warms up again there.
-        """
+        """Network -> steps at which one of its loss terms or stages begins; its learning rate warms up again there."""
         return {}
 
-    def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
-        """Loss terms of one phase; only the networks in `phase.trains` require gradients while it runs."""
-        ...
+    def monitor_samples(self, batch: Batch, rng: Random) -> Tensor | None:
+        """Samples [batch.size, *dims] of the complete generator for the health monitor.
 
-    def watched(self, batch: Batch, rng: Random) -> Tensor | None:
-        """Samples [batch.size, *dims] as the finished generator makes them, for the health monitor.
-
-        None: the samples that the phases made are such samples already.
+        None: the samples of the phases are samples of the complete generator already.
         """
         return None
 
+    def health_losses(self, logs: Mapping[str, float]) -> tuple[float | None, float | None]:
+        """Denoising losses of the fake score and of the teacher on generated samples, from the logged values.
+
+        None stands for a loss that the method does not have.
+        """
+        return None, None
+
     def after_step(self, step: int) -> None:
-        """Called once after the updates of a step (counted from 0), where carried networks follow."""
+        """Updates the auxiliary networks after the optimizer updates of a step (counted from 0)."""
         return

@@ -1,7 +1,7 @@
 """What the settings of every method share: what it needs, what it is compared by, and how it is built."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -11,9 +11,9 @@ from torch import Tensor
 
 from unistep.errors import UserError
 from unistep.losses.regression import RegressionName
-from unistep.methods.base import Batch, Method
-from unistep.methods.ingredients import Ingredients
-from unistep.networks.generator import Steps
+from unistep.methods.base import Batch, Method, Stream
+from unistep.methods.inputs import MethodInputs
+from unistep.networks.generator import StepSchedule
 from unistep.process.base import NoiseProcess
 from unistep.process.noising import data_time
 from unistep.types import Cond
@@ -64,8 +64,8 @@ class MethodConfig(BaseModel, ABC):
         return
 
     @abstractmethod
-    def build(self, made_of: Ingredients) -> Method:
-        """The method with its networks, all started from the same one."""
+    def build(self, inputs: MethodInputs) -> Method:
+        """The method with its networks, all initialized from the same one."""
 
 
 class ComparesImages(MethodConfig):
@@ -98,7 +98,7 @@ class ComparesImages(MethodConfig):
 
 
 class LearnsFromImages(MethodConfig):
-    """Settings of a method that noises clean images: real ones, or without any the teacher's own, from the pairs."""
+    """Settings of a method that noises clean images: real ones, or the teacher's from the noise-image pairs."""
 
     images: Literal["pairs", "data"] = "pairs"
 
@@ -110,14 +110,18 @@ class LearnsFromImages(MethodConfig):
     def needs_data(self) -> bool:
         return self.images == "data"
 
+    @property
+    def image_inputs(self) -> Set[Stream]:
+        """The stream that the images come from, see `Phase.inputs`."""
+        return {"images" if self.images == "data" else "pairs"}
+
 
 def clean_images(batch: Batch) -> tuple[Tensor, Cond]:
     """Real images with their condition, or those of the pairs where there are none."""
     if batch.real is not None:
-        return batch.real, batch.real_cond
-    if batch.pair_x is None:
-        raise ValueError("found a batch without images, expected real ones or pairs")
-    return batch.pair_x, batch.pair_cond
+        return batch.images()
+    _, x, cond = batch.pairs()
+    return x, cond
 
 
 def refuse_unused(config: MethodConfig, names: Iterable[str], because: str) -> None:
@@ -143,7 +147,7 @@ def require_edm(process: NoiseProcess, found: str, remedy: str) -> None:
         raise UserError(f"{found} with process {kind}, expected an EDM process, where t is sigma; {remedy}")
 
 
-class ManySteps(MethodConfig):
+class MultiStepConfig(MethodConfig):
     """Settings of a method whose generator may be asked several times, with fresh noise in between.
 
     `places` are those of the levels after the first on the training grid, 0..1 and decreasing; None = equally spaced
@@ -154,7 +158,7 @@ class ManySteps(MethodConfig):
     places: tuple[float, ...] | None = None
 
     @model_validator(mode="after")
-    def check_places(self) -> "ManySteps":
+    def check_places(self) -> "MultiStepConfig":
         """One place for each later step."""
         if self.places is None:
             return self
@@ -166,14 +170,14 @@ class ManySteps(MethodConfig):
             )
         return self
 
-    def steps(self, process: NoiseProcess) -> Steps:
+    def steps(self, process: NoiseProcess) -> StepSchedule:
         """The levels on the training grid of a process.
 
         Raises:
             UserError: for a grid too coarse to tell the levels apart.
         """
         equal = tuple(1 - i / self.num_steps for i in range(1, self.num_steps))
-        return Steps(grid_times(process, self.places or equal), "noise")
+        return StepSchedule(grid_times(process, self.places or equal), "noise")
 
 
 def grid_times(process: NoiseProcess, places: tuple[float, ...]) -> tuple[float, ...]:

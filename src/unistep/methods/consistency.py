@@ -8,33 +8,162 @@ epsilon: on EDM's process, whose lowest noisy level is that epsilon, the paper's
 """
 
 import math
+from collections.abc import Set
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from unistep.methods.base import Batch, LossOutput, Method, Phase, Random
+from unistep.methods.base import Batch, LossOutput, Method, Phase, Random, Stream
 from unistep.methods.config import (
     ComparesImages,
     LearnsFromImages,
-    ManySteps,
+    MultiStepConfig,
     clean_images,
     refuse_unused,
     require_edm,
 )
-from unistep.methods.following import follow
-from unistep.methods.ingredients import Ingredients
+from unistep.methods.ema_update import ema_update_
+from unistep.methods.inputs import MethodInputs
 from unistep.process.base import NoiseProcess
 from unistep.process.noising import noised
 from unistep.samplers.rows import heun_rows
 from unistep.types import Cond, upload
 
-# ----------------------------------------------------------------------------------------------------- configuration
+
+class Consistency(Method):
+    """Minimizes E[ w d(f(x_t, t), sg f(x_s, s)) ]: f gives the same answer at two points of one trajectory.
+
+    Args:
+        inputs: teacher, networks and distance.
+        config: settings of either method.
+
+    Raises:
+        ValueError: without a distance.
+    """
+
+    ema_network = "generator"
+
+    def __init__(self, inputs: MethodInputs, config: "ConsistencyDistillationConfig | ConsistencyTrainingConfig"):
+        self.config, self.process, self.distance = config, inputs.teacher.process, inputs.distance
+        self.schedule = config.build_schedule(inputs)
+        steps = config.steps(self.process)
+        self.generator = self.target = inputs.build_generator(steps)
+        self.networks = {"generator": self.generator}
+        if self.schedule.decay(0) > 0:
+            self.target = inputs.build_generator(steps).requires_grad_(False)
+            self.auxiliary_networks = {"target": self.target}
+
+    def phases(self, step: int) -> tuple[Phase, ...]:
+        loss, inputs = partial(self.consistency_loss, step), self.config.image_inputs
+        return (Phase(name="consistency", trains=("generator",), inputs=inputs, loss=loss),)
+
+    def after_step(self, step: int) -> None:
+        """theta^- <- mu theta^- + (1 - mu) theta."""
+        if self.target is not self.generator:
+            ema_update_(self.target, self.generator, self.schedule.decay(step))
+
+    def consistency_loss(self, step: int, batch: Batch, rng: Random) -> LossOutput:
+        """w d(f(x_t, t), f(x_s, s)) of each row, [b]."""
+        x, cond = clean_images(batch)
+        points = self.schedule.points(x, cond, rng, step)
+        target = self.evaluate_target(points, cond)
+        loss = points.weight * self.distance(self.generator(points.x_t, cond, points.t), target)
+        return LossOutput(terms={"consistency": loss}, weights={"consistency": 1.0})
+
+    @torch.no_grad()
+    def evaluate_target(self, points: "Points", cond: Cond) -> Tensor:
+        """f(x_s, s) of the target network; x_s itself where s is data, the boundary condition."""
+        noisy = self.process.sigma(points.s) > 0
+        f = self.target(points.x_s, cond, torch.where(noisy, points.s, points.t))
+        return torch.where(noisy.reshape(-1, *[1] * (f.ndim - 1)), f, points.x_s)
 
 
-class ConsistencyDistillationConfig(ComparesImages, LearnsFromImages, ManySteps):
+@dataclass(frozen=True)
+class Points:
+    """Two points of one trajectory, x_t and the less noisy x_s, and each row's weight: what f must agree on."""
+
+    t: Tensor
+    x_t: Tensor
+    s: Tensor
+    x_s: Tensor
+    weight: Tensor
+
+
+class Schedule(Protocol):
+    """How points are drawn at a step, and the decay of the average that targets are made with (0 = no average)."""
+
+    def points(self, x: Tensor, cond: Cond, rng: Random, step: int) -> Points: ...
+
+    def decay(self, step: int) -> float: ...
+
+
+def neighbours(process: NoiseProcess, levels: int, x: Tensor, rng: Random) -> tuple[Tensor, Tensor]:
+    """t and the next lower s on a grid of `levels` levels, the lowest of which is data; uniform, [b] each."""
+    grid = upload(process.sampling_times(levels - 1).float(), x.device)
+    n = rng.integers(len(x), 0, levels - 2).to(x.device)
+    return grid[n], grid[n + 1]
+
+
+class Distillation:
+    """x_s is one Heun step of the teacher's ODE away from x_t (Algorithm 2)."""
+
+    def __init__(self, inputs: MethodInputs, config: "ConsistencyDistillationConfig"):
+        self.mu_base, self.process, self.config = inputs.mu_base, inputs.teacher.process, config
+
+    @torch.no_grad()
+    def points(self, x: Tensor, cond: Cond, rng: Random, step: int) -> Points:
+        t, s = neighbours(self.process, self.config.levels, x, rng)
+        x_t = noised(self.process, x, t, rng.normal(*x.shape).to(x.device))
+        x_s = heun_rows(self.mu_base, self.process, x_t, t, s, cond)
+        return Points(t, x_t, s, x_s, torch.ones_like(t))
+
+    def decay(self, step: int) -> float:
+        return self.config.target_decay
+
+
+class SongTraining:
+    """x_s is noised by the same noise as x_t, on a grid that grows finer (Algorithm 3)."""
+
+    def __init__(self, inputs: MethodInputs, config: "ConsistencyTrainingConfig"):
+        self.process, self.config, self.steps = inputs.teacher.process, config, inputs.steps
+
+    def points(self, x: Tensor, cond: Cond, rng: Random, step: int) -> Points:
+        N = self.config.levels_at(min(step, self.steps - 1), self.steps)
+        t, s = neighbours(self.process, N + 1, x, rng)  # and data
+        eps = rng.normal(*x.shape).to(x.device)
+        return Points(t, noised(self.process, x, t, eps), s, noised(self.process, x, s, eps), torch.ones_like(t))
+
+    def decay(self, step: int) -> float:
+        return self.config.decay_at(min(step, self.steps - 1), self.steps)
+
+
+class EasyTuning:
+    """x_s is noised by the same noise as x_t, at a ratio r / t that grows towards 1 (arXiv:2406.14548).
+
+    Raises:
+        UserError: for a process whose time is not sigma.
+    """
+
+    def __init__(self, inputs: MethodInputs, config: "ConsistencyTrainingConfig"):
+        self.process, self.config, self.steps = inputs.teacher.process, config, inputs.steps
+        require_edm(self.process, "method.schedule: found ect", "use schedule song")
+
+    def points(self, x: Tensor, cond: Cond, rng: Random, step: int) -> Points:
+        config, ends = self.config, self.process.time(torch.tensor([0.0, 1.0])).tolist()
+        t = (config.P_mean + config.P_std * rng.normal(len(x)).to(x.device)).exp().clamp(*ends)
+        r = config.nearer(t, min(step, self.steps - 1), self.steps)
+        eps = rng.normal(*x.shape).to(x.device)
+        return Points(t, noised(self.process, x, t, eps), r, noised(self.process, x, r, eps), 1 / (t - r))
+
+    def decay(self, step: int) -> float:
+        return 0.0
+
+
+class ConsistencyDistillationConfig(ComparesImages, LearnsFromImages, MultiStepConfig):
     """Settings of consistency distillation; the defaults are the paper's for CIFAR-10 (Table 3), its N = 18.
 
     `levels` counts data as one. `target_decay` is mu, the decay of the average that targets are made with; at 0
@@ -46,8 +175,12 @@ class ConsistencyDistillationConfig(ComparesImages, LearnsFromImages, ManySteps)
     levels: int = Field(default=19, ge=2, le=10_000)
     target_decay: float = Field(default=0.0, ge=0, lt=1)
 
-    def build(self, made_of: Ingredients) -> "Consistency":
-        return Consistency(made_of, self, Distillation(made_of, self))
+    def build_schedule(self, inputs: MethodInputs) -> Schedule:
+        """How points are drawn."""
+        return Distillation(inputs, self)
+
+    def build(self, inputs: MethodInputs) -> Consistency:
+        return Consistency(inputs, self)
 
 
 OF_SCHEDULE = {
@@ -56,7 +189,7 @@ OF_SCHEDULE = {
 }
 
 
-class ConsistencyTrainingConfig(ComparesImages, ManySteps):
+class ConsistencyTrainingConfig(ComparesImages, MultiStepConfig):
     """Settings of consistency training, on real images alone; the defaults are the paper's for CIFAR-10.
 
     `schedule: song`: N grows from `first_levels` (s_0) to `last_levels` + 1 (s_1 + 1), mu with it from `target_decay`
@@ -92,9 +225,17 @@ class ConsistencyTrainingConfig(ComparesImages, ManySteps):
             )
         return self
 
-    def build(self, made_of: Ingredients) -> "Consistency":
-        how = SongTraining(made_of, self) if self.schedule == "song" else EasyTuning(made_of, self)
-        return Consistency(made_of, self, how)
+    @property
+    def image_inputs(self) -> Set[Stream]:
+        """Real images."""
+        return {"images"}
+
+    def build_schedule(self, inputs: MethodInputs) -> Schedule:
+        """How points are drawn."""
+        return SongTraining(inputs, self) if self.schedule == "song" else EasyTuning(inputs, self)
+
+    def build(self, inputs: MethodInputs) -> Consistency:
+        return Consistency(inputs, self)
 
     def levels_at(self, step: int, steps: int) -> int:
         """N(k) of step k of K: ceil(sqrt(k / K ((s_1 + 1)^2 - s_0^2) + s_0^2) - 1) + 1 (appendix C)."""
@@ -110,146 +251,3 @@ class ConsistencyTrainingConfig(ComparesImages, ManySteps):
         a = 1 + step * self.stages // steps
         n = 1 + self.k * torch.sigmoid(-self.b * t)
         return (t * (1 - n / self.q**a)).clamp_min(0)
-
-
-# -------------------------------------------------------------------------------------------------- pairs of points
-
-
-@dataclass(frozen=True)
-class Points:
-    """Two points of one trajectory, x_t and the less noisy x_s, and each row's weight: what f must agree on."""
-
-    t: Tensor
-    x_t: Tensor
-    s: Tensor
-    x_s: Tensor
-    weight: Tensor
-
-
-class Schedule(Protocol):
-    """How points are drawn at a step, and the decay of the average that targets are made with (0 = no average)."""
-
-    def points(self, x: Tensor, cond: Cond, rng: Random, step: int) -> Points: ...
-
-    def decay(self, step: int) -> float: ...
-
-
-def neighbours(process: NoiseProcess, levels: int, x: Tensor, rng: Random) -> tuple[Tensor, Tensor]:
-    """t and the next lower s on a grid of `levels` levels, the lowest of which is data; uniform, [b] each."""
-    grid = upload(process.sampling_times(levels - 1).float(), x.device)
-    n = rng.integers(len(x), 0, levels - 2).to(x.device)
-    return grid[n], grid[n + 1]
-
-
-class Distillation:
-    """x_s is one Heun step of the teacher's ODE away from x_t (Algorithm 2)."""
-
-    def __init__(self, made_of: Ingredients, config: ConsistencyDistillationConfig):
-        self.mu_base, self.process, self.config = made_of.mu_base, made_of.teacher.process, config
-
-    @torch.no_grad()
-    def points(self, x: Tensor, cond: Cond, rng: Random, step: int) -> Points:
-        t, s = neighbours(self.process, self.config.levels, x, rng)
-        x_t = noised(self.process, x, t, rng.normal(*x.shape).to(x.device))
-        x_s = heun_rows(self.mu_base, self.process, x_t, t, s, cond)
-        return Points(t, x_t, s, x_s, torch.ones_like(t))
-
-    def decay(self, step: int) -> float:
-        return self.config.target_decay
-
-
-class SongTraining:
-    """x_s is noised by the same noise as x_t, on a grid that grows finer (Algorithm 3)."""
-
-    def __init__(self, made_of: Ingredients, config: ConsistencyTrainingConfig):
-        self.process, self.config, self.steps = made_of.teacher.process, config, made_of.steps
-
-    def points(self, x: Tensor, cond: Cond, rng: Random, step: int) -> Points:
-        N = self.config.levels_at(min(step, self.steps - 1), self.steps)
-        t, s = neighbours(self.process, N + 1, x, rng)  # and data
-        eps = rng.normal(*x.shape).to(x.device)
-        return Points(t, noised(self.process, x, t, eps), s, noised(self.process, x, s, eps), torch.ones_like(t))
-
-    def decay(self, step: int) -> float:
-        return self.config.decay_at(min(step, self.steps - 1), self.steps)
-
-
-class EasyTuning:
-    """x_s is noised by the same noise as x_t, at a ratio r / t that grows towards 1 (arXiv:2406.14548).
-
-    Raises:
-        UserError: for a process whose time is not sigma.
-    """
-
-    def __init__(self, made_of: Ingredients, config: ConsistencyTrainingConfig):
-        self.process, self.config, self.steps = made_of.teacher.process, config, made_of.steps
-        require_edm(self.process, "method.schedule: found ect", "use schedule song")
-
-    def points(self, x: Tensor, cond: Cond, rng: Random, step: int) -> Points:
-        config, ends = self.config, self.process.time(torch.tensor([0.0, 1.0])).tolist()
-        t = (config.P_mean + config.P_std * rng.normal(len(x)).to(x.device)).exp().clamp(*ends)
-        r = config.nearer(t, min(step, self.steps - 1), self.steps)
-        eps = rng.normal(*x.shape).to(x.device)
-        return Points(t, noised(self.process, x, t, eps), r, noised(self.process, x, r, eps), 1 / (t - r))
-
-    def decay(self, step: int) -> float:
-        return 0.0
-
-
-# -------------------------------------------------------------------------------------------------------- the method
-
-
-class Consistency(Method):
-    """f(x_t, t) learns to agree with f(x_s, s), which is not moved: E[ w d(f(x_t, t), sg f(x_s, s)) ].
-
-    Args:
-        made_of: networks and distance.
-        config: settings of either method.
-        schedule: draws the points.
-    """
-
-    averaged = "generator"
-    pair_phases = image_phases = ("consistency",)
-
-    def __init__(
-        self,
-        made_of: Ingredients,
-        config: ConsistencyDistillationConfig | ConsistencyTrainingConfig,
-        schedule: Schedule,
-    ):
-        if made_of.regression is None:
-            raise ValueError("consistency: found no distance, expected one")
-        self.process, self.distance, self.schedule = made_of.teacher.process, made_of.regression, schedule
-        steps = config.steps(self.process)
-        self.generator = self.target = made_of.generator(steps)
-        self.networks = {"generator": self.generator}
-        if schedule.decay(0) > 0:
-            self.target = made_of.generator(steps).requires_grad_(False)
-            self.carried = {"target": self.target}
-
-    def phases(self, step: int) -> tuple[Phase, ...]:
-        """Always the one."""
-        return (Phase(name="consistency", trains=("generator",), step=step),)
-
-    def after_step(self, step: int) -> None:
-        """The target follows: theta^- <- mu theta^- + (1 - mu) theta."""
-        if self.target is not self.generator:
-            follow(self.target, self.generator, self.schedule.decay(step))
-
-    # ------------------------------------------------------------------------------------------------------- phases
-
-    def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
-        x, cond = clean_images(batch)
-        points = self.schedule.points(x, cond, rng, phase.step)
-        goal = self.goal(points, cond)
-        loss = points.weight * self.distance(self.generator(points.x_t, cond, points.t), goal)
-        return LossOutput(terms={"consistency": loss}, weights={"consistency": 1.0})
-
-    # ------------------------------------------------------------------------------------------------------- pieces
-
-    @torch.no_grad()
-    def goal(self, points: Points, cond: Cond) -> Tensor:
-        """f(x_s, s) of the target network; x_s itself where s is data, the boundary condition."""
-        noisy = self.process.sigma(points.s) > 0
-        f = self.target(points.x_s, cond, torch.where(noisy, points.s, points.t))
-        return torch.where(noisy.reshape(-1, *[1] * (f.ndim - 1)), f, points.x_s)

@@ -16,15 +16,90 @@ from torch import Tensor
 from unistep.losses.denoising import denoising_loss
 from unistep.methods.base import Batch, LossOutput, Method, Phase, Random
 from unistep.methods.config import ComparesImages, Distance, grid_times
-from unistep.methods.following import follow
-from unistep.methods.ingredients import Ingredients
-from unistep.networks.generator import Steps, first_level
+from unistep.methods.ema_update import ema_update_
+from unistep.methods.inputs import MethodInputs
+from unistep.networks.generator import StepSchedule, first_level
 from unistep.process.noising import noised
 from unistep.samplers.euler import Euler
 from unistep.samplers.rows import eps_rows
 from unistep.types import Cond
 
-# ----------------------------------------------------------------------------------------------------- configuration
+
+class InstaFlow(Method):
+    """Trains a flow on its own straight paths, stage after stage, and then distills it into one step.
+
+    Args:
+        inputs: teacher, networks, distance, length of the training.
+        config: settings.
+    """
+
+    ema_network = "generator"
+
+    def __init__(self, inputs: MethodInputs, config: "InstaFlowConfig"):
+        self.teacher, self.config, self.regression = inputs.teacher, config, inputs.regression
+        self.process, self.beginnings = inputs.teacher.process, config.beginnings(inputs.steps)
+        fractions = tuple(i / config.num_steps for i in range(config.num_steps - 1, 0, -1))
+        steps = StepSchedule(grid_times(self.process, fractions), "ode")
+        self.generator = inputs.build_generator(steps)
+        self.networks = {"generator": self.generator}
+        if self.beginnings:
+            self.flow = inputs.build_generator(steps).requires_grad_(False)
+            self.auxiliary_networks = {"flow": self.flow}
+
+    def phases(self, step: int) -> tuple[Phase, ...]:
+        """Reflow on the pairs, reflow on the flow's own pairs, or distillation of them."""
+        stage, trains = sum(step >= begin for begin in self.beginnings), ("generator",)
+        if stage == 0:
+            return (Phase(name="reflow", trains=trains, inputs={"pairs"}, loss=self.reflow_loss),)
+        if stage < self.config.reflows:
+            return (Phase(name="reflow.own", trains=trains, loss=self.own_reflow_loss),)
+        return (Phase(name="distillation", trains=trains, loss=self.distillation_loss),)
+
+    def milestones(self) -> Mapping[str, tuple[int, ...]]:
+        """The beginnings of the stages after the first."""
+        return {"generator": self.beginnings}
+
+    def after_step(self, step: int) -> None:
+        """Copies the generator between two stages: the copy solves the pairs of the next one."""
+        if step + 1 in self.beginnings:
+            ema_update_(self.flow, self.generator)
+
+    # -------------------------------------------------------------------------------------------------------- losses
+
+    def reflow_loss(self, batch: Batch, rng: Random) -> LossOutput:
+        """The reflow loss on the teacher's pairs."""
+        return self.straighten(*batch.pairs(), rng)
+
+    def own_reflow_loss(self, batch: Batch, rng: Random) -> LossOutput:
+        """The reflow loss on pairs of the previous stage's flow."""
+        return self.straighten(*self.own_pairs(batch, rng), rng)
+
+    def straighten(self, z: Tensor, x: Tensor, cond: Cond, rng: Random) -> LossOutput:
+        """w_t |mu(x_t, t) - x|^2 on the line from x_T to x, t uniform over the grid."""
+        last = self.process.num_bins - 1
+        t = self.process.time(rng.integers(len(x), 0, last) / last).to(x.device)
+        mu = self.generator(noised(self.process, x, t, self.eps(z, x)), cond, t)
+        return LossOutput(terms={"reflow": denoising_loss(mu, x, self.teacher.weighting(t))}, weights={"reflow": 1.0})
+
+    def distillation_loss(self, batch: Batch, rng: Random) -> LossOutput:
+        """d(G(z), x) on pairs of the last stage's flow."""
+        if self.regression is None:
+            raise ValueError("instaflow: found no distance, expected one")
+        z, x, cond = self.own_pairs(batch, rng)
+        y = self.generator(z, cond)
+        return LossOutput(terms={"distil": self.regression(y, x)}, weights={"distil": 1.0}, samples=y.detach())
+
+    def eps(self, z: Tensor, x: Tensor) -> Tensor:
+        """The noise whose line leads from x to the start of the ODE, (x_T - alpha_T x) / sigma_T."""
+        x_T, T = first_level(self.process, None, z)
+        return eps_rows(self.process, x_T, x, T)
+
+    @torch.no_grad()
+    def own_pairs(self, batch: Batch, rng: Random) -> tuple[Tensor, Tensor, Cond]:
+        """z, the solution of the previous stage's flow from z, and the condition."""
+        z = rng.normal(batch.size, *self.teacher.shape)
+        solver = Euler(self.config.solver_steps)
+        return z, solver(lambda x, t, cond: self.flow(x, cond, t), self.process, z, batch.cond).x, batch.cond
 
 
 class InstaFlowConfig(ComparesImages):
@@ -53,7 +128,7 @@ class InstaFlowConfig(ComparesImages):
 
     @model_validator(mode="after")
     def check(self) -> "InstaFlowConfig":
-        """What is distilled takes one step."""
+        """Validates that a distilled generator has one step."""
         if self.distil_from_step is not None and self.num_steps > 1:
             raise ValueError(f"num_steps: found {self.num_steps}, expected 1: distil_from_step distils into one step")
         return self
@@ -72,87 +147,5 @@ class InstaFlowConfig(ComparesImages):
         later = tuple(end * r // self.reflows for r in range(1, self.reflows))
         return later if self.distil_from_step is None else (*later, end)
 
-    def build(self, made_of: Ingredients) -> "InstaFlow":
-        return InstaFlow(made_of, self)
-
-
-# -------------------------------------------------------------------------------------------------------- the method
-
-
-class InstaFlow(Method):
-    """A flow that learns its own straight paths, stage after stage, and at last to take them in one step.
-
-    Args:
-        made_of: teacher, networks, distance, length of the training.
-        config: settings.
-    """
-
-    averaged = "generator"
-    pair_phases = ("reflow",)
-
-    def __init__(self, made_of: Ingredients, config: InstaFlowConfig):
-        self.teacher, self.config, self.distance = made_of.teacher, config, made_of.regression
-        self.process, self.beginnings = made_of.teacher.process, config.beginnings(made_of.steps)
-        places = tuple(i / config.num_steps for i in range(config.num_steps - 1, 0, -1))
-        steps = Steps(grid_times(self.process, places), "ode")
-        self.generator = made_of.generator(steps)
-        self.networks = {"generator": self.generator}
-        if self.beginnings:
-            self.flow = made_of.generator(steps).requires_grad_(False)
-            self.carried = {"flow": self.flow}
-
-    def phases(self, step: int) -> tuple[Phase, ...]:
-        """Reflow on the pairs, reflow on the flow's own pairs, or distillation of them."""
-        stage = sum(step >= begin for begin in self.beginnings)
-        name = "reflow" if stage == 0 else "reflow.own" if stage < self.config.reflows else "distillation"
-        return (Phase(name=name, trains=("generator",), step=step),)
-
-    def milestones(self) -> Mapping[str, tuple[int, ...]]:
-        """The beginnings of the stages after the first."""
-        return {"generator": self.beginnings}
-
-    def after_step(self, step: int) -> None:
-        """Between two stages the flow learnt so far is kept: the next one's pairs are its own."""
-        if step + 1 in self.beginnings:
-            follow(self.flow, self.generator)
-
-    def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
-        z, x, cond = self.own_pairs(batch, rng) if phase.name != "reflow" else stored_pairs(batch)
-        return self.distil(z, x, cond) if phase.name == "distillation" else self.straighten(z, x, cond, rng)
-
-    # ------------------------------------------------------------------------------------------------------- phases
-
-    def straighten(self, z: Tensor, x: Tensor, cond: Cond, rng: Random) -> LossOutput:
-        """w_t |mu(x_t, t) - x|^2 on the line from x_T to x, t uniform over the grid."""
-        last = self.process.num_bins - 1
-        t = self.process.time(rng.integers(len(x), 0, last) / last).to(x.device)
-        mu = self.generator(noised(self.process, x, t, self.eps(z, x)), cond, t)
-        return LossOutput(terms={"reflow": denoising_loss(mu, x, self.teacher.weighting(t))}, weights={"reflow": 1.0})
-
-    def distil(self, z: Tensor, x: Tensor, cond: Cond) -> LossOutput:
-        """d(G(z), x) on the pairs of the flow that is distilled."""
-        if self.distance is None:
-            raise ValueError("instaflow: found no distance, expected one")
-        y = self.generator(z, cond)
-        return LossOutput(terms={"distil": self.distance(y, x)}, weights={"distil": 1.0}, samples=y.detach())
-
-    # ------------------------------------------------------------------------------------------------------- pieces
-
-    def eps(self, z: Tensor, x: Tensor) -> Tensor:
-        """The noise whose line leads from x to the start of the ODE, (x_T - alpha_T x) / sigma_T."""
-        x_T, T = first_level(self.process, None, z)
-        return eps_rows(self.process, x_T, x, T)
-
-    @torch.no_grad()
-    def own_pairs(self, batch: Batch, rng: Random) -> tuple[Tensor, Tensor, Cond]:
-        """z, and where the last stage's flow takes it."""
-        z = rng.normal(batch.size, *self.teacher.shape)
-        solver = Euler(self.config.solver_steps)
-        return z, solver(lambda x, t, cond: self.flow(x, cond, t), self.process, z, batch.cond).x, batch.cond
-
-
-def stored_pairs(batch: Batch) -> tuple[Tensor, Tensor, Cond]:
-    """z, x and condition of the batch's pairs."""
-    if batch.pair_z is None or batch.pair_x is None:
-        raise ValueError("instaflow: found a batch without pairs")
-    return batch.pair_z, batch.pair_x, batch.pair_cond
+    def build(self, inputs: MethodInputs) -> InstaFlow:
+        return InstaFlow(inputs, self)

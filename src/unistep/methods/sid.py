@@ -1,22 +1,80 @@
-"""Score identity distillation, SiD (arXiv:2404.04057): data-free, the gradient goes through both scores."""
+"""Score identity distillation, SiD (arXiv:2404.04057): data-free, the gradient passes through both scores."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from unistep.losses.denoising import denoising_loss
 from unistep.losses.score_identity import score_identity_loss
-from unistep.methods.base import Batch, LossOutput, Method, Phase, Random, updates_of
+from unistep.methods.base import Batch, LossOutput, Method, Phase, Random, repeat_update
 from unistep.methods.config import MethodConfig, refuse_unused, require_edm
-from unistep.methods.ingredients import Ingredients
-from unistep.methods.matching import compare_scores, evaluate_base, levels, noise_uniformly, require_range
+from unistep.methods.inputs import MethodInputs
+from unistep.methods.scores import (
+    require_range,
+    sample_noised,
+    score_diagnostics,
+    score_losses,
+    timestep_range,
+)
 from unistep.networks.precision import require_gradient_range
+from unistep.process.base import NoiseProcess
 from unistep.process.noising import noised
-from unistep.types import Cond
 
-# ----------------------------------------------------------------------------------------------------- configuration
+
+class SiD(Method):
+    """Trains the fake score and the generator in alternation; G minimizes the Fisher divergence to the teacher.
+
+    Args:
+        inputs: teacher, networks, guidance of the real score.
+        config: settings.
+
+    Raises:
+        UserError: for lognormal levels with a process whose time is not sigma, guidance without conditions, or a
+            teacher in float16, which gradients pass through.
+    """
+
+    ema_network = "generator"
+
+    def __init__(self, inputs: MethodInputs, config: "SiDConfig"):
+        config.require_compatible(inputs)
+        self.teacher, self.mu_base, self.config = inputs.teacher, inputs.mu_base, config
+        self.process, self.timesteps = inputs.teacher.process, timestep_range(inputs.teacher.process, config)
+        self.generator, self.fake_score = inputs.build_generator(), inputs.build_denoiser()
+        self.networks = {"generator": self.generator, "fake_score": self.fake_score}
+
+    def phases(self, step: int) -> tuple[Phase, ...]:
+        """The generator, then the fake score, first on the same samples (the paper begins with the fake score)."""
+        fake_score = Phase(name="fake_score", trains=("fake_score",), loss=self.fake_score_loss, reuses_samples=True)
+        return (
+            Phase(name="generator", trains=("generator",), loss=self.generator_loss),
+            *repeat_update(fake_score, self.config.fake_score_updates_per_step),
+        )
+
+    def generator_loss(self, batch: Batch, rng: Random) -> LossOutput:
+        """The score identity loss (Algorithm 1); gradients pass through x_t and both scores."""
+        x = self.generator(rng.normal(batch.size, *self.teacher.shape), batch.cond)
+        t, x_t = sample_noised(self.process, x, rng, *self.timesteps)
+        mu_base, unguided = self.mu_base.with_unguided(x_t, t, batch.cond)
+        mu_fake = self.fake_score(x_t, t, batch.cond)
+        loss = score_identity_loss(x, mu_base, mu_fake, self.config.alpha)
+        logs = score_diagnostics(self.teacher.weighting, mu_base, unguided, mu_fake, x.detach(), t)
+        return LossOutput(terms={"sid": loss}, weights={"sid": 1.0}, samples=x.detach(), logs=logs)
+
+    def fake_score_loss(self, batch: Batch, rng: Random) -> LossOutput:
+        """The denoising loss of the generator's samples, weighted as the teacher was trained."""
+        x = batch.samples
+        if x is None:
+            with torch.no_grad():
+                x = self.generator(rng.normal(batch.size, *self.teacher.shape), batch.cond)
+        t, x_t = self.config.sample_fake_noised(self.process, x, rng)
+        loss = denoising_loss(self.fake_score(x_t, t, batch.cond), x, self.teacher.weighting(t))
+        return LossOutput(terms={"denoise": loss}, weights={"denoise": 1.0})
+
+    def health_losses(self, logs: Mapping[str, float]) -> tuple[float | None, float | None]:
+        return score_losses(logs)
 
 
 class SiDConfig(MethodConfig):
@@ -37,87 +95,28 @@ class SiDConfig(MethodConfig):
 
     @model_validator(mode="after")
     def check(self) -> "SiDConfig":
-        """A range that is none is refused, and so is a distribution of levels that are not drawn from it."""
+        """Validates settings that depend on each other."""
         require_range(self)
         if self.fake_levels == "uniform":
             refuse_unused(self, ("P_mean", "P_std"), "fake_levels is uniform")
         return self
 
-    def build(self, made_of: Ingredients) -> "SiD":
-        return SiD(made_of, self)
+    def require_compatible(self, inputs: MethodInputs) -> None:
+        """Validates the teacher against these settings.
 
+        Raises:
+            UserError: for lognormal levels with a process whose time is not sigma, or a teacher in float16.
+        """
+        if self.fake_levels == "lognormal":
+            require_edm(inputs.teacher.process, "method.fake_levels: found lognormal", "use fake_levels uniform")
+        require_gradient_range(inputs.teacher.denoiser, f"method.name: {self.name}")
 
-# -------------------------------------------------------------------------------------------------------- the method
+    def sample_fake_noised(self, process: NoiseProcess, x: Tensor, rng: Random) -> tuple[Tensor, Tensor]:
+        """Draws t [b] and x_t [b, *dims] for the fake score."""
+        if self.fake_levels == "uniform":
+            return sample_noised(process, x, rng)
+        sigma = (self.P_mean + self.P_std * rng.normal(len(x)).to(x.device)).exp()
+        return sigma, noised(process, x, sigma, rng.normal(*x.shape).to(x.device))
 
-
-class SiD(Method):
-    """Fake score and generator in turns; the generator makes the Fisher divergence to the teacher small.
-
-    Args:
-        made_of: teacher, networks, guidance of the real score.
-        config: settings.
-
-    Raises:
-        UserError: for lognormal levels with a process whose time is not sigma, guidance without conditions, or a
-            teacher in float16, which gradients pass through.
-    """
-
-    averaged = "generator"
-
-    def __init__(self, made_of: Ingredients, config: SiDConfig):
-        self.teacher, self.config, self.process = made_of.teacher, config, made_of.teacher.process
-        if config.fake_levels == "lognormal":
-            require_edm(self.process, "method.fake_levels: found lognormal", "use fake_levels uniform")
-        require_gradient_range(made_of.teacher.denoiser, f"method.name: {config.name}")
-        guided_base = made_of.mu_base
-        self.mu_base = made_of.teacher.denoiser if guided_base is made_of.teacher else guided_base  # with gradients
-        self.generator = made_of.generator()
-        self.fake_score: nn.Module = made_of.judged() if config.needs_data else made_of.denoiser()
-        self.networks = {"generator": self.generator, "fake_score": self.fake_score}
-
-    def phases(self, step: int) -> tuple[Phase, ...]:
-        """The generator, then the fake score, first on the same samples (the paper begins with the fake score)."""
-        updates = updates_of("fake_score", self.config.fake_score_updates_per_step)
-        return Phase(name="generator", trains=("generator",)), *updates
-
-    def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
-        return self.generator_loss(batch, rng) if phase.name == "generator" else self.fake_score_loss(batch, rng)
-
-    # ------------------------------------------------------------------------------------------------------- phases
-
-    def generator_loss(self, batch: Batch, rng: Random) -> LossOutput:
-        """What the generator's samples cost (Algorithm 1)."""
-        x = self.generator(rng.normal(batch.size, *self.teacher.shape), batch.cond)
-        return self.divergence(x, batch.cond, rng)
-
-    def fake_score_loss(self, batch: Batch, rng: Random) -> LossOutput:
-        """Denoising of the generator's samples, as the teacher was trained."""
-        x = batch.samples
-        if x is None:
-            with torch.no_grad():
-                x = self.generator(rng.normal(batch.size, *self.teacher.shape), batch.cond)
-        return self.denoising(x, batch, rng)
-
-    # ------------------------------------------------------------------------------------------------------- pieces
-
-    def divergence(self, x: Tensor, cond: Cond, rng: Random) -> LossOutput:
-        """The score-identity loss of samples with gradients, x_t moving with x."""
-        t, x_t = noise_uniformly(self.process, x, rng, *levels(self.process, self.config))
-        mu_base, unguided = evaluate_base(self.mu_base, x_t, t, cond)
-        mu_fake = self.fake_score(x_t, t, cond)
-        loss = score_identity_loss(x, mu_base, mu_fake, self.config.alpha)
-        logs = compare_scores(self.teacher.weighting, mu_base, unguided, mu_fake, x.detach(), t)
-        return LossOutput(terms={"sid": loss}, weights={"sid": 1.0}, samples=x.detach(), logs=logs)
-
-    def denoising(self, x: Tensor, batch: Batch, rng: Random) -> LossOutput:
-        """What denoising the samples costs the fake score."""
-        t, x_t = self.noise(x, rng)
-        loss = denoising_loss(self.fake_score(x_t, t, batch.cond), x, self.teacher.weighting(t))
-        return LossOutput(terms={"denoise": loss}, weights={"denoise": 1.0})
-
-    def noise(self, x: Tensor, rng: Random) -> tuple[Tensor, Tensor]:
-        """t and x_t as the fake score sees them."""
-        if self.config.fake_levels == "uniform":
-            return noise_uniformly(self.process, x, rng)
-        sigma = (self.config.P_mean + self.config.P_std * rng.normal(len(x)).to(x.device)).exp()
-        return sigma, noised(self.process, x, sigma, rng.normal(*x.shape).to(x.device))
+    def build(self, inputs: MethodInputs) -> Method:
+        return SiD(inputs, self)

@@ -46,7 +46,7 @@ class LabelDropout:
 
 
 class Teach(Method):
-    """One network, one phase: E[ lambda(sigma) |D(x + sigma eps; sigma) - x|^2 ] (EDM, Eq. 2 with Table 1's weights).
+    """Minimizes E[ lambda(sigma) |D(x + sigma eps; sigma) - x|^2 ] (EDM, Eq. 2 with the weights of Table 1).
 
     Args:
         denoiser: the network to train, possibly wrapped for several ranks.
@@ -54,7 +54,7 @@ class Teach(Method):
         config: noise distribution; the conditions come with the images, see `LabelDropout`.
     """
 
-    averaged = "denoiser"
+    ema_network = "denoiser"
 
     def __init__(self, denoiser: nn.Module, design: EDMDenoiser | DiffusersDenoiser, config: TeachConfig):
         self.denoiser, self.config = denoiser, config
@@ -62,14 +62,12 @@ class Teach(Method):
         self.networks = {"denoiser": denoiser}
 
     def phases(self, step: int) -> tuple[Phase, ...]:
-        """Always the one."""
-        return (Phase(name="denoiser", trains=("denoiser",)),)
+        return (Phase(name="denoiser", trains=("denoiser",), inputs={"images"}, loss=self.loss),)
 
-    def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
-        x = batch.real
-        if x is None:
-            raise ValueError("Teach: needs a stream of real images")
+    def loss(self, batch: Batch, rng: Random) -> LossOutput:
+        """The denoising loss at lognormal noise levels, [b]."""
+        x, cond = batch.images()
         sigma = (self.config.P_mean + self.config.P_std * rng.normal(len(x)).to(x.device)).exp()
         x_t = x + bcast(sigma, x) * rng.normal(*x.shape).to(x.device)
-        loss = denoising_loss(self.denoiser(x_t, sigma, batch.real_cond), x, self.weighting(sigma))
+        loss = denoising_loss(self.denoiser(x_t, sigma, cond), x, self.weighting(sigma))
         return LossOutput(terms={"denoise": loss}, weights={"denoise": 1.0})

@@ -1,6 +1,6 @@
 """A discriminator on a denoiser: a small head reads the network's bottleneck features, which a hook takes out."""
 
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,86 +11,93 @@ from unistep.networks.layers import group_norm
 from unistep.networks.lora import Adapted
 from unistep.types import Cond, to_device
 
+Output = Literal["mu", "logits", "both"]
+
 
 class _BottleneckEntered(Exception):
     """Raised by the hook to skip the rest of a forward pass of which only the features are needed."""
 
 
-class Judged(nn.Module):
-    """mu(x_t, t, cond) and, when asked, the logit of x_t being a noised real sample (DMD2, arXiv:2405.14867, F.1).
+class DenoiserWithDiscriminator(nn.Module):
+    """mu(x_t, t, cond) and the logit of x_t being a noised real sample, from one network (DMD2, arXiv:2405.14867, F.1).
 
-    Both come from one network: the head sees what enters the decoder. So D knows noise level and class. A logit alone
-    costs the encoder only: the pass stops where the decoder begins.
+    The discriminator's head reads the features that enter the decoder, so it depends on noise level and class. Logits
+    alone cost the encoder only: the forward pass stops where the decoder begins.
 
     Args:
-        denoiser: (x_t, t, cond) -> x_0, around a network that names its `bottleneck`.
-        x_t, t, cond: a row to try the network with, [1, *dims], [1] and its condition.
-        decodes: whether the decoder learns as well; without, the parameters that no logit depends on are frozen.
+        denoiser: (x_t, t, cond) -> x_0, around a network that has a `bottleneck`.
+        x_t, t, cond: one row to run the network with, [1, *dims], [1] and its condition.
+        train_decoder: whether the decoder is trained; without, parameters that no logit depends on are frozen.
 
     Attributes:
-        encoder_share: floating-point operations of a logit's pass over those of a whole one, the head aside; counted
-            on one row, forward.
+        encoder_share: floating-point operations of the encoder over those of the whole network, without the head;
+            counted for the forward pass of one row.
 
     Raises:
-        UserError: for a network that names no bottleneck, or one with adapters.
+        UserError: for a network without a bottleneck, or one with adapters.
     """
 
-    def __init__(self, denoiser: nn.Module, x_t: Tensor, t: Tensor, cond: Cond = None, decodes: bool = True):
+    def __init__(self, denoiser: nn.Module, x_t: Tensor, t: Tensor, cond: Cond = None, train_decoder: bool = True):
         super().__init__()
         self.denoiser = denoiser
         self.features: Tensor | None = None
-        self.stops = False
-        self.hook = bottleneck(denoiser).register_forward_pre_hook(self.keep, with_kwargs=True)
+        self.encoder_only = False
+        self.hook = bottleneck(denoiser).register_forward_pre_hook(self.save_features, with_kwargs=True)
         device = next(denoiser.parameters()).device
         x_t, t, cond = x_t.to(device), t.to(device), to_device(cond, device)
-        features, self.encoder_share = self.try_out(x_t, t, cond)
+        features, self.encoder_share = self.measure(x_t, t, cond)
         self.head = head(features).to(device)
-        if not decodes:
-            logit = self.logits(x_t, t, cond)
-            learning = [p for p in self.parameters() if p.requires_grad]
-            reached = torch.autograd.grad(logit.sum(), learning, allow_unused=True)
-            for parameter, gradient in zip(learning, reached, strict=True):
+        if not train_decoder:
+            logit = self.compute_logits(x_t, t, cond)
+            trainable = [p for p in self.parameters() if p.requires_grad]
+            gradients = torch.autograd.grad(logit.sum(), trainable, allow_unused=True)
+            for parameter, gradient in zip(trainable, gradients, strict=True):
                 parameter.requires_grad_(gradient is not None)
 
-    def forward(
-        self, x_t: Tensor, t: Tensor, cond: Cond = None, judged: bool = False, decoded: bool = True
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """mu [b, *dims]; with `judged`, mu and the logits [b]; not `decoded`, the logits alone."""
-        if not decoded:
-            return self.logits(x_t, t, cond)
-        mu = self.denoiser(x_t, t, cond)
-        features = self.taken()
-        return (mu, self.opinion(features)) if judged else mu
+    def forward(self, x_t: Tensor, t: Tensor, cond: Cond = None, output: Output = "mu") -> Any:
+        """Evaluates denoiser, discriminator or both.
 
-    def logits(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        Args:
+            x_t, t, cond: [b, *dims], [b] and the condition of each row.
+            output: `mu` [b, *dims]; `logits` [b], from the encoder alone; `both`, (mu, logits) from one pass.
+        """
+        if output == "logits":
+            return self.compute_logits(x_t, t, cond)
+        mu = self.denoiser(x_t, t, cond)
+        features = self.pop_features()
+        return (mu, self.apply_head(features)) if output == "both" else mu
+
+    def compute_logits(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """The logits [b], from the encoder alone."""
-        self.stops = True
+        self.encoder_only = True
         try:
             self.denoiser(x_t, t, cond)
         except _BottleneckEntered:
             pass
         finally:
-            self.stops = False
-        return self.opinion(self.taken())
+            self.encoder_only = False
+        return self.apply_head(self.pop_features())
 
-    def opinion(self, features: Tensor) -> Tensor:
+    def apply_head(self, features: Tensor) -> Tensor:
         """Features [b, ...] to logits [b]."""
         return self.head(features.float()).flatten(1).sum(1)
 
-    def keep(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-        """The hook; diffusers gives features by name."""
+    def save_features(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """The hook; diffusers passes features by name."""
         self.features = inputs[0] if inputs else named["hidden_states"]
-        if self.stops:
+        if self.encoder_only:
             raise _BottleneckEntered
 
     def hook_first(self) -> None:
-        """Moves the hook before those that were added since: sharding's must not gather weights that nobody uses."""
+        """Moves the hook before those added since: that of sharding must not gather weights that are not used."""
         self.hook.remove()
-        self.hook = bottleneck(self.denoiser).register_forward_pre_hook(self.keep, with_kwargs=True, prepend=True)
+        self.hook = bottleneck(self.denoiser).register_forward_pre_hook(
+            self.save_features, with_kwargs=True, prepend=True
+        )
 
     @torch.no_grad()
-    def try_out(self, x_t: Tensor, t: Tensor, cond: Cond) -> tuple[Tensor, float]:
-        """One row's features and `encoder_share`; a network without counted operations has the share 1."""
+    def measure(self, x_t: Tensor, t: Tensor, cond: Cond) -> tuple[Tensor, float]:
+        """The features of one row and `encoder_share`, 1 for a network without counted operations."""
         encoder: list[int] = []
         with FlopCounterMode(display=False) as counter:
             hook = bottleneck(self.denoiser).register_forward_pre_hook(
@@ -98,11 +105,15 @@ class Judged(nn.Module):
             )
             self.denoiser(x_t, t, cond)
             hook.remove()
-        features, whole = self.taken(), counter.get_total_flops()
-        return features, encoder[0] / whole if whole else 1.0
+        features, total = self.pop_features(), counter.get_total_flops()
+        return features, encoder[0] / total if total else 1.0
 
-    def taken(self) -> Tensor:
-        """What the hook kept, [b, ...]; nothing stays behind."""
+    def pop_features(self) -> Tensor:
+        """Returns the features of the last forward pass, [b, ...], and drops them.
+
+        Raises:
+            ValueError: if the pass did not enter the bottleneck.
+        """
         features, self.features = self.features, None
         if features is None:
             raise ValueError("discriminator: the network's forward pass did not enter its bottleneck")

@@ -16,25 +16,25 @@ from unistep.types import Cond, bcast
 
 
 @dataclass(frozen=True)
-class Steps:
-    """The noise levels that a generator visits after its first one, and how it comes down from one to the next.
+class StepSchedule:
+    """The times of a generator's evaluations after the first one, and the transition from one to the next.
 
     Attributes:
-        later: times after the first, decreasing, in the process's own unit; none for a one-step generator.
-        between: `noise`: x_s = alpha_s x_0 + sigma_s (fresh noise), as consistency models and DMD2 sample
+        later_times: times after the first, decreasing, in the process's own unit; none for a one-step generator.
+        transition: `noise`: x_s = alpha_s x_0 + sigma_s (fresh noise), as consistency models and DMD2 sample
             (arXiv:2303.01469, Algorithm 1); `ode`: the noise that goes with x_t, deterministic DDIM.
     """
 
-    later: tuple[float, ...] = ()
-    between: Literal["noise", "ode"] = "noise"
+    later_times: tuple[float, ...] = ()
+    transition: Literal["noise", "ode"] = "noise"
 
     @property
     def count(self) -> int:
         """Network evaluations per sample."""
-        return 1 + len(self.later)
+        return 1 + len(self.later_times)
 
 
-ONE_STEP = Steps()
+ONE_STEP = StepSchedule()
 
 
 class Generator(nn.Module):
@@ -52,7 +52,7 @@ class Generator(nn.Module):
     """
 
     def __init__(
-        self, denoiser: nn.Module, process: NoiseProcess, t_init: float | None = None, steps: Steps = ONE_STEP
+        self, denoiser: nn.Module, process: NoiseProcess, t_init: float | None = None, steps: StepSchedule = ONE_STEP
     ):
         super().__init__()
         self.denoiser, self.process, self.t_init, self.steps = denoiser, process, t_init, steps
@@ -76,14 +76,14 @@ class Generator(nn.Module):
         Raises:
             UserError: for missing seeds.
         """
-        return self.walk(z, cond, lambda step: fresh_noise(seeds, z, step))
+        return self.sample_with_noise(z, cond, lambda step: fresh_noise(seeds, z, step))
 
-    def walk(self, z: Tensor, cond: Cond, noise: Callable[[int], Tensor]) -> Tensor:
+    def sample_with_noise(self, z: Tensor, cond: Cond, noise: Callable[[int], Tensor]) -> Tensor:
         """All steps, [b, *dims]; fresh unit noise between them, where there is any, is `noise(0)`, `noise(1)`, ..."""
         x_0, (x, t) = self(z, cond), self.start(z)
-        for step, level in enumerate(self.steps.later):
+        for step, level in enumerate(self.steps.later_times):
             s = torch.full_like(t, level)
-            if self.steps.between == "ode":
+            if self.steps.transition == "ode":
                 x = euler_rows(self.process, x, x_0, t, s)
             else:
                 x = noised(self.process, x_0, s, noise(step))
@@ -92,8 +92,8 @@ class Generator(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """What a folder says of a generator beside its network: `t_init`, and `steps` where there are several."""
-        several = {"later": list(self.steps.later), "between": self.steps.between}
-        return {"t_init": self.t_init, **({"steps": several} if self.steps.later else {})}
+        several = {"later": list(self.steps.later_times), "between": self.steps.transition}
+        return {"t_init": self.t_init, **({"steps": several} if self.steps.later_times else {})}
 
 
 def first_level(process: NoiseProcess, t_init: float | None, z: Tensor) -> tuple[Tensor, Tensor]:

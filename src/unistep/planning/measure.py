@@ -78,7 +78,7 @@ def require_whole_parts(config: TrainingConfig) -> None:
 
 def networks_of(method: Method, frozen: Mapping[str, nn.Module]) -> tuple[Network, ...]:
     """The frozen networks, those that learn, and those that follow them."""
-    named = {**frozen, **method.networks, **method.carried}
+    named = {**frozen, **method.networks, **method.auxiliary_networks}
     return tuple(
         Network(name=name, parameters=count_parameters(network), learns=name in method.networks)
         for name, network in named.items()

@@ -85,7 +85,7 @@ def rehearse(training: Training, floor: int, stand: Stand) -> list[StepCosts]:
 
         return [partial(step, kind) for kind in kinds]
 
-    networks = [*training.asked, *training.method.networks.values(), *training.method.carried.values()]
+    networks = [*training.asked, *training.method.networks.values(), *training.method.auxiliary_networks.values()]
     rungs = ((share, partial(works, share, config)) for share, config in shares(training.config))
     taken = stand.climb(rungs, floor)
     return [

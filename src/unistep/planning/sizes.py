@@ -88,9 +88,9 @@ def sizes_of(
         frozen: networks that are there besides: the teacher, what a distance looks through.
     """
     networks = {name: unwrap(network) for name, network in method.networks.items()}
-    carried = [unwrap(network) for network in method.carried.values()]
+    carried = [unwrap(network) for network in method.auxiliary_networks.values()]
     trained = {name: nbytes(trainable(network)) for name, network in networks.items()}
-    averaged = networks[method.averaged]
+    averaged = networks[method.ema_network]
     stored = sum(len(network.state_dict()) for network in [*networks.values(), *carried])
     return Sizes(
         networks={name: nbytes(state(network)) for name, network in networks.items()},

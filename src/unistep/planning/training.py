@@ -66,7 +66,7 @@ def steps_of(costs: TrainingCosts, config: TrainingConfig) -> tuple[Steps, ...]:
             seconds=step.seconds.at(share),
             evaluations=round(step.evaluations.at(share)),
             measured=min(step.largest / share, 1.0),
-            depth=max((phase.depth for phase in step.kind.phases), default=0),
+            depth=max((phase.denoising_step for phase in step.kind.phases), default=0),
         )
         for step in costs.steps
     )

@@ -5,14 +5,14 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
 from unistep.arguments import require_arguments, require_type
 from unistep.errors import UserError
 from unistep.networks.build import NETWORKS, build_denoiser
-from unistep.networks.generator import ONE_STEP, Steps
+from unistep.networks.generator import ONE_STEP, StepSchedule
 from unistep.networks.preconditioning import EDMDenoiser
 from unistep.teachers.codecs import CODECS, codec_from_config
 from unistep.teachers.conditioners import CONDITIONERS, LabelConditioner, conditioner_from_config
@@ -75,7 +75,7 @@ def naming(file: Path) -> Iterator[None]:
         raise UserError(f"{file}: {error}") from error
 
 
-def steps_from_config(config: dict[str, Any] | None) -> Steps:
+def steps_from_config(config: dict[str, Any] | None) -> StepSchedule:
     """A generator's steps from `Generator.config()["steps"]`; None is one step.
 
     Raises:
@@ -83,11 +83,16 @@ def steps_from_config(config: dict[str, Any] | None) -> Steps:
     """
     if config is None:
         return ONE_STEP
-    require_arguments(Steps, config, "steps")
+    require_arguments(schedule_from_file, config, "steps")
     later = tuple(config.get("later", ()))
     if not all(map(math.isfinite, later)) or list(later) != sorted(set(later), reverse=True):
         raise UserError(f"steps.later: found {list(later)}, expected decreasing finite times")
-    return Steps(later, config.get("between", "noise"))
+    return schedule_from_file(later, config.get("between", "noise"))
+
+
+def schedule_from_file(later: tuple[float, ...] = (), between: Literal["noise", "ode"] = "noise") -> StepSchedule:
+    """The schedule by the names that files have for its parts."""
+    return StepSchedule(later, between)
 
 
 def require_types(config: dict[str, Any]) -> None:

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from unistep.errors import UserError
+from unistep.guidance import GuidedDenoiser
 from unistep.networks.precision import HALF
 from unistep.prediction import Prediction
 from unistep.process.base import NoiseProcess
@@ -102,6 +104,18 @@ class Teacher:
         """Dims of one sample as an image, which a VAE says by decoding one."""
         return tuple(self.codec.decode(torch.zeros(1, *self.shape)).shape[1:])
 
+    def guided(self, scale: float) -> GuidedDenoiser:
+        """mu_base under classifier-free guidance of scale w, 1 = off; gradients pass to x_t.
+
+        Raises:
+            UserError: for guidance of a teacher without conditions.
+        """
+        if self.conditioner is None:
+            if scale != 1:
+                raise UserError(f"guidance: found {scale:g}, expected 1: the teacher takes no conditions")
+            return GuidedDenoiser(self.denoiser, no_condition, 1.0)
+        return GuidedDenoiser(self.denoiser, self.conditioner.null, scale)
+
     def trainable_copy(self) -> nn.Module:
         """A copy of the denoiser with gradients on and dropout off, the start of generator and fake score.
 
@@ -114,3 +128,8 @@ class Teacher:
     def __call__(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
         """mu_base(x_t, t, cond), without gradients."""
         return self.denoiser(x_t, t, cond)
+
+
+def no_condition(rows: int) -> Cond:
+    """The condition of a teacher that takes none."""
+    return None

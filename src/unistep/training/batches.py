@@ -1,6 +1,6 @@
 """Batches as a pure function of (seed, step, phase, part): label, pair and image streams on the right device."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
@@ -11,18 +11,18 @@ from torch import Tensor
 
 from unistep.data.order import rows_between
 from unistep.errors import UserError
-from unistep.methods.base import Batch, Random
+from unistep.methods.base import Batch, Phase, Random
 from unistep.teachers.teacher import Codec, Conditioner
-from unistep.training.ahead import Ahead
+from unistep.training.prefetch import Prefetcher
 from unistep.training.random import Part, StepRandom, derived_seed
 from unistep.types import Cond, select, to_device, upload
 
 
 class BatchSource(Protocol):
-    """Where the loop gets its batches."""
+    """The source of the loop's batches."""
 
-    def batch(self, step: int, phase: str, part: Part) -> Batch:
-        """The rows of one part of the global batch that belongs to a phase of a step; no state, no order of calls."""
+    def batch(self, step: int, phase: Phase, part: Part, prefetcher: Prefetcher | None = None) -> Batch:
+        """The rows of one part of the global batch of a phase of a step; no state, no order of calls."""
         ...
 
 
@@ -103,8 +103,8 @@ class TensorImages:
 class Streams:
     """The batches of a run from up to three streams: conditions, pairs, real images.
 
-    Every phase of a step sees rows of its own; a phase that reuses samples gets their batch again from the loop.
-    Pairs and images are walked in a fresh random order each time through.
+    Every phase of a step has rows of its own; a phase that reuses samples gets their batch again from the loop. Pairs
+    and images, which a phase gets if its `inputs` name them, are shuffled anew in each epoch.
 
     Args:
         seed: the run's seed.
@@ -114,7 +114,6 @@ class Streams:
         conditioner: makes the conditions of the unpaired stream; None = unconditional.
         pairs, images: the other streams.
         real_condition: labels of real images and randomness of the phase -> their condition; None = the images' own.
-        pair_phases, image_phases: phases that are given pairs, real images; None = all.
     """
 
     def __init__(
@@ -128,32 +127,31 @@ class Streams:
         pairs: Pairs | None = None,
         images: Images | None = None,
         real_condition: Callable[[Cond, Random], Cond] | None = None,
-        pair_phases: Sequence[str] | None = None,
-        image_phases: Sequence[str] | None = None,
     ):
         for name, rows in (("pairs", pairs), ("images", images)):
             if rows is not None and len(rows) == 0:
                 raise UserError(f"{name}: found 0 rows, expected at least one")
         self.seed, self.size, self.pair_size = seed, batch, pair_batch or batch
         self.device, self.conditioner, self.pairs, self.images = device, conditioner, pairs, images
-        self.pair_phases, self.image_phases = pair_phases, image_phases
         self.real_condition, self.reading = real_condition, Lock()
 
-    def batch(self, step: int, phase: str, part: Part, ahead: Ahead | None = None) -> Batch:
+    def batch(self, step: int, phase: Phase, part: Part, prefetcher: Prefetcher | None = None) -> Batch:
         """One part of one phase's global batch.
 
         Args:
-            step, phase, part: which.
-            ahead: reads conditions and pairs of the next step's batch meanwhile; images may need the device.
+            step, phase, part: which one.
+            prefetcher: reads conditions and pairs of the next step's batch meanwhile; images may need the device.
 
         Raises:
             UserError: if a batch cannot be divided among the parts.
         """
-        read, name = partial(self.read, phase=phase, part=part), ("batch", phase, part)
-        size, at = share("training.batch", self.size, part), step + 1
-        cond, (pair_z, pair_x, pair_cond) = read(step) if ahead is None else ahead.take(step, name, lambda: read(step))
-        if ahead is not None:
-            ahead.expect(at, name, lambda: read(at))
+        size, name = share("training.batch", self.size, part), ("batch", phase.name, part)
+        read, read_next = (partial(self.read, s, phase, part) for s in (step, step + 1))
+        if prefetcher is None:
+            cond, (pair_z, pair_x, pair_cond) = read()
+        else:
+            cond, (pair_z, pair_x, pair_cond) = prefetcher.take(step, name, read)
+            prefetcher.submit(step + 1, name, read_next)
         real, real_cond = self.image_rows(step, phase, part)
         return Batch(
             size=size, cond=to_device(cond, self.device), real=real, real_cond=real_cond,
@@ -161,10 +159,10 @@ class Streams:
             pair_x=None if pair_x is None else upload(pair_x, self.device), pair_cond=to_device(pair_cond, self.device),
         )  # fmt: skip
 
-    def read(self, step: int, phase: str, part: Part) -> tuple[Cond, tuple[Tensor | None, Tensor | None, Cond]]:
+    def read(self, step: int, phase: Phase, part: Part) -> tuple[Cond, tuple[Tensor | None, Tensor | None, Cond]]:
         """Conditions and pairs of a batch, on the CPU; one thread at a time."""
         with self.reading:
-            return self.condition(step, phase, part), self.pair_rows(step, phase, part)
+            return self.condition(step, phase.name, part), self.pair_rows(step, phase, part)
 
     def condition(self, step: int, phase: str, part: Part) -> Cond:
         """Conditions of the unpaired stream, each from a seed of its own."""
@@ -174,37 +172,32 @@ class Streams:
         seeds = StepRandom(self.seed, step, f"conditions of {phase}", part).integers(size, 0, 2**62)
         return self.conditioner.from_seeds(seeds)
 
-    def pair_rows(self, step: int, phase: str, part: Part) -> tuple[Tensor | None, Tensor | None, Cond]:
+    def pair_rows(self, step: int, phase: Phase, part: Part) -> tuple[Tensor | None, Tensor | None, Cond]:
         """z, x and condition of this part's pairs."""
-        if self.pairs is None or not takes_part(phase, self.pair_phases):
+        if self.pairs is None or "pairs" not in phase.inputs:
             return None, None, None
         rows = self.pairs[
-            self.places("training.pair_batch", self.pair_size, len(self.pairs), "pairs", step, phase, part)
+            self.places("training.pair_batch", self.pair_size, len(self.pairs), "pairs", step, phase.name, part)
         ]
         cond = rows.cond
         if self.conditioner is not None and isinstance(cond, Tensor):
             cond = self.conditioner.from_labels(cond)
         return rows.z, rows.x, cond
 
-    def image_rows(self, step: int, phase: str, part: Part) -> tuple[Tensor | None, Cond]:
+    def image_rows(self, step: int, phase: Phase, part: Part) -> tuple[Tensor | None, Cond]:
         """This part's real images and their condition."""
-        if self.images is None or not takes_part(phase, self.image_phases):
+        if self.images is None or "images" not in phase.inputs:
             return None, None
-        places = self.places("training.batch", self.size, len(self.images), "images", step, phase, part)
+        places = self.places("training.batch", self.size, len(self.images), "images", step, phase.name, part)
         x, cond = self.images.rows(places)
         if self.real_condition is not None:
-            cond = self.real_condition(cond, StepRandom(self.seed, step, f"labels of {phase}", part))
+            cond = self.real_condition(cond, StepRandom(self.seed, step, f"labels of {phase.name}", part))
         return upload(x, self.device), to_device(cond, self.device)
 
     def places(self, setting: str, batch: int, n: int, kind: str, step: int, phase: str, part: Part) -> Tensor:
         """Which of n rows this part takes from a batch, in the stream's order of its own for each phase."""
         rows = share(setting, batch, part)
         return rows_between(n, step * batch + part.index * rows, rows, derived_seed(self.seed, f"{kind} of", phase))
-
-
-def takes_part(phase: str, phases: Sequence[str] | None) -> bool:
-    """Whether a phase is given a stream; None = every phase is."""
-    return phases is None or phase in phases
 
 
 def share(setting: str, rows: int, part: Part) -> int:

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import torch
 
 from unistep.methods.base import Method
-from unistep.training.ahead import Ahead
 from unistep.training.batches import BatchSource
 from unistep.training.checkpoint import Checkpoints, read_record
 from unistep.training.config import TrainingConfig
@@ -21,6 +20,7 @@ from unistep.training.ema import EMA
 from unistep.training.finite import require_finite_parameters
 from unistep.training.health import HealthMonitor, Reading
 from unistep.training.hooks import Hooks, View
+from unistep.training.prefetch import Prefetcher
 from unistep.training.progress import ProgressDisplay
 from unistep.training.random import VERSION
 from unistep.training.resume import binding, require_same_randomness, require_same_recipe, require_whole_record
@@ -85,19 +85,17 @@ def train(
         UserError: settings that do not fit, a changed recipe, a damaged checkpoint, an unwritable folder.
         NonFiniteError: a value that is not finite, before it reached the weights.
     """
-    run = Run(method, batches, config, Path(run_dir), hooks or Hooks(), recipe, description, until, earlier)
-    devices = [run.device] if run.device.type == "cuda" else []
+    trainer = Trainer(method, batches, config, Path(run_dir), hooks or Hooks(), recipe, description, until, earlier)
+    devices = [trainer.device] if trainer.device.type == "cuda" else []
     with torch.random.fork_rng(devices), deterministic(config.deterministic), StopSignals() as signals:
         try:
-            return run.to_the_end(signals)
+            return trainer.run(signals)
         finally:
-            run.close()
-            run.progress.close()
-            run.tracker.close()
+            trainer.close()
 
 
-class Run:
-    """One run in one process: its state and everything around it."""
+class Trainer:
+    """The training loop of one run in one process, with its state, checkpoints, logs and hooks."""
 
     def __init__(
         self,
@@ -116,7 +114,7 @@ class Run:
         self.device = resolve_device(config.device)
         self.recipe = binding(recipe if recipe is not None else config.model_dump())
         self.earlier = [binding(other) for other in earlier]
-        self.averaged = {"name": method.averaged, "description": description}
+        self.averaged = {"name": method.ema_network, "description": description}
         monitor = HealthMonitor(hooks.reference, config.steps, hooks.health)
         self.state = TrainState.start(method, config, monitor)
         self.checkpoints = Checkpoints(run_dir / "checkpoints", config.checkpoint.keep)
@@ -124,23 +122,25 @@ class Run:
         self.tracker = Tracker(run_dir, self.state.step, is_main())
         self.progress = ProgressDisplay(config.steps, self.state.step, is_main(), hooks.message)
         self.saved_at, self.timer = time.monotonic(), StepTimer(config.batch)
-        self.ahead = None if self.device.type == "cpu" else Ahead(self.device)
+        self.prefetcher = None if self.device.type == "cpu" else Prefetcher(self.device)
 
     def close(self) -> None:
-        """Ends the thread that works ahead."""
-        if self.ahead is not None:
-            self.ahead.close()
+        """Ends the prefetching thread and closes the files."""
+        if self.prefetcher is not None:
+            self.prefetcher.close()
+        self.progress.close()
+        self.tracker.close()
 
     # ------------------------------------------------------------------------------------------------------ the loop
 
-    def to_the_end(self, signals: StopSignals) -> TrainResult:
-        """Steps until the last one, the end of a stage or a signal."""
+    def run(self, signals: StopSignals) -> TrainResult:
+        """Trains until the last step, the end of a stage or a signal."""
         if self.state.step == 0:
             self.preview()
         stop = False
         while self.state.step < self.until and not stop:
             self.timer.start()
-            report = train_step(self.state, self.batches, self.config, self.device, self.ahead)
+            report = train_step(self.state, self.batches, self.config, self.device, self.prefetcher)
             self.timer.stop()
             stop = self.after_step(report, signals)
         (stop,) = any_rank(signals.received is not None)  # one that came while the last step was saved counts as well
@@ -151,19 +151,18 @@ class Run:
         self.progress.advance(self.state.step)
         if self.due(self.config.log_every) or self.state.step == 1:
             self.log(report)
-        best = self.look()
+        best = self.preview_and_evaluate()
         stop, by_clock = any_rank(signals.received is not None, is_main() and self.time_to_save())
         ended = self.state.step == self.until
         if stop or by_clock or best or ended or self.due(self.config.checkpoint.every_steps):
             self.save()
         return stop
 
-    def look(self) -> bool:
-        """Preview and evaluation, if due; whether this is the best so far.
+    def preview_and_evaluate(self) -> bool:
+        """Calls preview and evaluation if they are due; returns whether this evaluation is the best so far.
 
-        Whatever could not be looked at, nothing that was learnt is lost: neither by an error nor by a second Ctrl-C,
-        which ends a long evaluation at once. On several ranks that one may come to each in another place, and saving
-        takes them all.
+        If either fails, the step is saved first. So it is at a second Ctrl-C, which ends a long evaluation at once, but
+        not on several ranks: they may receive it at different places, and saving needs them all.
         """
         try:
             if self.due(self.config.preview_every):
@@ -229,17 +228,17 @@ class Run:
     def log(self, report: StepReport) -> None:
         """Scalars averaged over ranks to disk and bar, and a reading for the health monitor."""
         values = mean_over_ranks(report.scalars())
-        self.watch(report, values)
+        self.update_health(report, values)
         values |= self.timer.values()
         self.tracker.log(self.state.step, values)
         self.progress.values(self.state.step, values)
 
-    def watch(self, report: StepReport, values: dict[str, float]) -> None:
+    def update_health(self, report: StepReport, values: dict[str, float]) -> None:
         """Feeds the health monitor; alarms go to the progress output."""
         norms = mean_over_ranks(self.state.take_peaks())
-        fake_loss, teacher_loss = self.fake_losses(values)
+        fake_loss, teacher_loss = self.state.method.health_losses(values)
         reading = Reading(step=self.state.step, fake_loss=fake_loss, teacher_loss=teacher_loss, grad_norms=norms)
-        samples = statistics(self.state, report.made, self.config, self.device, self.hooks.diversity)
+        samples = statistics(self.state, report.sample_batches, self.config, self.device, self.hooks.diversity)
         if samples is not None:
             known = {name: value for name, value in dataclasses.asdict(samples).items() if not math.isnan(value)}
             values |= {f"samples/{name}": value for name, value in known.items()}
@@ -248,16 +247,10 @@ class Run:
             self.progress.say(f"health, step {alarm.step}: {alarm.words}")
         self.tracker.health(self.state.health.report())
 
-    def fake_losses(self, values: Mapping[str, float]) -> tuple[float | None, float | None]:
-        """What the method logs as `fake_denoise` and `teacher_denoise`, else the term `denoise` of its fake score."""
-        if "fake_denoise" in values and "teacher_denoise" in values:
-            return values["fake_denoise"], values["teacher_denoise"]
-        return values.get("loss/denoise") if "fake_score" in self.state.method.networks else None, None
-
     def view(self) -> View:
         """The run for a hook."""
         method = self.state.method
-        return View(step=self.state.step, method=method, network=method.networks[method.averaged],
+        return View(step=self.state.step, method=method, network=method.networks[method.ema_network],
                     ema=self.state.ema, run_dir=self.run_dir, device=self.device)  # fmt: skip
 
     def preview(self) -> None:

@@ -45,7 +45,7 @@ class Tally:
 
     def note(self, network: nn.Module, inputs: tuple[Any, ...], settings: dict[str, Any], output: Any) -> None:
         """A forward hook: the rows of this call, and those of its backward pass once it comes."""
-        share = cast(float, unwrap(network).encoder_share) if settings.get("decoded") is False else 1
+        share = cast(float, unwrap(network).encoder_share) if settings.get("output") == "logits" else 1
         rows = len(inputs[0]) * share
         self.forward += rows
         outputs = [o for o in (output if isinstance(output, tuple) else (output,)) if isinstance(o, Tensor)]
@@ -83,7 +83,7 @@ Pattern = tuple[Any, ...]
 
 def pattern(method: Method, step: int) -> Pattern:
     """What tells steps of different cost apart: the phases, and the stage that the milestones put the step in."""
-    phases = tuple((phase.name, phase.trains, phase.reuses_samples, phase.depth) for phase in method.phases(step))
+    phases = tuple((p.name, p.trains, p.reuses_samples, p.denoising_step) for p in method.phases(step))
     stage = tuple((name, sum(m <= step for m in steps)) for name, steps in sorted(method.milestones().items()))
     return phases, stage
 
@@ -130,7 +130,7 @@ def measure_step(
                 torch.cuda.synchronize(device)
             return time.perf_counter() - started
 
-        with counted([teacher, *method.networks.values(), *method.carried.values()]) as tally:
+        with counted([teacher, *method.networks.values(), *method.auxiliary_networks.values()]) as tally:
             run()
         seconds = statistics.median(run() for _ in range(timed)) if timed else None
     return StepCost(tally.evaluations, seconds, peak_bytes(device))

@@ -61,6 +61,7 @@ class NetworkOptimizer:
     keys at every step.
     """
 
+    name: str
     parameters: dict[str, nn.Parameter]
     adam: AdamW | RAdam
     config: OptimConfig
@@ -83,9 +84,15 @@ class NetworkOptimizer:
         """Adam's tensors by `parameter.key`; they are the optimiser's own, so writing into them restores it."""
         return {f"{n}.{k}": v for n, p in self.parameters.items() for k, v in self.adam.state[p].items()}
 
-    def gradient_norms(self) -> dict[str, Tensor]:
-        """L2 norm of each parameter's gradient, scalars; gathered where they are sharded."""
+    def gradient_norms(self, phase: str) -> dict[str, Tensor]:
+        """L2 norm of each parameter's gradient, scalars; gathered if they are sharded.
+
+        Raises:
+            ValueError: if no parameter has a gradient.
+        """
         gradients = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
+        if not gradients:
+            raise ValueError(f"phase {phase!r} trains {self.name!r}, but its loss does not depend on that network")
         norms = full_tensor(torch.stack(torch._foreach_norm(list(gradients.values()))))  # pyright: ignore
         return dict(zip(gradients, norms.unbind(), strict=True))
 
@@ -146,4 +153,4 @@ def build_optimizer(network: nn.Module, config: OptimConfig, name: str) -> Netwo
             "exp_avg": torch.zeros_like(p, memory_format=torch.preserve_format),
             "exp_avg_sq": torch.zeros_like(p, memory_format=torch.preserve_format),
         }
-    return NetworkOptimizer(parameters, adam, config)
+    return NetworkOptimizer(name, parameters, adam, config)

@@ -43,8 +43,14 @@ class TrainState:
             name: build_optimizer(unwrap(network), config_for(config.optim, name), name)
             for name, network in method.networks.items()
         }
-        ema = EMA(method.networks[method.averaged], config.ema) if config.ema else None
+        ema = EMA(method.networks[method.ema_network], config.ema) if config.ema else None
         return cls(method, optimizers, ema, health)
+
+    def set_learning_rates(self, steps: int) -> None:
+        """Sets the learning rates of the step at hand, one of `steps`."""
+        milestones = self.method.milestones()
+        for name, optimizer in self.optimizers.items():
+            optimizer.set_step(self.step, steps, milestones.get(name, ()))
 
     @property
     def best_step(self) -> int | None:
@@ -60,7 +66,7 @@ class TrainState:
         for name, network in self.method.networks.items():
             flat |= {f"networks.{name}.{key}": value for key, value in unwrap(network).state_dict().items()}
             flat |= {f"optim.{name}.{key}": value for key, value in self.optimizers[name].state().items()}
-        for name, network in self.method.carried.items():
+        for name, network in self.method.auxiliary_networks.items():
             flat |= {f"carried.{name}.{key}": value for key, value in unwrap(network).state_dict().items()}
         if self.ema is not None:
             flat |= {f"ema.{key}": value for key, value in self.ema.shadow.items()}

@@ -13,7 +13,7 @@ from unistep.training.health import SampleStatistics, sample_statistics
 from unistep.training.hooks import Diversity
 from unistep.training.random import StepRandom
 from unistep.training.state import TrainState
-from unistep.training.step import part_of
+from unistep.training.step import local_part
 from unistep.types import joined
 
 
@@ -42,7 +42,7 @@ def statistics(
 def seen(state: TrainState, batch: Batch, micro: int, config: TrainingConfig, device: torch.device) -> Tensor:
     """The samples of a micro-batch, or what the method answers to its conditions where those are no final ones."""
     assert batch.samples is not None
-    rng = StepRandom(config.seed, state.step, "watch", part_of(micro, config.accumulate), device)
+    rng = StepRandom(config.seed, state.step, "watch", local_part(micro, config.accumulate), device)
     with autocast(device, config.precision):
-        x = state.method.watched(batch, rng)
+        x = state.method.monitor_samples(batch, rng)
     return batch.samples if x is None else x

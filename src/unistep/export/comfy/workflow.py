@@ -44,7 +44,7 @@ def settings_of(student: Student, denoiser: DiffusersDenoiser) -> dict[str, Any]
     if prediction not in SAMPLINGS:
         raise UserError(f"prediction: found {prediction!r}, expected eps or v, which ComfyUI samples; {INSTEAD}")
     generator = student.generator
-    noise = generator.steps.later and generator.steps.between == "noise"
+    noise = generator.steps.later_times and generator.steps.transition == "noise"
     settings = {
         "steps": generator.steps.count, "cfg": 1.0, "sampler": "lcm" if noise else "euler", "scheduler": "simple",
         "sampling": SAMPLINGS[prediction], "zsnr": is_zero_snr(process),

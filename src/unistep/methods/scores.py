@@ -1,21 +1,19 @@
-"""What the methods that compare two scores share: which noise levels they visit, and how the scores are read."""
+"""Noise levels of the methods that compare two scores, and the diagnostics that they log."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from unistep.guidance import GuidedDenoiser
 from unistep.losses.denoising import denoising_loss
 from unistep.methods.base import Random
 from unistep.process.base import NoiseProcess
 from unistep.process.noising import noised
-from unistep.types import Cond
 
 
-class Fractions(Protocol):
-    """Settings that name a range of noise levels as fractions of the grid."""
+class TimestepFractions(Protocol):
+    """Settings that give a range of noise levels as fractions of the training grid."""
 
     @property
     def min_fraction(self) -> float: ...
@@ -24,11 +22,11 @@ class Fractions(Protocol):
     def max_fraction(self) -> float: ...
 
 
-def require_range(settings: Fractions) -> None:
-    """Refuses an empty range of levels.
+def require_range(settings: TimestepFractions) -> None:
+    """Validates that the range of noise levels is not empty.
 
     Raises:
-        ValueError: naming both ends.
+        ValueError: with both ends.
     """
     if settings.min_fraction >= settings.max_fraction:
         raise ValueError(
@@ -36,13 +34,13 @@ def require_range(settings: Fractions) -> None:
         )
 
 
-def levels(process: NoiseProcess, settings: Fractions) -> tuple[int, int]:
+def timestep_range(process: NoiseProcess, settings: TimestepFractions) -> tuple[int, int]:
     """First and last level of distribution matching: 20 and 980 of 0..999 at the paper's 2 % and 98 %."""
     bins = process.num_bins
     return round(settings.min_fraction * bins), min(round(settings.max_fraction * bins), bins - 1)
 
 
-def noise_uniformly(
+def sample_noised(
     process: NoiseProcess,
     x: Tensor,
     rng: Random,
@@ -50,10 +48,10 @@ def noise_uniformly(
     high: int | None = None,
     first_rows: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Draws t uniformly over the training grid's levels low..high (None = the last) and returns it with x_t (Eq. 3).
+    """Draws t uniformly over the training grid's levels low..high (None = the last) and returns t and x_t (Eq. 3).
 
-    Where x joins two streams of a batch, `first_rows` says how many rows are of the first. Each stream then has draws
-    of its own: a row's place in its stream, unlike its place in x, does not depend on how the batch is split.
+    If x concatenates two streams of a batch, `first_rows` is the number of rows of the first. Each stream then has
+    draws of its own: the position of a row in its stream does not depend on how the batch is split, unlike that in x.
     """
     last, rows = process.num_bins - 1, len(x)
     streams = [rows] if first_rows is None or first_rows == rows else [first_rows, rows - first_rows]
@@ -63,22 +61,14 @@ def noise_uniformly(
     return t, noised(process, x, t, eps)
 
 
-def evaluate_base(mu_base: Callable[..., Tensor], x_t: Tensor, t: Tensor, cond: Cond) -> tuple[Tensor, Tensor]:
-    """The teacher's answer as the method uses it, guided perhaps, and the unguided one, in no further evaluation."""
-    if isinstance(mu_base, GuidedDenoiser):
-        return mu_base.with_unguided(x_t, t, cond)
-    mu = mu_base(x_t, t, cond)
-    return mu, mu
-
-
 @torch.no_grad()
-def compare_scores(
+def score_diagnostics(
     weighting: Callable[[Tensor], Tensor], mu_base: Tensor, unguided: Tensor, mu_fake: Tensor, x: Tensor, t: Tensor
 ) -> dict[str, Tensor]:
-    """Logs how far apart the two scores are, and how well each denoises the generator's samples.
+    """The mean distance of the two scores, and how well each denoises the generator's samples.
 
-    A fake score that is up to date denoises them at least as well as the teacher, which never saw them. Guidance makes
-    the teacher denoise worse, so the `unguided` answer is the one that the fake score is compared with.
+    A fake score that is up to date denoises them at least as well as the teacher, which was not trained on them.
+    Guidance makes the teacher denoise worse, so the fake score is compared with the `unguided` prediction.
     """
     weight = weighting(t)
     return {
@@ -86,3 +76,13 @@ def compare_scores(
         "fake_denoise": denoising_loss(mu_fake, x, weight).mean(),
         "teacher_denoise": denoising_loss(unguided, x, weight).mean(),
     }
+
+
+def score_losses(logs: Mapping[str, float]) -> tuple[float | None, float | None]:
+    """`Method.health_losses` of the methods that log `score_diagnostics`.
+
+    A step without them, before distribution matching begins, has the fake score's own loss.
+    """
+    if "fake_denoise" in logs and "teacher_denoise" in logs:
+        return logs["fake_denoise"], logs["teacher_denoise"]
+    return logs.get("loss/denoise"), None

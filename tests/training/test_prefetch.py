@@ -13,19 +13,19 @@ from unistep.errors import UserError
 from unistep.methods.base import Batch, LossOutput, Method, Phase, Random
 from unistep.training import Streams, TrainingConfig, TrainResult, random, train
 from unistep.training import loop as loop_module
-from unistep.training.ahead import Ahead
 from unistep.training.batches import BatchSource
+from unistep.training.prefetch import Prefetcher
 from unistep.training.random import Part, StepRandom
 
 CPU = torch.device("cpu")
 
 
-class Forced(loop_module.Run):
+class Forced(loop_module.Trainer):
     """A run that works ahead on the CPU too."""
 
     def __init__(self, *args: object, **kwargs: object):
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
-        self.ahead = Ahead(CPU)
+        self.prefetcher = Prefetcher(CPU)
 
 
 @pytest.fixture
@@ -38,9 +38,9 @@ def drawn_by(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(threading.current_thread().name)
         return make(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop_module, "Run", Forced)
+    monkeypatch.setattr(loop_module, "Trainer", Forced)
     monkeypatch.setattr("unistep.training.random.draw", noting)
-    monkeypatch.setattr("unistep.training.ahead.draw", noting)
+    monkeypatch.setattr("unistep.training.prefetch.draw", noting)
     return names
 
 
@@ -66,7 +66,7 @@ class Changing(TwoPhases):
         self.step = step
         return super().phases(step)
 
-    def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
+    def loss(self, phase: str, batch: Batch, rng: Random) -> LossOutput:
         for _ in range(self.step % 3):
             rng.uniform(batch.size)
         return super().loss(phase, batch, rng)
@@ -86,7 +86,7 @@ def test_a_run_learns_the_same_bit_for_bit(
     drawn_by = request.getfixturevalue("drawn_by")
     found = learn(made(), tmp_path / "ahead")
     assert_equal(found, expected)
-    assert drawn_by.count("unistep-ahead_0") > 0
+    assert drawn_by.count("unistep-prefetch_0") > 0
     if kind is TwoPhases:  # the first step of each stream alone is drawn by the loop
         assert drawn_by.count("MainThread") == 3 * changes.get("accumulate", 1)
 
@@ -101,7 +101,7 @@ def test_pairs_and_conditions_come_ahead_too(tmp_path: Path, name: str, request:
     condition = made[1].condition
     made[1].condition = lambda *args: read.append(threading.current_thread().name) or condition(*args)  # type: ignore
     assert_equal(learn(made, tmp_path / "ahead"), expected)
-    assert {"MainThread", "unistep-ahead_0"} == set(read)
+    assert {"MainThread", "unistep-prefetch_0"} == set(read)
 
 
 def test_a_stop_and_a_resume_change_nothing(tmp_path: Path, request: pytest.FixtureRequest) -> None:
@@ -114,7 +114,7 @@ def test_a_stop_and_a_resume_change_nothing(tmp_path: Path, request: pytest.Fixt
 
 
 def working_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("unistep-ahead")]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("unistep-prefetch")]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
@@ -123,7 +123,7 @@ def test_no_thread_outlives_an_error(tmp_path: Path, error: type[BaseException])
     class Failing(TwoPhases):
         calls = 0
 
-        def loss(self, phase: Phase, batch: Batch, rng: Random) -> LossOutput:
+        def loss(self, phase: str, batch: Batch, rng: Random) -> LossOutput:
             self.calls += 1
             if self.calls == 6:
                 assert working_threads()
@@ -140,25 +140,25 @@ def test_what_fails_ahead_fails_where_it_is_taken() -> None:
     def fail() -> None:
         raise UserError("shard 3 is damaged")
 
-    ahead = Ahead(CPU)
+    ahead = Prefetcher(CPU)
     try:
-        ahead.expect(4, "pairs", fail)
+        ahead.submit(4, "pairs", fail)
         assert ahead.take(3, "pairs", lambda: "made now") == "made now"
         with pytest.raises(UserError, match="shard 3 is damaged"):
             ahead.take(4, "pairs", lambda: None)
-        ahead.expect(4, "pairs", lambda: "old")
-        ahead.forget(5)
+        ahead.submit(4, "pairs", lambda: "old")
+        ahead.discard_before(5)
         assert not ahead.pending
     finally:
         ahead.close()
 
 
 def test_a_draw_that_was_not_foreseen_is_the_same_number() -> None:
-    plain, ahead = StepRandom(0, 1, "g", Part(1, 2)), Ahead(CPU)
+    plain, ahead = StepRandom(0, 1, "g", Part(1, 2)), Prefetcher(CPU)
     try:
         before = StepRandom(0, 0, "g", Part(1, 2))
         before.normal(3, 2), before.integers(3, 0, 9), before.uniform(3)
-        ahead.repeat(0, 1, "g", before)
+        ahead.prefetch_draws(0, 1, "g", before)
         rng = ahead.random(0, 1, "g", Part(1, 2))
         assert [request[0] for request, _ in rng.ready] == ["normal", "integers", "uniform"]
         assert torch.equal(rng.normal(3, 2), plain.normal(3, 2))

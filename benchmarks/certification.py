@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 import unistep
-from unistep.certification import certify
+from unistep.diffusion.prediction import Prediction, from_x0
+from unistep.diffusion.process import DiscreteVPProcess, EDMProcess, NoiseProcess
 from unistep.errors import UserError
 from unistep.networks import build_denoiser
-from unistep.prediction import Prediction, from_x0
-from unistep.process import DiscreteVPProcess, EDMProcess, NoiseProcess
+from unistep.teacher_checks import certify
 from unistep.teachers.checkpoint import save_denoiser, teacher_from_config, teacher_from_folder
 from unistep.teachers.module import teacher_from_module
 from unistep.teachers.teacher import Teacher

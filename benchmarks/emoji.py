@@ -23,16 +23,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unistep.api.draws import Draws, solved_teacher
-from unistep.api.sampling import draws_from
-from unistep.atomic import atomic_write
 from unistep.data import DataConfig, ImageDataset, load_images
 from unistep.data.captions import columns_of, filled
-from unistep.evaluation.diversity import mean_pairwise_distance
-from unistep.evaluation.feature_judge import load_feature_judge
-from unistep.evaluation.kid import squared_mmd
+from unistep.evaluation.extractors.pretrained import load_feature_judge
+from unistep.evaluation.metrics.diversity import mean_pairwise_distance
+from unistep.evaluation.metrics.kid import squared_mmd
+from unistep.io.atomic import atomic_write
 from unistep.recipes.sections import SolverConfig
 from unistep.reports import grid_png
+from unistep.run.sample import draws_from
+from unistep.run.sample_sources import Draws, solved_teacher
 from unistep.teachers.diffusers.captions import Captions
 from unistep.teachers.load import load_teacher
 

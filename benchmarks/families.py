@@ -20,8 +20,8 @@ import diffusers
 import transformers
 
 import unistep
-from unistep.certification import certify
 from unistep.errors import UserError
+from unistep.teacher_checks import certify
 from unistep.teachers.diffusers.compare import is_comparable, require_agreement
 from unistep.teachers.diffusers.folder import open_folder
 from unistep.teachers.load import load_teacher

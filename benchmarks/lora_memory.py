@@ -16,8 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from unistep.diffusion.process import DiscreteVPProcess
 from unistep.networks.lora import Adapted, LoRAConfig, sharing_copy
-from unistep.process import DiscreteVPProcess
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.teachers.diffusers.schedule import Schedule
 from unistep.training.config import OptimConfig

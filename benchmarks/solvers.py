@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 import unistep
+from unistep.diffusion.samplers import Sampler
 from unistep.pairs.choice import Probe, choose_solver, in_words, relative_error, settled, suited, trials
 from unistep.recipes.sections import AutoSolverConfig
-from unistep.samplers import Sampler
 from unistep.teachers.teacher import Teacher
 
 AUTO = AutoSolverConfig(name="auto")

@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 
 from unistep import Teacher, load_teacher
-from unistep.api.distilling import build_method_inputs
-from unistep.api.teachers import Starting
+from unistep.diffusion.samplers import build_sampler
 from unistep.evaluation.throughput import device_name
 from unistep.pairs import PairStore, generate_pairs
 from unistep.recipes.load import recipe_of
 from unistep.recipes.schema import DistillRecipe
-from unistep.samplers import build_sampler
+from unistep.run.distill import build_method_inputs
+from unistep.run.teacher import Starting
 from unistep.training import HealthConfig, HealthMonitor, Streams
 from unistep.training.distributed import resolve_device
 from unistep.training.state import TrainState

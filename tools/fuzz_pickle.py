@@ -35,8 +35,8 @@ def work(first: int) -> None:
     from mutations import mutate
 
     from unistep.errors import UserError
-    from unistep.teachers.edm_checkpoint import config_of
-    from unistep.teachers.edm_pickle import read_edm_pickle
+    from unistep.teachers.edm.checkpoint import config_of
+    from unistep.teachers.edm.pickle import read_edm_pickle
 
     files, events = corpus(), []
     path = Path(tempfile.mkdtemp()) / "x.pkl"

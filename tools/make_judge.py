@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from unistep.data.idx import read_idx
-from unistep.evaluation.train_judge import train_judge
+from unistep.evaluation.extractors.train import train_judge
 
 NAMES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 EPOCHS, BATCH = 12, 128  # the batch of `train_judge`

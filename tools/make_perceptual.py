@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from unistep.data.idx import read_idx
-from unistep.evaluation.features import save_perceptual
-from unistep.evaluation.train_judge import train_perceptual
+from unistep.evaluation.extractors.features import save_perceptual
+from unistep.evaluation.extractors.train import train_perceptual
 
 EPOCHS, BATCH = 7, 128  # the batch of `train_perceptual`
 

@@ -155,7 +155,7 @@ def measure_calls() -> dict[str, str]:
                 run("distill", "gaussians", "--out", out, *overrides),
             ),
             "evaluate to the energy distance": frames_to(
-                "unistep.evaluation.points", "energy_distance", run("evaluate", out)
+                "unistep.evaluation.metrics.points", "energy_distance", run("evaluate", out)
             ),
         }  # fmt: skip
 

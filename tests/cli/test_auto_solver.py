@@ -9,14 +9,15 @@ import yaml
 from typer.testing import CliRunner
 
 import unistep
-from unistep.api import choosing, pairing
-from unistep.api.choosing import read_choice
 from unistep.cli import app
 from unistep.evaluation.comparison import Comparison
 from unistep.pairs import PairStore, generate_pairs
 from unistep.recipes import load_recipe
 from unistep.recipes.schema import DistillRecipe
 from unistep.recipes.sections import AutoSolverConfig, SolverConfig
+from unistep.run import pairs as pairing
+from unistep.run import solver_choice as choosing
+from unistep.run.solver_choice import read_choice
 
 AUTO: dict[str, Any] = {
     "name": "auto", "tolerance": 0.1, "probe": 8, "candidates": ["ddim", "dpmpp_2m"], "evaluations": [4, 6, 8, 10],
@@ -213,7 +214,7 @@ def test_a_comparison_goes_on_without_choosing_again(
 
 
 def test_a_plan_says_the_most_and_then_what_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unistep.api.planning, "SECONDS", 0.2)
+    monkeypatch.setattr(unistep.planning.plan, "SECONDS", 0.2)
     monkeypatch.setattr(choosing, "choose_solver", never)
     overrides = [f"{key}={json.dumps(value)}" for key, value in TINY.items() if key not in ("pairs", "teacher")]
     overrides += [
@@ -226,7 +227,7 @@ def test_a_plan_says_the_most_and_then_what_is_known(tmp_path: Path, monkeypatch
     references, tried = sum(2 * n - 1 for n in (16, 32, 64, 128, 256)), 2 * (4 + 6 + 8 + 10)
     assert stage.evaluations == 20 * 10 + 8 * (references + tried)
     monkeypatch.undo()
-    monkeypatch.setattr(unistep.api.planning, "SECONDS", 0.2)
+    monkeypatch.setattr(unistep.planning.plan, "SECONDS", 0.2)
     store = unistep.make_pairs("gaussians", out=tmp_path / "run", overrides=overrides, quiet=True)
     kept = read_choice(store / "solver.json")
     overrides += ["pairs.count=25"]

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import unistep
-from unistep.api.checkpoints import export_checkpoint
 from unistep.cli import app
 from unistep.errors import UserError
+from unistep.run.checkpoints import export_checkpoint
 from unistep.training.checkpoint import Checkpoints
 
 POINTS = [

@@ -59,7 +59,7 @@ def test_help_imports_nothing_heavy() -> None:
     shown = subprocess.run(program, check=True, capture_output=True, text=True, timeout=60)
     assert all(verb in shown.stdout for verb in VERBS)
     imported = set(shown.stderr.split())
-    assert {"typer", "unistep.cli.distill"} <= imported
+    assert {"typer", "unistep.cli.commands"} <= imported
     assert not imported & (HEAVY | {"unistep.api", "unistep.recipes.schema"})
 
 

@@ -10,23 +10,24 @@ import torch
 import yaml
 
 import unistep
-from unistep.api import comparing
-from unistep.api.budgets import Meter, longest, of_length, plan_entry, stand_ins
-from unistep.api.pairing import pairs_of_run
-from unistep.api.solver_rows import solver_rows, steps_for, unavailable
-from unistep.api.talk import Talk
-from unistep.api.teachers import Starting, starting_point
+from unistep.comparison import compare as comparing
+from unistep.comparison.budget import Meter, longest, of_length, plan_entry
+from unistep.comparison.solver_rows import solver_rows, steps_for, unavailable
+from unistep.costing.step_cost import counted
+from unistep.costing.synthetic_batches import synthetic_batches
+from unistep.diffusion.process import DiscreteVPProcess, FlowProcess
 from unistep.errors import UserError
 from unistep.evaluation import Evaluation
 from unistep.evaluation.comparison import Comparison
-from unistep.process import DiscreteVPProcess, FlowProcess
 from unistep.recipes import load_recipe
 from unistep.recipes.comparison import Budget, CompareRecipe, SolverRows
 from unistep.recipes.entries import Skipped, entry_recipe
 from unistep.recipes.schema import DistillRecipe
+from unistep.run.console import Talk
+from unistep.run.pairs import pairs_of_run
+from unistep.run.teacher import Starting, starting_point
 from unistep.training.finite import NonFiniteError
 from unistep.training.health import HealthMonitor
-from unistep.training.metering import counted
 from unistep.training.state import TrainState
 from unistep.training.step import train_step
 
@@ -144,8 +145,8 @@ def test_a_second_call_trains_and_judges_nothing(finished: tuple[Path, Path], mo
         raise AssertionError("trained or measured again")
 
     monkeypatch.setattr(comparing, "distill", never)
-    monkeypatch.setattr("unistep.api.budgets.measure_step", never)
-    monkeypatch.setattr("unistep.api.solver_rows.judged", never)
+    monkeypatch.setattr("unistep.comparison.budget.measure_step", never)
+    monkeypatch.setattr("unistep.comparison.solver_rows.judged", never)
     before, result = snapshot(out), (out / "compare.json").read_text()
     unistep.compare(path, out=out, device="cpu", quiet=True)
     assert (snapshot(out), (out / "compare.json").read_text()) == (before, result)
@@ -260,7 +261,7 @@ def test_the_planned_evaluations_are_those_of_the_whole_training(name: str, star
     planned = of_length(entry, plan.steps)
     trained = planned.method.build(dataclasses.replace(meter.inputs, steps=plan.steps))
     state = TrainState.start(trained, planned.training, HealthMonitor(steps=plan.steps))
-    batches = stand_ins(planned, start.teacher, CPU)
+    batches = synthetic_batches(planned, start.teacher, CPU)
     with counted([start.teacher.denoiser, *trained.networks.values(), *trained.auxiliary_networks.values()]) as tally:
         for _ in range(plan.steps):
             train_step(state, batches, planned.training, CPU)
@@ -303,7 +304,7 @@ def test_a_plan_of_minutes_is_found_again(start: Starting, tmp_path: Path, monke
     assert isinstance(entry, DistillRecipe)
     budgets = [Budget(minutes=0.02), Budget(minutes=0.04)]
     made = [plan_entry(entry, budget, start, CPU, tmp_path / "plans", "knowledge") for budget in budgets]
-    monkeypatch.setattr("unistep.api.budgets.Meter", None)  # what is known is not measured again
+    monkeypatch.setattr("unistep.comparison.budget.Meter", None)  # what is known is not measured again
     assert [plan_entry(entry, budget, start, CPU, tmp_path / "plans", "knowledge") for budget in budgets] == made
 
 
@@ -398,7 +399,7 @@ def test_the_ready_recipes_have_valid_entries(name: str, base: str) -> None:
 
 
 def test_entries_whose_solver_is_not_installed_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unistep.samplers.build.find_spec", lambda name: None)
+    monkeypatch.setattr("unistep.diffusion.samplers.build.find_spec", lambda name: None)
     comparison = load_recipe("pair-cost")
     assert isinstance(comparison, CompareRecipe)
     found = {entry: entry_recipe(comparison, entry) for entry in comparison.entries}

@@ -11,15 +11,15 @@ import torch
 import yaml
 
 import unistep
-from unistep.api.budgets import Meter
-from unistep.api.talk import Talk
-from unistep.api.teachers import starting_point
+from unistep.comparison.budget import Meter
 from unistep.evaluation.comparison import Comparison
 from unistep.networks.lora import Adapted
 from unistep.recipes import load_recipe
 from unistep.recipes.comparison import CompareRecipe
 from unistep.recipes.entries import entry_recipe
 from unistep.recipes.schema import DistillRecipe
+from unistep.run.console import Talk
+from unistep.run.teacher import starting_point
 from unistep.teachers.checkpoint import load_generator
 from unistep.teachers.load import load_teacher
 

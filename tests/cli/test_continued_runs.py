@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import unistep
-from unistep.api import distilling
 from unistep.cli import app
+from unistep.diffusion.process import EDMProcess
 from unistep.errors import UserError
 from unistep.evaluation import Evaluation
-from unistep.process import EDMProcess
 from unistep.recipes import load_recipe
+from unistep.run import distill as distilling
 from unistep.teachers import teacher_from_module
 from unistep.teachers.teacher import Teacher
 from unistep.training import Hooks, View

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from unistep.api.distance import distance_of
 from unistep.errors import UserError
 from unistep.losses.regression import Pairwise, multiscale
 from unistep.methods import DMDConfig
 from unistep.methods.config import Distance
+from unistep.run.distance import distance_of
 from unistep.teachers.analytic import mixture_teacher
 from unistep.teachers.diffusers import Options, teacher_from_pipeline
 from unistep.teachers.diffusers.codec import VAECodec

@@ -9,8 +9,8 @@ import torch
 from tiny_recipes import write_pipeline_run
 
 import unistep
-from unistep.api import planning
 from unistep.errors import UserError
+from unistep.planning import plan as planning
 from unistep.teachers.load import prepare_teacher
 from unistep.training.config import TrainingConfig
 from unistep.training.prepare import prepare_network

@@ -8,9 +8,9 @@ import pytest
 import torch
 import typer
 
-from unistep.api.planning import plan
 from unistep.cli.errors import describe_os_error, fail, one_line_errors
 from unistep.errors import UserError
+from unistep.planning.plan import plan
 from unistep.recipes.load import load_recipe
 from unistep.recipes.parse import parse_yaml
 
@@ -38,7 +38,7 @@ def test_an_allocation_that_fails_is_one_line(allocate, asked: str, capsys) -> N
 
 def test_the_setting_to_lower_is_that_of_the_part_that_asked(capsys) -> None:
     def judged() -> None:
-        from unistep.evaluation.frechet import FeatureMoments
+        from unistep.evaluation.metrics.frechet import FeatureMoments
 
         class Endless:
             def double(self) -> None:
@@ -47,7 +47,7 @@ def test_the_setting_to_lower_is_that_of_the_part_that_asked(capsys) -> None:
         FeatureMoments().update(Endless())  # type: ignore[arg-type]
 
     line = line_of(judged, capsys)
-    assert "20.00 GiB could not be allocated in unistep.evaluation.frechet; lower evaluation.batch" in line
+    assert "20.00 GiB could not be allocated in unistep.evaluation.metrics.frechet; lower evaluation.batch" in line
 
 
 def test_other_runtime_errors_keep_their_traceback() -> None:

@@ -18,7 +18,7 @@ import unistep.evaluation.evaluate
 import unistep.pairs.generate
 import unistep.training.loop
 from unistep.cli import app
-from unistep.evaluation.kid import KernelDistance
+from unistep.evaluation.metrics.kid import KernelDistance
 from unistep.evaluation.throughput import Timing
 
 SOLVER = {"name": "heun", "num_steps": 2}

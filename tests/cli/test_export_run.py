@@ -93,8 +93,8 @@ def test_a_generator_that_was_changed_is_refused_by_every_verb(run: Path, tmp_pa
 def test_images_without_anything_to_measure_them_by_are_not_sampled(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unistep.api.evaluating.point_reference", lambda *_: None)  # as for a teacher of images
-    monkeypatch.setattr("unistep.api.evaluating.evaluate_run", lambda *_: pytest.fail("samples"))
+    monkeypatch.setattr("unistep.run.evaluate.point_reference", lambda *_: None)  # as for a teacher of images
+    monkeypatch.setattr("unistep.run.evaluate.evaluate_run", lambda *_: pytest.fail("samples"))
     result = CliRunner().invoke(app, ["evaluate", str(run)])
     assert result.exit_code == 2 and result.stderr.startswith(
         "error: evaluation.judge: found nothing, expected embedded"

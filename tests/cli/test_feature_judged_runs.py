@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import unistep
-from unistep.api import judges
 from unistep.errors import UserError
-from unistep.evaluation.feature_judge import FeatureJudge
+from unistep.evaluation.extractors.pretrained import FeatureJudge
 from unistep.networks import build_denoiser
 from unistep.recipes import load_recipe
+from unistep.run import extractors as judges
 from unistep.teachers.checkpoint import save_denoiser
 
 RECIPE = """

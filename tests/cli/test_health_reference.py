@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from unistep.api.draws import Draws
-from unistep.api.health_reference import FIRST_SEED, HealthReference, health_reference, reference_seeds
 from unistep.errors import UserError
+from unistep.run.health_reference import FIRST_SEED, HealthReference, health_reference, reference_seeds
+from unistep.run.sample_sources import Draws
 from unistep.teachers.codecs import PixelCodec
 from unistep.teachers.conditioners import LabelConditioner
 from unistep.training.health import sample_statistics

@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from unistep.api.distilling import build_method_inputs
-from unistep.api.evaluating import generator_folder
-from unistep.api.runs import read_record
-from unistep.api.teachers import Starting
 from unistep.errors import UserError
 from unistep.networks import Generator
 from unistep.networks.build import build_denoiser
 from unistep.recipes import load_recipe
 from unistep.recipes.schema import DistillRecipe
+from unistep.run.distill import build_method_inputs
+from unistep.run.evaluate import generator_folder
+from unistep.run.folder import read_record
+from unistep.run.teacher import Starting
 from unistep.teachers import load_teacher
 from unistep.teachers.checkpoint import load_generator, save_denoiser
 

@@ -7,7 +7,7 @@ import pytest
 from tiny_recipes import NETWORK
 
 import unistep
-from unistep import progress
+from unistep.io import progress
 
 TEACH: dict[str, Any] = {
     "kind": "teach", "name": "mine", "about": "", "data": {"kind": "digits", "limit": 400}, "network": NETWORK,

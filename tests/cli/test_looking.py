@@ -11,21 +11,21 @@ from PIL import Image
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-import unistep.api.judges
+import unistep.run.extractors
 from unistep import api, load_teacher
-from unistep.api import sampling
-from unistep.api.draws import Draws
-from unistep.api.health_reference import Features, HealthReference, health_reference
-from unistep.api.hooks import IMAGE_SEEDS, POINT_SEEDS, looking_hooks
-from unistep.api.judges import judged_features
-from unistep.api.sampling import draws_from
-from unistep.api.talk import Talk
 from unistep.assets import embedded_folder
 from unistep.cli import app
-from unistep.evaluation.feature_judge import FeatureJudge
-from unistep.evaluation.features import load_judge
+from unistep.evaluation.extractors.features import load_judge
+from unistep.evaluation.extractors.pretrained import FeatureJudge
 from unistep.recipes import load_recipe
 from unistep.recipes.schema import DistillRecipe
+from unistep.run import sample as sampling
+from unistep.run.console import Talk
+from unistep.run.extractors import judged_features
+from unistep.run.health_reference import Features, HealthReference, health_reference
+from unistep.run.hooks import IMAGE_SEEDS, POINT_SEEDS, looking_hooks
+from unistep.run.sample import draws_from
+from unistep.run.sample_sources import Draws
 from unistep.teachers.codecs import PixelCodec, PointCodec
 from unistep.teachers.conditioners import LabelConditioner
 from unistep.training import View
@@ -117,7 +117,7 @@ def test_a_judge_trained_on_the_data_lends_its_features(tmp_path: Path, monkeypa
     assert torch.equal(features(images), load_judge("embedded:fashion-mnist").features(images)[0])
     assert lent("gaussians", tmp_path) is None
     large = FeatureJudge(title="large", network=nn.Identity(), sha256="", references={})
-    monkeypatch.setattr(unistep.api.judges, "find_judge", lambda *a: large)
+    monkeypatch.setattr(unistep.run.extractors, "find_judge", lambda *a: large)
     assert lent("fashion-mnist", tmp_path) is None
 
 

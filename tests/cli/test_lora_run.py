@@ -19,16 +19,16 @@ from tiny_recipes import write_pipeline_run
 from torch import Tensor
 
 import unistep
-from unistep.api import adapting, planning
-from unistep.api.adapting import as_recipe_says, require_suited
-from unistep.api.distilling import build_method_inputs
-from unistep.api.exporting import student_of
-from unistep.api.teachers import Starting
 from unistep.errors import UserError
 from unistep.export import write_export
 from unistep.export.lora_files import in_network, kohya_keys
+from unistep.planning import plan as planning
 from unistep.recipes.load import recipe_of
 from unistep.recipes.schema import DistillRecipe
+from unistep.run import teacher as adapting
+from unistep.run.distill import build_method_inputs
+from unistep.run.export import student_of
+from unistep.run.teacher import Starting, as_recipe_says, require_suited
 from unistep.teachers.adapters import Base
 from unistep.teachers.checkpoint import load_generator, read_adapter
 from unistep.teachers.load import load_teacher

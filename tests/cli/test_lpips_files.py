@@ -9,12 +9,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import unistep
-from unistep.api.lpips import lpips_of_files
+from unistep.diffusion.process import EDMProcess
 from unistep.errors import UserError
 from unistep.losses import lpips
 from unistep.losses.lpips import VGGMetric
-from unistep.process import EDMProcess
 from unistep.recipes import load_recipe
+from unistep.run.distance import lpips_of_files
 from unistep.teachers import teacher_from_module
 
 RECIPE = """

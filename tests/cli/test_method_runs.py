@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import unistep
-from unistep.api.images import real_images
 from unistep.errors import UserError
 from unistep.recipes import builtin_recipes, load_recipe
 from unistep.recipes.schema import DistillRecipe
 from unistep.recipes.sections import ExactData
+from unistep.run.training_images import real_images
 from unistep.teachers import load_teacher
 from unistep.teachers.teacher import Teacher
 

@@ -12,11 +12,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 import unistep
+from unistep.diffusion.process import DiscreteVPProcess
+from unistep.diffusion.samplers import seeded_normal
 from unistep.errors import UserError
 from unistep.export import safetensors_file
 from unistep.networks import build_denoiser
-from unistep.process import DiscreteVPProcess
-from unistep.samplers import seeded_normal
 from unistep.teachers import teacher_from_module
 from unistep.teachers.checkpoint import save_denoiser
 

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import unistep
-from unistep.api import planning
 from unistep.cli import app
+from unistep.diffusion.process import DiscreteVPProcess
+from unistep.planning import plan as planning
 from unistep.planning.disk import missing_shards
-from unistep.process import DiscreteVPProcess
 from unistep.recipes import load_recipe
 from unistep.recipes.schema import DistillRecipe
 from unistep.teachers import teacher_from_module

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 import unistep
-from unistep.api.fitting import certified, fit_error
-from unistep.api.talk import Talk
-from unistep.api.teachers import starting_point
 from unistep.errors import UserError
 from unistep.recipes import load_recipe
 from unistep.recipes.schema import DistillRecipe
+from unistep.run.console import Talk
+from unistep.run.fit import certified, fit_error
+from unistep.run.teacher import starting_point
 from unistep.teachers import load_teacher
 from unistep.teachers.module import teacher_from_module
 from unistep.types import Cond, bcast

@@ -18,10 +18,10 @@ def nothing_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*arguments: Any, **options: Any) -> None:
         raise AssertionError("found work, expected checks alone")
 
-    for place in ("api.teaching", "api.fitting", "api.distilling"):
+    for place in ("run.teach", "run.fit", "run.distill"):
         monkeypatch.setattr(f"unistep.{place}.train", never)
-    monkeypatch.setattr("unistep.api.pairing.generate_pairs", never)
-    monkeypatch.setattr("unistep.api.judges.train_judge", never)
+    monkeypatch.setattr("unistep.run.pairs.generate_pairs", never)
+    monkeypatch.setattr("unistep.run.extractors.train_judge", never)
     assert loop.train is not never
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from unistep.api.runs import environment, load_run_recipe, open_run, record, record_start
-from unistep.api.sampling import draws_from
 from unistep.errors import UserError
 from unistep.recipes import load_recipe
+from unistep.run.folder import environment, load_run_recipe, open_run, record, record_start
+from unistep.run.sample import draws_from
 
 
 def test_a_run_keeps_its_recipe_as_resolved(tmp_path: Path) -> None:

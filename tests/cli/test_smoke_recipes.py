@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import unistep
-from unistep.api import planning
 from unistep.networks import build_denoiser
+from unistep.planning import plan as planning
 from unistep.recipes import builtin_recipes, load_recipe
 from unistep.recipes.smoke import smoke_forms
 

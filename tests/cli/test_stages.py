@@ -13,16 +13,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import unistep
-from unistep.api import distilling
+from unistep.diffusion.process import EDMProcess
 from unistep.errors import UserError
 from unistep.losses.regression import l2, pseudo_huber
 from unistep.methods import DMD, DMDConfig
 from unistep.methods.inputs import MethodInputs
 from unistep.networks.generator import Generator
 from unistep.pairs import open_pairs
-from unistep.process import EDMProcess
 from unistep.recipes import load_recipe
 from unistep.recipes.stages import stages_of
+from unistep.run import distill as distilling
 from unistep.teachers import teacher_from_module
 from unistep.teachers.teacher import Teacher
 from unistep.training import Hooks, Streams, TrainingConfig, View

@@ -10,17 +10,17 @@ import pytest
 import torch
 
 import unistep
-from unistep.api import teacher_cache
-from unistep.api.teacher_cache import TeacherCache, trim
 from unistep.data import DataConfig, load_images
+from unistep.diffusion.process import DiscreteVPProcess
 from unistep.errors import UserError
 from unistep.evaluation import Evaluation, Identity
-from unistep.evaluation.base import Observed
 from unistep.evaluation.cache import save_features
 from unistep.evaluation.evaluate import Candidate
-from unistep.evaluation.train_judge import train_judge
+from unistep.evaluation.extractors.base import Observed
+from unistep.evaluation.extractors.train import train_judge
 from unistep.networks import build_denoiser
-from unistep.process import DiscreteVPProcess
+from unistep.run import teacher_cache
+from unistep.run.teacher_cache import TeacherCache, trim
 from unistep.teachers import teacher_from_module
 from unistep.teachers.checkpoint import save_denoiser
 from unistep.teachers.codecs import PixelCodec

@@ -11,21 +11,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unistep.api.draws import teacher_draws
-from unistep.api.images import real_images
-from unistep.api.judged_teacher import alignment_of, judged_teacher
 from unistep.data import load_images
 from unistep.data.config import DataConfig
 from unistep.errors import UserError
 from unistep.evaluation import Candidate, Evaluation, Identity, Metric, Reference, evaluate_models, load_judge
-from unistep.evaluation.alignment import Clip
-from unistep.evaluation.frechet import FrechetDistance
-from unistep.evaluation.resized import resized
+from unistep.evaluation.extractors.resized import resized
+from unistep.evaluation.metrics.alignment import Clip
+from unistep.evaluation.metrics.frechet import FrechetDistance
 from unistep.recipes import load_recipe
 from unistep.recipes.schema import DistillRecipe
 from unistep.reports.compared import FIGURES
 from unistep.reports.html import made_with
 from unistep.reports.table import cells
+from unistep.run.evaluation_protocol import alignment_of, judged_teacher
+from unistep.run.sample_sources import teacher_draws
+from unistep.run.training_images import real_images
 from unistep.teachers.analytic import mixture_teacher
 from unistep.teachers.load import load_teacher
 from unistep.teachers.teacher import Teacher

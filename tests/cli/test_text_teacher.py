@@ -13,15 +13,15 @@ import torch.nn.functional as F
 from PIL import Image
 
 import unistep
-from unistep.api.evaluating import special
-from unistep.api.images import real_images
-from unistep.api.judged_teacher import captions, judged_teacher
-from unistep.api.runs import load_run_recipe
-from unistep.api.teaching_config import conditioning, teacher_config
 from unistep.data import DataConfig, load_images
 from unistep.errors import UserError
 from unistep.recipes.load import load_recipe, recipe_of
 from unistep.recipes.schema import DistillRecipe, TeachRecipe
+from unistep.run.evaluate import special
+from unistep.run.evaluation_protocol import captions, judged_teacher
+from unistep.run.folder import load_run_recipe
+from unistep.run.teach_config import conditioning, teacher_config
+from unistep.run.training_images import real_images
 from unistep.teachers.diffusers.captions import Captions
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.teachers.load import load_teacher

@@ -16,7 +16,7 @@ from PIL import Image
 from unistep.data import DataConfig, load_images
 from unistep.data.cifar import ARRAYS_ONLY
 from unistep.errors import UserError
-from unistep.pickles import read_pickle
+from unistep.io.pickles import read_pickle
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 3072), dtype=np.uint8)
 LABELS = [3, 0, 9, 3]

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from unistep.api.runs import read_record
-from unistep.certification import Certificate
 from unistep.errors import UserError
 from unistep.evaluation.comparison import Comparison
 from unistep.evaluation.result import Evaluation
 from unistep.export.opened import exported_config
+from unistep.io.text_files import parse_json, read_json
 from unistep.pairs.manifest import read_manifest
 from unistep.reports.run_files import read_run
+from unistep.run.folder import read_record
+from unistep.teacher_checks import Certificate
 from unistep.teachers.checkpoint import read_checkpoint
-from unistep.text_files import parse_json, read_json
 from unistep.training.tracking import truncate_metrics
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "package"))
@@ -95,7 +95,7 @@ def test_a_single_file_with_a_damaged_header_is_named(tmp_path: Path) -> None:
 
 def test_nobody_else_reads_json_of_files() -> None:
     ours = {
-        "text_files.py": 1,
+        "io/text_files.py": 1,
         "export/fresh.py": 1,  # what our own process printed
         "export/fresh_diffusers.py": 1,  # runs without unistep, on a file that we just wrote
     }

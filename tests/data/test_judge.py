@@ -13,11 +13,9 @@ from safetensors.torch import load_file, save_file
 from unistep.assets import embedded_folder
 from unistep.data import DataConfig, load_images
 from unistep.errors import UserError
-from unistep.evaluation.features import Judge, load_judge
-from unistep.evaluation.fit_classifier import ClassifierRecipe, augment, schedule
-from unistep.evaluation.judge_network import JudgeNetwork
-from unistep.evaluation.network_file import read_file
-from unistep.evaluation.train_judge import train_judge
+from unistep.evaluation.extractors.features import Judge, load_judge
+from unistep.evaluation.extractors.network_file import JudgeNetwork, read_file
+from unistep.evaluation.extractors.train import ClassifierRecipe, augment, schedule, train_judge
 
 FOLDER = embedded_folder("fashion-mnist")
 

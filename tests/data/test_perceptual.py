@@ -8,14 +8,13 @@ import pytest
 import torch
 
 import unistep
-from unistep.api.distance import distance_of
 from unistep.assets import embedded_folder
 from unistep.errors import UserError
-from unistep.evaluation.features import load_judge, load_perceptual, save_perceptual
-from unistep.evaluation.network_file import read_file
-from unistep.evaluation.perceptual_network import PerceptualNetwork
+from unistep.evaluation.extractors.features import load_judge, load_perceptual, save_perceptual
+from unistep.evaluation.extractors.network_file import PerceptualNetwork, read_file
 from unistep.losses.regression import build_regression
 from unistep.methods.config import Distance
+from unistep.run.distance import distance_of
 
 
 def test_the_embedded_one_is_frozen_and_differentiable() -> None:

@@ -7,8 +7,8 @@ import torch
 
 from unistep.errors import UserError
 from unistep.evaluation import Observed
-from unistep.evaluation.agreement import ClassAgreement
-from unistep.evaluation.diversity import Diversity, mean_pairwise_distance
+from unistep.evaluation.metrics.agreement import ClassAgreement
+from unistep.evaluation.metrics.diversity import Diversity, mean_pairwise_distance
 
 
 def seen(labels: list[int], predicted: list[int], features: torch.Tensor | None = None) -> Observed:

@@ -7,7 +7,7 @@ import torch
 from sklearn.datasets import load_sample_image
 
 from unistep.errors import UserError
-from unistep.evaluation.feature_judge import load_feature_judge
+from unistep.evaluation.extractors.pretrained import load_feature_judge
 
 DAISY = 985
 

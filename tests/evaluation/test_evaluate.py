@@ -24,8 +24,8 @@ from unistep.evaluation import (
     quick_metrics,
     save_features,
 )
-from unistep.evaluation.judging import observe
-from unistep.evaluation.kid import KernelDistance
+from unistep.evaluation.measure import observe
+from unistep.evaluation.metrics.kid import KernelDistance
 from unistep.evaluation.result import Row
 from unistep.evaluation.throughput import Timing
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from unistep.errors import UserError
-from unistep.evaluation.base import Observed
-from unistep.evaluation.judging import (
+from unistep.evaluation.extractors.base import Observed
+from unistep.evaluation.measure import (
     all_metrics,
     feed,
     figures,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from unistep.errors import UserError
 from unistep.evaluation import Observed
-from unistep.evaluation.frechet import FeatureMoments, FrechetDistance, frechet_distance
+from unistep.evaluation.metrics.frechet import FeatureMoments, FrechetDistance, frechet_distance
 
 
 def random_cov(seed: int, d: int, rank: int | None = None) -> np.ndarray:

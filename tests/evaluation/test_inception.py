@@ -8,9 +8,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unistep.errors import UserError
-from unistep.evaluation import feature_judge
-from unistep.evaluation.feature_judge import load_feature_judge
-from unistep.evaluation.inception import BlockA, BlockE, InceptionV3, avg_pool, interpolation, resize
+from unistep.evaluation.extractors import pretrained as feature_judge
+from unistep.evaluation.extractors.inception import BlockA, BlockE, InceptionV3, avg_pool, interpolation, resize
+from unistep.evaluation.extractors.pretrained import load_feature_judge
 
 SHAPES = {
     "Conv2d_1a_3x3.conv.weight": (32, 3, 3, 3),

@@ -8,8 +8,8 @@ import torch
 
 from unistep.errors import UserError
 from unistep.evaluation import Observed
-from unistep.evaluation.kid import KernelDistance, squared_mmd
-from unistep.evaluation.prdc import NeighbourMetrics, neighbour_radii, precision_recall_density_coverage
+from unistep.evaluation.metrics.kid import KernelDistance, squared_mmd
+from unistep.evaluation.metrics.prdc import NeighbourMetrics, neighbour_radii, precision_recall_density_coverage
 
 
 def normal(seed: int, *dims: int) -> torch.Tensor:
@@ -113,7 +113,7 @@ def test_a_collapsed_generator_keeps_precision_and_loses_recall() -> None:
 def test_chunks_change_nothing(monkeypatch) -> None:
     real, fake = normal(0, 50, 3), normal(1, 40, 3)
     whole = precision_recall_density_coverage(real, fake)
-    monkeypatch.setattr("unistep.evaluation.prdc.CHUNK", 7)
+    monkeypatch.setattr("unistep.evaluation.metrics.prdc.CHUNK", 7)
     assert precision_recall_density_coverage(real, fake) == whole
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unistep.errors import UserError
-from unistep.evaluation.points import (
+from unistep.evaluation.metrics.points import (
     Modes,
     energy_distance,
     high_quality_share,
@@ -44,7 +44,7 @@ def test_energy_distance_of_shifted_normals_approaches_the_closed_form() -> None
 def test_equal_sets_are_at_distance_zero_and_chunks_change_nothing(monkeypatch) -> None:
     x, y = normal(0, 100, 2), normal(1, 70, 2)
     whole = mean_distance(x, y)
-    monkeypatch.setattr("unistep.evaluation.points.CHUNK", 9)
+    monkeypatch.setattr("unistep.evaluation.metrics.points.CHUNK", 9)
     assert mean_distance(x, y) == pytest.approx(whole, rel=1e-12)
     assert energy_distance(x, x[torch.randperm(100)]) == pytest.approx(0, abs=1e-12)
     assert energy_distance(x, y) >= 0

@@ -10,7 +10,7 @@ from torch import Tensor
 from unistep.data.dataset import ImageDataset
 from unistep.errors import UserError
 from unistep.evaluation import Candidate, evaluate_models
-from unistep.evaluation.judging import all_metrics, left_out, usable
+from unistep.evaluation.measure import all_metrics, left_out, usable
 from unistep.evaluation.reference import (
     pack_reference,
     reference_from_images,

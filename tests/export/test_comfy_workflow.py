@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from unistep.diffusion.process import FlowProcess
 from unistep.errors import UserError
 from unistep.export import Student
 from unistep.export.comfy.workflow import is_zero_snr, settings_of, workflow_of
 from unistep.export.comfy.write import marks
 from unistep.networks.generator import ONE_STEP, StepSchedule
-from unistep.process import FlowProcess
 
 sys.path.insert(0, str(Path(__file__).parent))
 from students import pixel_student, tiny

@@ -8,10 +8,10 @@ import diffusers
 import pytest
 import torch
 
+from unistep.diffusion.process import DiscreteVPProcess
 from unistep.errors import UserError
 from unistep.export.schedulers import betas, scheduler_of
 from unistep.networks.generator import ONE_STEP, StepSchedule
-from unistep.process import DiscreteVPProcess
 
 sys.path.insert(0, str(Path(__file__).parent))
 from students import pixel_student, walked

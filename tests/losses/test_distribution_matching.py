@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from unistep.diffusion.process import ContinuousVPProcess, EDMProcess, FlowProcess
+from unistep.diffusion.process.base import NoiseProcess
 from unistep.losses.distribution_matching import distribution_matching_gradient, distribution_matching_loss
-from unistep.process import ContinuousVPProcess, EDMProcess, FlowProcess
-from unistep.process.base import NoiseProcess
 
 PROCESSES = [EDMProcess(sigma_min=0.02, sigma_max=10.0), ContinuousVPProcess(), FlowProcess(shift=2.0)]
 TIMES = torch.linspace(0.05, 0.95, 7)

@@ -5,17 +5,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from unistep.diffusion.process import ContinuousVPProcess, DiscreteVPProcess, EDMProcess, FlowProcess
+from unistep.diffusion.process.base import NoiseProcess
+from unistep.diffusion.weighting import training_weighting
 from unistep.losses.regression import l2
 from unistep.methods import DMD, Batch, DMDConfig
 from unistep.methods.base import Method, Phase
 from unistep.methods.inputs import MethodInputs
 from unistep.networks import MLP, EDMDenoiser, Generator
-from unistep.process import ContinuousVPProcess, DiscreteVPProcess, EDMProcess, FlowProcess
-from unistep.process.base import NoiseProcess
 from unistep.teachers.codecs import PointCodec
 from unistep.teachers.conditioners import LabelConditioner
 from unistep.teachers.teacher import Teacher
-from unistep.weighting import training_weighting
 
 PROCESSES = [EDMProcess(0.02, 10.0), ContinuousVPProcess(), DiscreteVPProcess.linear(), FlowProcess(shift=2.0)]
 ROWS = 6

@@ -9,6 +9,9 @@ from fixed_random import FixedRandom
 from small import PROCESSES, full_batch, made_of, names
 from torch import Tensor, nn
 
+from unistep.diffusion.process import EDMProcess
+from unistep.diffusion.process.base import NoiseProcess
+from unistep.diffusion.process.noising import data_time
 from unistep.losses.regression import l2
 from unistep.methods import Batch
 from unistep.methods.consistency import (
@@ -17,9 +20,6 @@ from unistep.methods.consistency import (
     ConsistencyTrainingConfig,
     neighbours,
 )
-from unistep.process import EDMProcess
-from unistep.process.base import NoiseProcess
-from unistep.process.noising import data_time
 from unistep.teachers.analytic import GaussianMixture
 
 

@@ -6,17 +6,17 @@ from fixed_random import FixedRandom
 from pydantic import ValidationError
 from small import dmd_with
 
+from unistep.diffusion.process import EDMProcess
+from unistep.diffusion.weighting import training_weighting
 from unistep.errors import UserError
 from unistep.losses.regression import l2
 from unistep.methods import DMD, Batch, DMDConfig, Phase
 from unistep.networks import MLP, EDMDenoiser, Generator
-from unistep.process import EDMProcess
 from unistep.teachers.codecs import PointCodec
 from unistep.teachers.conditioners import LabelConditioner
 from unistep.teachers.teacher import Teacher
 from unistep.training import OptimConfig
 from unistep.training.optim import learning_rate
-from unistep.weighting import training_weighting
 
 
 def make(conditional: bool = False, **settings: object) -> DMD:

@@ -10,12 +10,12 @@ from fixed_random import FixedRandom
 from small import PROCESSES, ROWS, dmd_with, full_batch, made_of, only
 from torch import Tensor, nn
 
+from unistep.diffusion.process.noising import noised
 from unistep.methods import DMDConfig
 from unistep.methods.backward_simulation import backward_simulation
 from unistep.methods.dmd2 import DMD2, DMD2Config
 from unistep.methods.scores import sample_noised
 from unistep.networks.generator import Generator, StepSchedule, first_level
-from unistep.process.noising import noised
 
 
 def make(classes: int = 0, **settings: Any) -> DMD2:

@@ -9,13 +9,13 @@ from fixed_random import FixedRandom
 from small import dmd_with, small_teacher
 from torch import Tensor, nn
 
-from unistep.api.budgets import PairRows
+from unistep.costing.synthetic_batches import PairRows
+from unistep.diffusion.process import ContinuousVPProcess, EDMProcess, FlowProcess
+from unistep.diffusion.process.base import NoiseProcess
 from unistep.losses.regression import l2
 from unistep.methods import Batch, DMDConfig, Fit
 from unistep.methods.base import Method
 from unistep.methods.inputs import MethodInputs
-from unistep.process import ContinuousVPProcess, EDMProcess, FlowProcess
-from unistep.process.base import NoiseProcess
 from unistep.teachers.analytic import GaussianMixture, teacher_from_mixture
 from unistep.teachers.teacher import Teacher
 from unistep.training import Streams, TrainingConfig, train

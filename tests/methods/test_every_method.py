@@ -9,11 +9,11 @@ from fixed_random import FixedRandom
 from pydantic import TypeAdapter
 from small import PROCESSES, ROWS, full_batch, made_of, moved, names, only
 
+from unistep.diffusion.process.base import NoiseProcess
 from unistep.errors import UserError
 from unistep.methods.base import Batch, Method
 from unistep.methods.config import MethodConfig
 from unistep.methods.registry import AnyMethod
-from unistep.process.base import NoiseProcess
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "dmd": {"name": "dmd", "regression": "l2"},

@@ -9,10 +9,10 @@ from fixed_random import FixedRandom
 from small import full_batch, made_of
 from torch import Tensor
 
+from unistep.diffusion.process import EDMProcess
 from unistep.losses.f_divergence import density_ratio, divergence_weight
 from unistep.methods.dmd2 import DMD2Config
 from unistep.methods.f_distill import DECAY, DensityRatioWeight, FDistillConfig
-from unistep.process import EDMProcess
 
 F = {
     "reverse_kl": lambda r: -r.log(),

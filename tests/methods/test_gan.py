@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from fixed_random import FixedRandom
 from small import ROWS, full_batch, made_of
 
+from unistep.diffusion.process.noising import noised
 from unistep.methods.gan import GAN, GANConfig
-from unistep.process.noising import noised
 
 
 def make() -> GAN:

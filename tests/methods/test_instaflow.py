@@ -8,14 +8,14 @@ from fixed_random import FixedRandom
 from small import PROCESSES, full_batch, made_of, names
 from torch import Tensor, nn
 
+from unistep.diffusion.process import FlowProcess
+from unistep.diffusion.process.base import NoiseProcess
+from unistep.diffusion.process.noising import data_time, noised
+from unistep.diffusion.samplers import Euler
+from unistep.diffusion.weighting import training_weighting
 from unistep.methods import Batch
 from unistep.methods.instaflow import InstaFlow, InstaFlowConfig
 from unistep.networks.generator import first_level
-from unistep.process import FlowProcess
-from unistep.process.base import NoiseProcess
-from unistep.process.noising import data_time, noised
-from unistep.samplers import Euler
-from unistep.weighting import training_weighting
 
 SPREAD = torch.tensor([0.3, 1.4])
 

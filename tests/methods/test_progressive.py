@@ -6,12 +6,12 @@ from fixed_random import FixedRandom
 from small import PROCESSES, full_batch, made_of, names
 from torch import Tensor, nn
 
+from unistep.diffusion.process import EDMProcess
+from unistep.diffusion.process.base import NoiseProcess
+from unistep.diffusion.process.noising import data_time, noised
+from unistep.diffusion.samplers.batched_steps import euler_rows
 from unistep.methods.progressive import Progressive, ProgressiveConfig, ddim_target
 from unistep.networks.generator import Generator, StepSchedule
-from unistep.process import EDMProcess
-from unistep.process.base import NoiseProcess
-from unistep.process.noising import data_time, noised
-from unistep.samplers.rows import euler_rows
 from unistep.teachers.analytic import GaussianMixture
 
 

@@ -8,8 +8,8 @@ from outcome import outcome
 from torch import Tensor
 
 from unistep.api import distill
+from unistep.diffusion.process import EDMProcess
 from unistep.losses.distribution_matching import distribution_matching_gradient, distribution_matching_loss
-from unistep.process import EDMProcess
 
 
 def posterior_mean(x_t: Tensor, sigma: Tensor, mean: Tensor, std: Tensor) -> Tensor:

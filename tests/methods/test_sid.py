@@ -6,11 +6,11 @@ from fixed_random import FixedRandom
 from small import PROCESSES, full_batch, made_of, only
 from torch import Tensor
 
+from unistep.diffusion.process import EDMProcess
+from unistep.diffusion.process.noising import noised
 from unistep.errors import UserError
 from unistep.losses.score_identity import score_identity_loss
 from unistep.methods.sid import SiD, SiDConfig
-from unistep.process import EDMProcess
-from unistep.process.noising import noised
 
 
 def make(**settings: object) -> SiD:

@@ -7,10 +7,10 @@ from fixed_random import FixedRandom
 from small import ROWS, full_batch, made_of
 from torch import Tensor
 
+from unistep.diffusion.process.noising import noised
 from unistep.methods.base import Batch
 from unistep.methods.sid import SiDConfig
 from unistep.methods.sida import SiDA, SiDAConfig
-from unistep.process.noising import noised
 
 
 def make(**settings: object) -> SiDA:

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unistep.api.teaching import initial_denoiser
+from unistep.diffusion.process import EDMProcess
 from unistep.errors import UserError
 from unistep.methods import Batch, LabelDropout, Teach, TeachConfig
 from unistep.networks import MLP, EDMDenoiser, build_denoiser
-from unistep.process import EDMProcess
 from unistep.recipes.load import recipe_of
 from unistep.recipes.schema import TeachRecipe
+from unistep.run.teach import initial_denoiser
 from unistep.teachers.checkpoint import save_denoiser
 from unistep.teachers.conditioners import LabelConditioner
 from unistep.training import Part, Streams, TensorImages

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from unistep.diffusion.process import EDMProcess
 from unistep.errors import UserError
 from unistep.networks import build_denoiser
 from unistep.networks.discriminator import DenoiserWithDiscriminator, bottleneck, head
-from unistep.process import EDMProcess
 from unistep.teachers.module import ModuleDenoiser
 
 EDM = {"type": "edm"}

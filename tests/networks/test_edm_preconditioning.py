@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from unistep.diffusion.process import EDMProcess, FlowProcess
 from unistep.errors import UserError
 from unistep.networks import EDMDenoiser, build_denoiser
 from unistep.networks.edm_preconditioning import IDDPMDenoiser, LevelDenoiser, VEDenoiser, VPDenoiser
-from unistep.process import EDMProcess, FlowProcess
 
 TYPES = (VPDenoiser, VEDenoiser, IDDPMDenoiser)
 WITHIN = EDMProcess(sigma_min=0.02, sigma_max=80.0)

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from unistep.diffusion.process import ContinuousVPProcess, DiscreteVPProcess, EDMProcess, FlowProcess
+from unistep.diffusion.process.base import NoiseProcess
+from unistep.diffusion.samplers import Consistency, Euler, seeded_normal
 from unistep.errors import UserError
 from unistep.networks import build_denoiser
 from unistep.networks.generator import Generator, StepSchedule
-from unistep.process import ContinuousVPProcess, DiscreteVPProcess, EDMProcess, FlowProcess
-from unistep.process.base import NoiseProcess
-from unistep.samplers import Consistency, Euler, seeded_normal
 from unistep.teachers import GaussianMixture, load_generator
 from unistep.teachers.checkpoint import save_denoiser
 

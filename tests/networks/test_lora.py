@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from unistep.diffusion.process import DiscreteVPProcess
 from unistep.errors import UserError
 from unistep.networks.lora import Adapted, LoRAConfig, sharing_copy
 from unistep.networks.state_dict import load_strictly
-from unistep.process import DiscreteVPProcess
 from unistep.teachers.diffusers import Options, teacher_from_pipeline
 from unistep.teachers.module import teacher_from_module
 from unistep.teachers.teacher import Teacher

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unistep.api.weights import initial_time
+from unistep.diffusion.process import ContinuousVPProcess, DiscreteVPProcess, EDMProcess, FlowProcess, NoiseProcess
+from unistep.diffusion.weighting import training_weight
 from unistep.errors import UserError
 from unistep.networks import MLP, EDMDenoiser, Generator, build_denoiser, resolve_precision
 from unistep.networks.precision import autocast, has_bf16
-from unistep.process import ContinuousVPProcess, DiscreteVPProcess, EDMProcess, FlowProcess, NoiseProcess
 from unistep.recipes.sections import GeneratorConfig
+from unistep.run.weights import initial_time
 from unistep.teachers.module import teacher_from_module
-from unistep.weighting import training_weight
 
 
 class Recorder(nn.Module):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from golden_values import fill_by_rule, values
 
+from unistep.diffusion.process import EDMProcess
 from unistep.networks import EDMDenoiser, UNet
-from unistep.process import EDMProcess
 
 
 def small_unet(**changes: object) -> UNet:

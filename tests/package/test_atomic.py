@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from unistep import atomic
-from unistep.atomic import atomic_create, atomic_write, sweep
+from unistep.io import atomic
+from unistep.io.atomic import atomic_create, atomic_write, sweep
 
 
 def names(folder: Path) -> list[str]:

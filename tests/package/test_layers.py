@@ -5,18 +5,13 @@ import ast
 from source_tree import modules
 
 LAYERS = (
-    ("errors", "types", "atomic", "locking", "progress", "assets"),
-    ("pickles",),
-    ("arguments", "optional", "text_files"),
-    ("hub",),
-    ("process",),
-    ("prediction", "weighting"),
-    ("guidance",),
-    ("samplers",),
+    ("errors", "types"),
+    ("io", "assets"),
+    ("diffusion",),
     ("networks",),
     ("losses",),
     ("teachers",),
-    ("certification",),
+    ("teacher_checks",),
     ("methods",),
     ("pairs", "data"),
     ("training",),
@@ -24,12 +19,15 @@ LAYERS = (
     ("reports",),
     ("export",),
     ("recipes",),
+    ("run",),
+    ("costing",),
+    ("comparison",),
     ("planning",),
     ("api",),
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-MATHEMATICS = ("process", "prediction", "weighting", "guidance", "samplers", "losses")
+MATHEMATICS = ("diffusion", "losses")
 LAZY = {
     *("matplotlib", "pyarrow", "sklearn", "tensorboard", "scipy", "diffusers", "transformers", "piq", "torchvision"),
     *("onnx", "onnxruntime", "onnxscript", "peft", "datasets"),

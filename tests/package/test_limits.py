@@ -11,13 +11,13 @@ import pytest
 import torch
 from source_tree import modules
 
-from unistep.api.weights import nearer
-from unistep.certification.behaviour import calibration, condition, monotony, skill
-from unistep.certification.certificate import nan_as_infinity
-from unistep.certification.structure import conversions, shapes_and_rows
 from unistep.errors import UserError
-from unistep.evaluation.frechet import frechet_distance
+from unistep.evaluation.metrics.frechet import frechet_distance
 from unistep.export.fresh import require_close
+from unistep.run.weights import nearer
+from unistep.teacher_checks.behaviour import calibration, condition, monotony, skill
+from unistep.teacher_checks.certificate import nan_as_infinity
+from unistep.teacher_checks.structure import conversions, shapes_and_rows
 
 PROVING = ("export", "certification", "evaluation", "api", "training", "pairs", "teachers")
 LIMIT = re.compile(r"limit|tolerance|max_error|^close$", re.IGNORECASE)
@@ -121,7 +121,7 @@ def test_an_onnx_file_whose_samples_are_nan_is_not_proven(tmp_path, monkeypatch,
 
 @pytest.fixture(scope="module")
 def seen():
-    from unistep.certification.probe import probe
+    from unistep.teacher_checks.probe import probe
     from unistep.teachers.analytic import mixture_teacher
 
     return probe(mixture_teacher("ring8"), torch.device("cpu"))

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from unistep.errors import UserError
-from unistep.locking import HELD, locked
+from unistep.io.locking import HELD, locked
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from unistep.locking import locked
+from unistep.io.locking import locked
 with locked(Path(sys.argv[1]), beside=sys.argv[2] == "beside"):
     print("held", flush=True)
     time.sleep(60)

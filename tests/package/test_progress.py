@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from unistep import progress
-from unistep.progress import StageProgress, show_progress, show_stages, show_waiting
+from unistep.io import progress
+from unistep.io.progress import StageProgress, show_progress, show_stages, show_waiting
 
 
 class Clock:

@@ -17,8 +17,8 @@ from source_tree import SOURCE, modules
 
 import unistep
 from unistep.errors import UserError
-from unistep.evaluation.alignment import Clip
-from unistep.hub import is_hub_id
+from unistep.evaluation.metrics.alignment import Clip
+from unistep.io.hub import is_hub_id
 from unistep.recipes.comparison import CompareRecipe
 from unistep.recipes.schema import DistillRecipe, TeachRecipe
 from unistep.teachers.diffusers.token_encoder import TokenEncoder

@@ -46,7 +46,7 @@ def test_source_holds_no_leftovers() -> None:
     assert not {path: match[0] for path, match in found.items() if match}
 
 
-WRITERS = {"atomic.py", "training/checkpoint.py", "teachers/checkpoint.py"}  # of a file, of whole folders
+WRITERS = {"io/atomic.py", "training/checkpoint.py", "teachers/checkpoint.py"}  # of a file, of whole folders
 WRITES = re.compile(r"os\.(replace|rename|link)\(|\.write_(text|bytes)\(|open\([^)]*\"[wx]b?\"")
 
 

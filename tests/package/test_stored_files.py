@@ -17,10 +17,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from unistep.api.continuing import mark_finished
 from unistep.cli.errors import describe_os_error, interrupt_on_signals
 from unistep.errors import UserError
 from unistep.networks.weights_file import sort_metadata
+from unistep.run.continue_run import mark_finished
 from unistep.teachers.checkpoint import checkpoint_sha256, read_checkpoint, read_generator, save_state
 from unistep.training import distributed, tracking
 from unistep.training.signals import StopSignals

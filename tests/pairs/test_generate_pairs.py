@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unistep import atomic
+from unistep.diffusion.guidance import GuidedDenoiser
+from unistep.diffusion.samplers import Heun, seeded_normal
 from unistep.errors import UserError
-from unistep.guidance import GuidedDenoiser
+from unistep.io import atomic
 from unistep.pairs import facts as facts_of_pairs
 from unistep.pairs import open_pairs, row_facts
 from unistep.pairs.progress import Lines
-from unistep.samplers import Heun, seeded_normal
 
 COUNT = 40  # five shards of two tiles of four
 

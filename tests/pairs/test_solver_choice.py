@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from unistep.costing.step_cost import counted
+from unistep.diffusion.process import ContinuousVPProcess, DiscreteVPProcess, EDMProcess, FlowProcess, NoiseProcess
+from unistep.diffusion.samplers import build_sampler, seeded_normal
 from unistep.errors import UserError
 from unistep.pairs.choice import Choice, Probe, choose_solver, has_grid, most_spent, relative_error, suited, trials
-from unistep.process import ContinuousVPProcess, DiscreteVPProcess, EDMProcess, FlowProcess, NoiseProcess
-from unistep.samplers import build_sampler, seeded_normal
 from unistep.teachers import load_teacher
 from unistep.teachers.analytic import GaussianMixture, teacher_from_mixture
 from unistep.teachers.teacher import Teacher
-from unistep.training.metering import counted
 from unistep.types import Cond
 
 CPU = torch.device("cpu")
@@ -134,11 +134,11 @@ def test_a_table_is_never_walked_in_more_steps_than_it_has() -> None:
 
 
 def test_candidates_follow_from_process_and_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unistep.samplers.build.find_spec", lambda _: object())
+    monkeypatch.setattr("unistep.diffusion.samplers.build.find_spec", lambda _: object())
     assert [*suited(EDMProcess())] == [*NAMES, "unipc"]
     assert [*suited(FlowProcess())] == [*NAMES]
     assert [*suited(DiscreteVPProcess.linear())] == [*NAMES, "unipc", "pndm"]
-    monkeypatch.setattr("unistep.samplers.build.find_spec", lambda _: None)
+    monkeypatch.setattr("unistep.diffusion.samplers.build.find_spec", lambda _: None)
     assert [*suited(EDMProcess())] == [*NAMES]
 
 

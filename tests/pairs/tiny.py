@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from unistep.diffusion.process import EDMProcess
+from unistep.diffusion.samplers import Heun
 from unistep.pairs import PairStore, generate_pairs
-from unistep.process import EDMProcess
-from unistep.samplers import Heun
 from unistep.teachers.codecs import PixelCodec
 from unistep.teachers.conditioners import LabelConditioner
 from unistep.teachers.teacher import Teacher

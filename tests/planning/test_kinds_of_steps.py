@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_plan import tiny_dmd, tiny_teacher
 
+from unistep.costing.kinds import kinds_of_steps
+from unistep.costing.tally import times_due
 from unistep.methods.base import Batch, LossOutput, Method, Phase, Random
-from unistep.planning.kinds import kinds_of_steps
-from unistep.planning.tally import times_due
 
 TEACHER = tiny_teacher()
 

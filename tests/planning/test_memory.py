@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from unistep.planning import memory as planning_memory
-from unistep.planning.memory import DeviceMemory, available_in_cgroup
+from unistep.costing import memory as planning_memory
+from unistep.costing.memory import DeviceMemory, available_in_cgroup
 from unistep.training import memory
 
 MB, CPU = 10**6, torch.device("cpu")

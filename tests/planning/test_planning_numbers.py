@@ -6,17 +6,17 @@ from dataclasses import replace
 import pytest
 from tiny_plan import settings
 
+from unistep.costing.calls import CallCosts
+from unistep.costing.kinds import StepKind
+from unistep.costing.line import Line
+from unistep.costing.profile import StepCosts
+from unistep.costing.result import Plan, Resource, Stage
+from unistep.costing.sizes import Sizes
+from unistep.costing.tally import Tally
+from unistep.costing.training import Setting, TrainingCosts, step_memory, training_stage
 from unistep.errors import UserError
 from unistep.evaluation.throughput import measure_latency, measure_throughput
-from unistep.planning.calls import CallCosts
-from unistep.planning.kinds import StepKind
-from unistep.planning.line import Line
-from unistep.planning.rehearsal import StepCosts
-from unistep.planning.result import Plan, Resource, Stage
-from unistep.planning.sizes import Sizes
 from unistep.planning.switches import switches
-from unistep.planning.tally import Tally
-from unistep.planning.training import Setting, TrainingCosts, step_memory, training_stage
 from unistep.recipes import load_recipe
 from unistep.training import TrainingConfig
 

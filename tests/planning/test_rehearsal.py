@@ -7,10 +7,10 @@ import pytest
 import torch
 from tiny_plan import CPU, settings, tiny_dmd, tiny_streams, tiny_teacher
 
-from unistep.planning.line import Line
-from unistep.planning.measure import rehearse_training
-from unistep.planning.rehearsal import Training, rehearse, shares
-from unistep.planning.stand import Stand
+from unistep.costing.benchmark import Stand
+from unistep.costing.line import Line
+from unistep.costing.measure import rehearse_training
+from unistep.costing.profile import Training, rehearse, shares
 from unistep.training import TrainingConfig
 
 

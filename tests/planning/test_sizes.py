@@ -7,8 +7,9 @@ import pytest
 import torch
 from tiny_plan import CPU, settings, tiny_dmd, tiny_streams, tiny_teacher
 
-from unistep.planning.kinds import kinds_of_steps
-from unistep.planning.sizes import Sizes, nbytes, on_meta, sizes_of, state
+from unistep.costing.kinds import kinds_of_steps
+from unistep.costing.sizes import Sizes, nbytes, sizes_of, state
+from unistep.networks.meta import copy_to_meta
 from unistep.training import HealthMonitor
 from unistep.training.checkpoint import Checkpoints
 from unistep.training.state import TrainState
@@ -59,7 +60,7 @@ def test_gradients_are_those_of_one_phase(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_shapes_alone_give_the_same_sizes() -> None:
     teacher, config = tiny_teacher(), settings()
-    blank = replace(tiny_teacher(), denoiser=on_meta(teacher.denoiser))
+    blank = replace(tiny_teacher(), denoiser=copy_to_meta(teacher.denoiser))
     assert all(tensor.is_meta for tensor in state(blank.denoiser))
     assert not any(tensor.is_meta for tensor in state(teacher.denoiser))
     sizes = [sizes_of(method, config, kinds_of_steps(method, 12)) for method in (tiny_dmd(blank), tiny_dmd(teacher))]

@@ -4,17 +4,17 @@ from typing import Any
 
 import torch
 
-from unistep.api.budgets import PairRows
+from unistep.costing.synthetic_batches import PairRows
+from unistep.diffusion.process import EDMProcess
+from unistep.diffusion.weighting import training_weighting
 from unistep.losses.regression import l2
 from unistep.methods import DMD, DMDConfig
 from unistep.methods.inputs import MethodInputs
 from unistep.networks import build_denoiser
-from unistep.process import EDMProcess
 from unistep.teachers.codecs import PointCodec
 from unistep.teachers.conditioners import LabelConditioner
 from unistep.teachers.teacher import Teacher
 from unistep.training import Streams, TrainingConfig
-from unistep.weighting import training_weighting
 
 CPU = torch.device("cpu")
 NETWORK = {"type": "mlp", "dim": 2, "width": 16, "num_blocks": 1, "label_dim": 3}

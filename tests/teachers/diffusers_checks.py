@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unistep.guidance import GuidedDenoiser
+from unistep.diffusion.guidance import GuidedDenoiser
+from unistep.diffusion.samplers import build_sampler
 from unistep.losses.regression import l2
 from unistep.methods import DMD, DMDConfig
 from unistep.methods.inputs import MethodInputs
 from unistep.networks import Generator
 from unistep.networks.lora import Adapted, LoRAConfig, sharing_copy
 from unistep.pairs import generate_pairs
-from unistep.samplers import build_sampler
 from unistep.teachers.checkpoint import load_generator, save_denoiser
 from unistep.teachers.diffusers import compare
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser

@@ -9,7 +9,7 @@ import tiny_pipelines as tiny
 import torch
 from torch import Tensor
 
-from unistep.process import EDMProcess, FlowProcess, NoiseProcess
+from unistep.diffusion.process import EDMProcess, FlowProcess, NoiseProcess
 
 PROMPTS = ("a red fox", "two small boats on a lake", "snow")
 SMALL = {"size": (16, 16)}

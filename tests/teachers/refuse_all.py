@@ -12,11 +12,11 @@ from pathlib import Path
 
 from edm_writer import write_checkpoint
 
-from unistep.api.converting import convert
 from unistep.errors import UserError
 from unistep.networks.build import build_denoiser
-from unistep.teachers.edm_checkpoint import config_of
-from unistep.teachers.edm_pickle import read_edm_pickle
+from unistep.run.convert import convert
+from unistep.teachers.edm.checkpoint import config_of
+from unistep.teachers.edm.pickle import read_edm_pickle
 
 HEADROOM = 400 * 2**20  # bytes that reading may add to what the program has when it starts
 QUIET = {"open", "os.listdir", "os.scandir", "mmap.__new__", "object.__getattr__", "sys._getframe", "builtins.id"}

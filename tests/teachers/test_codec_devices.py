@@ -10,10 +10,10 @@ import pytest
 import tiny_pipelines as tiny
 import torch
 
-from unistep.api.distance import distance_of
-from unistep.api.draws import Draws
-from unistep.evaluation.resized import ResizedCodec
+from unistep.evaluation.extractors.resized import ResizedCodec
 from unistep.methods.config import Distance
+from unistep.run.distance import distance_of
+from unistep.run.sample_sources import Draws
 from unistep.teachers.codecs import PixelCodec, move_codec
 from unistep.teachers.diffusers import Options, teacher_from_pipeline
 from unistep.teachers.diffusers.codec import VAECodec

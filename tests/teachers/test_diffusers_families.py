@@ -18,8 +18,8 @@ from diffusers_checks import (
 )
 from diffusers_families import CASES, PROMPTS, Case, by_hand
 
-from unistep.process import FlowProcess
-from unistep.samplers import build_sampler
+from unistep.diffusion.process import FlowProcess
+from unistep.diffusion.samplers import build_sampler
 from unistep.teachers.diffusers import Options, teacher_from_pipeline
 from unistep.teachers.diffusers.calls import pack, unpack
 from unistep.teachers.diffusers.compare import relative

@@ -10,8 +10,8 @@ import pytest
 import tiny_pipelines as tiny
 import torch
 
+from unistep.diffusion.process import FlowProcess
 from unistep.errors import UserError
-from unistep.process import FlowProcess
 from unistep.teachers.checkpoint import load_generator, save_denoiser
 from unistep.teachers.codecs import codec_from_config
 from unistep.teachers.diffusers import Options, load, teacher_from_pipeline

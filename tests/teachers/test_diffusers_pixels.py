@@ -9,9 +9,9 @@ import torch
 from diffusers_checks import require_round_trip, require_two_steps
 from tiny_pipelines import unet_2d
 
+from unistep.diffusion.process import DiscreteVPProcess, EDMProcess
+from unistep.diffusion.samplers import build_sampler
 from unistep.errors import UserError
-from unistep.process import DiscreteVPProcess, EDMProcess
-from unistep.samplers import build_sampler
 from unistep.teachers.diffusers import Options, compare, teacher_from_pipeline
 from unistep.teachers.load import load_teacher
 

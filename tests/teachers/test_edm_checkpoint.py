@@ -30,10 +30,10 @@ from typer.testing import CliRunner
 import unistep
 from unistep.cli import app
 from unistep.errors import UserError
+from unistep.io.pickles.tensors import stored_numbers
 from unistep.networks.build import build_denoiser
-from unistep.pickles.tensors import stored_numbers
-from unistep.teachers.edm_checkpoint import config_of, load_edm_teacher
-from unistep.teachers.edm_pickle import read_edm_pickle
+from unistep.teachers.edm.checkpoint import config_of, load_edm_teacher
+from unistep.teachers.edm.pickle import read_edm_pickle
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -264,7 +264,7 @@ def test_the_verb(whole: tuple[Path, dict[str, Tensor]], tmp_path: Path) -> None
     assert (
         "torch"
         not in subprocess.run(
-            [sys.executable, "-c", "import sys, unistep.cli.convert; print(*sys.modules)"],
+            [sys.executable, "-c", "import sys, unistep.cli.commands; print(*sys.modules)"],
             capture_output=True,
             text=True,
         ).stdout.split()

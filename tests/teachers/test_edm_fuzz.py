@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from mutations import mutate
 
 from unistep.errors import UserError
-from unistep.teachers.edm_checkpoint import config_of
-from unistep.teachers.edm_pickle import read_edm_pickle
+from unistep.teachers.edm.checkpoint import config_of
+from unistep.teachers.edm.pickle import read_edm_pickle
 
 VALID = [
     dumps(checkpoint(network(small_state(), class_name=name)), protocol)

@@ -121,7 +121,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 
 def test_a_distillation_from_an_edm_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for judging in ("require_judging", "evaluate_run"):  # tested elsewhere; samples after two steps are no use
-        monkeypatch.setattr(f"unistep.api.distilling.{judging}", lambda *_: None)
+        monkeypatch.setattr(f"unistep.run.distill.{judging}", lambda *_: None)
     file, _ = golden_file(tmp_path, "ddpmpp-edm-cond")
     optim = {"generator": {"lr": 1e-4}, "fake_score": {"lr": 1e-4}}
     solver = {"name": "heun", "num_steps": 2}

@@ -4,9 +4,9 @@ import torch
 from safetensors import safe_open
 
 from unistep.assets import embedded_folder
-from unistep.evaluation.features import load_judge
-from unistep.guidance import GuidedDenoiser
-from unistep.samplers import build_sampler, seeded_normal
+from unistep.diffusion.guidance import GuidedDenoiser
+from unistep.diffusion.samplers import build_sampler, seeded_normal
+from unistep.evaluation.extractors.features import load_judge
 from unistep.teachers.load import load_teacher
 
 FOLDER = embedded_folder("fashion-mnist")

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from unistep import Teacher
+from unistep.diffusion.guidance import GuidedDenoiser
+from unistep.diffusion.process import DiscreteVPProcess, FlowProcess
 from unistep.errors import UserError
-from unistep.guidance import GuidedDenoiser
 from unistep.networks import build_denoiser
-from unistep.process import DiscreteVPProcess, FlowProcess
 from unistep.teachers.diffusers import Options, teacher_from_pipeline
 from unistep.teachers.module import ModuleDenoiser
 from unistep.types import Cond, constant

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from unistep.diffusion.prediction import to_x0
+from unistep.diffusion.process import ContinuousVPProcess, DiscreteVPProcess, EDMProcess, FlowProcess, NoiseProcess
 from unistep.errors import UserError
-from unistep.prediction import to_x0
-from unistep.process import ContinuousVPProcess, DiscreteVPProcess, EDMProcess, FlowProcess, NoiseProcess
 from unistep.teachers.checkpoint import load_generator, save_denoiser
 from unistep.teachers.codecs import PixelCodec
 from unistep.teachers.conditioners import LabelConditioner
@@ -250,7 +250,10 @@ NAMES = "edm, ddpm-linear, ddpm-cosine, sd, vp-sde, flow"
             {"process": "ddpm_linear"},
             f"process: found 'ddpm_linear'; did you mean ddpm-linear? expected one of {NAMES[:9]}",
         ),
-        ({"process": EDMProcess}, "process: found <class 'unistep.process.edm.EDMProcess'>, expected a noise process"),
+        (
+            {"process": EDMProcess},
+            "process: found <class 'unistep.diffusion.process.edm.EDMProcess'>, expected a noise process",
+        ),
         (
             {"process": 3},
             "process: found 3, expected a noise process such as DiscreteVPProcess.linear(), or one of",

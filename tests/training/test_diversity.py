@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unistep.training.diversity import Spread, mean_distance
+from unistep.training.monitor_samples import Spread, mean_distance
 
 CLASSES, EACH = 10, 40
 

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from unistep.costing.step_cost import counted
+from unistep.diffusion.process import EDMProcess
 from unistep.methods.base import Batch
 from unistep.methods.dmd2 import DMD2Config
 from unistep.methods.inputs import MethodInputs
 from unistep.networks import MLP, EDMDenoiser
 from unistep.networks.discriminator import DenoiserWithDiscriminator
-from unistep.process import EDMProcess
 from unistep.teachers.module import teacher_from_module
-from unistep.training.metering import counted
 from unistep.training.random import StepRandom
 
 

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
+from unistep.diffusion.samplers import seeded_normal
+from unistep.diffusion.samplers.seeds import seeded_uniform
 from unistep.pairs.noise import Noise
-from unistep.samplers import seeded_normal
-from unistep.samplers.seeds import seeded_uniform
 from unistep.training.random import CHUNK, Part, StepRandom, fill_normal, next_words
 
 EXPECTED = [

@@ -7,9 +7,9 @@ import torch
 from tiny_edm2 import edm2_teacher
 from torch import nn
 
-from unistep.api.teachers import Starting
-from unistep.api.weights import choose_weights
 from unistep.networks import Generator
+from unistep.run.teacher import Starting
+from unistep.run.weights import choose_weights
 from unistep.teachers.checkpoint import load_generator
 from unistep.training import EMA, EMAConfig
 

@@ -7,13 +7,14 @@ from unittest import mock
 import torch
 from pydantic import TypeAdapter
 
+from unistep.diffusion.process import EDMProcess
+from unistep.diffusion.weighting import training_weighting
 from unistep.losses.regression import l2
 from unistep.methods.base import Method
 from unistep.methods.inputs import MethodInputs
 from unistep.methods.registry import AnyMethod
 from unistep.networks import build_denoiser
 from unistep.pairs import Pairs
-from unistep.process import EDMProcess
 from unistep.teachers.codecs import PixelCodec
 from unistep.teachers.conditioners import LabelConditioner
 from unistep.teachers.teacher import Teacher
@@ -22,7 +23,6 @@ from unistep.training.distributed import full_tensor, sum_over_ranks
 from unistep.training.health import HealthMonitor
 from unistep.training.optim import NetworkOptimizer
 from unistep.training.state import TrainState
-from unistep.weighting import training_weighting
 
 NETWORK = {
     "type": "unet", "img_resolution": 8, "img_channels": 1, "model_channels": 8, "channel_mult": [1, 2],

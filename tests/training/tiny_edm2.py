@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from unistep.diffusion.process import EDMProcess
 from unistep.networks import build_denoiser
-from unistep.process import EDMProcess
 from unistep.teachers.codecs import PixelCodec
 from unistep.teachers.teacher import Teacher
 from unistep.training import TrainingConfig, prepare_network

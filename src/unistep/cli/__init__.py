@@ -1,21 +1,15 @@
-"""The command line: one file per verb, each a thin wrapper around the function of the same name in `unistep.api`."""
+"""The command line: commands, their options, shell completion, and errors as one line each.
+
+Here belongs what is particular to a terminal; what a command does is a function of `unistep.api`.
+"""
 
 from typing import Annotated
 
 import typer
 
 import unistep
-from unistep.cli.certify import certify
-from unistep.cli.compare import compare
-from unistep.cli.convert import convert
-from unistep.cli.distill import distill
-from unistep.cli.evaluate import evaluate
-from unistep.cli.export import export
-from unistep.cli.pairs import pairs
-from unistep.cli.plan import plan
+from unistep.cli.commands import certify, compare, convert, distill, evaluate, export, pairs, plan, sample, teach
 from unistep.cli.recipes import recipes
-from unistep.cli.sample import sample
-from unistep.cli.teach import teach
 
 app = typer.Typer(
     help="Turn a pretrained diffusion model into a generator that needs one network evaluation.",

@@ -23,12 +23,12 @@ SIZE = re.compile(r"allocate ([\d.]+ ?(?:[KMGTPE]i?B|bytes))")
 LOWER = {
     "pairs": "pairs.tile",
     "evaluation": "evaluation.batch or evaluation.samples",
-    "certification": "the teacher's size",
+    "teacher_checks": "the teacher's size",
     "data": "the size of the files in data",
-    "pickles": "the size of the file",
+    "io": "the size of the file",
     "export": "the network's size",
     "training": "training.batch, or raise training.accumulate",
-    "planning": "training.batch",
+    "costing": "training.batch",
 }
 """What to lower where memory ends, by the part of the package that asked for it."""
 

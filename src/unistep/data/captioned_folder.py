@@ -7,7 +7,7 @@ from typing import Any
 
 from unistep.data.captions import columns_of, filled
 from unistep.errors import Mistakes, UserError
-from unistep.text_files import parsed, read_lines
+from unistep.io.text_files import parsed, read_lines
 
 METADATA, FILE, SIDE_CAR = "metadata.jsonl", "file_name", ".txt"
 SHOWN = 3  # files of a kind that are named; the others are counted

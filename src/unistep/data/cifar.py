@@ -11,9 +11,9 @@ from unistep.data.config import DataConfig
 from unistep.data.dataset import ImageDataset
 from unistep.data.images import drawn_rows, fit_arrays
 from unistep.errors import UserError
-from unistep.pickles import Allowed, read_pickle
-from unistep.pickles.arrays import NUMPY, array_of
-from unistep.pickles.values import Defect
+from unistep.io.pickles import Allowed, read_pickle
+from unistep.io.pickles.arrays import NUMPY, array_of
+from unistep.io.pickles.values import Defect
 
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PIXELS = 3 * 32 * 32  # all red ones, then green, then blue, row by row

@@ -10,8 +10,8 @@ from unistep.data.dataset import ImageDataset
 from unistep.data.images import decode_images, drawn_rows
 from unistep.data.labels import class_indices
 from unistep.errors import UserError
-from unistep.hub import load_rows
-from unistep.optional import import_optional
+from unistep.io.hub import load_rows
+from unistep.io.optional import import_optional
 
 
 def load_hub(config: DataConfig) -> ImageDataset:

@@ -11,10 +11,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from unistep.atomic import atomic_write
 from unistep.errors import UserError
-from unistep.evaluation.base import Observed
-from unistep.text_files import parse_json
+from unistep.evaluation.extractors.base import Observed
+from unistep.io.atomic import atomic_write
+from unistep.io.text_files import parse_json
 
 FORMAT = "unistep-features/1"
 ALIGNMENT = "alignment"

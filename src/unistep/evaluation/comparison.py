@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from unistep.atomic import atomic_write
 from unistep.errors import UserError
-from unistep.text_files import read_json
+from unistep.io.atomic import atomic_write
+from unistep.io.text_files import read_json
 
 FORMAT = "unistep-comparison/1"
 ComparedRole = Literal["floor", "teacher", "teacher_one_step", "solver", "entry"]

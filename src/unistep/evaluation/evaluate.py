@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from unistep.errors import UserError
-from unistep.evaluation.alignment import Alignment, MeanAlignment
-from unistep.evaluation.base import ImageJudge, Metric, Observed, Reference, TooFewSamplesError
 from unistep.evaluation.cache import Identity, load_features, save_features
-from unistep.evaluation.judging import Sample, all_metrics, feed, figures, judge_samples, left_out, usable
-from unistep.evaluation.points import Modes, point_figures
+from unistep.evaluation.extractors.base import ImageJudge, Metric, Observed, Reference, TooFewSamplesError
+from unistep.evaluation.measure import Sample, all_metrics, feed, figures, judge_samples, left_out, usable
+from unistep.evaluation.metrics.alignment import Alignment, MeanAlignment
+from unistep.evaluation.metrics.points import Modes, point_figures
 from unistep.evaluation.result import Evaluation, Role, Row, versions
 from unistep.evaluation.throughput import MakeImages, Timing, measure
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from unistep.data.dataset import ImageDataset
 from unistep.data.images import shuffled_rows
 from unistep.errors import UserError
-from unistep.evaluation.frechet import FeatureMoments
+from unistep.evaluation.metrics.frechet import FeatureMoments
 from unistep.networks.weights_file import file_sha256
 
 Split = Literal["train", "test"]

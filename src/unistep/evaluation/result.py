@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.evaluation.throughput import Timing
-from unistep.text_files import read_json
+from unistep.io.atomic import atomic_write
+from unistep.io.text_files import read_json
 
 FORMAT = "unistep-evaluation/1"
 Role = Literal["floor", "teacher", "teacher_one_step", "student", "other"]

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unistep.atomic import atomic_write
+from unistep.diffusion.process import FlowProcess
 from unistep.errors import UserError
 from unistep.export.fresh import ask, require_close
 from unistep.export.schedulers import OTHER_FORMS, scheduler_of
 from unistep.export.student import Student
-from unistep.process import FlowProcess
+from unistep.io.atomic import atomic_write
+from unistep.io.text_files import read_json
 from unistep.teachers.codecs import PixelCodec
 from unistep.teachers.conditioners import LabelConditioner
 from unistep.teachers.diffusers.calls import pack, unpack
@@ -27,7 +28,6 @@ from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.teachers.diffusers.folder import PipelineFolder, open_folder
 from unistep.teachers.diffusers.rebuild import import_diffusers
 from unistep.teachers.diffusers.text import TextEncoder
-from unistep.text_files import read_json
 from unistep.types import Cond
 
 LIMIT = 1e-4

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from unistep.diffusion.prediction import row
 from unistep.errors import UserError
 from unistep.export.student import Student
 from unistep.networks.preconditioning import EDMDenoiser
-from unistep.prediction import row
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.types import Cond
 

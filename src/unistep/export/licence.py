@@ -6,8 +6,8 @@ from typing import Any
 import yaml
 
 from unistep.export.student import UNKNOWN_LICENCE, Student
-from unistep.hub import announce_download, is_hub_id
-from unistep.optional import import_optional
+from unistep.io.hub import announce_download, is_hub_id
+from unistep.io.optional import import_optional
 
 CARD = "README.md"
 

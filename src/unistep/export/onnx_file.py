@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from unistep.diffusion.samplers import seeded_normal
 from unistep.errors import UserError
 from unistep.export.capture import as_declared, captured
 from unistep.export.fresh import ask, require_close
@@ -20,7 +21,6 @@ from unistep.export.one_row import OneRow
 from unistep.export.row_by_row import OF_A_ROW, loop_over_rows
 from unistep.export.safetensors_file import ROWS, named, require_rebuildable
 from unistep.export.student import Student
-from unistep.samplers import seeded_normal
 
 FILE = "generator.onnx"
 LIMIT = 1e-3

@@ -8,19 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unistep.arguments import require_type
+import unistep.export.contract as contracts
+import unistep.export.onnx_file as onnx_file
 from unistep.errors import UserError, one_line
-from unistep.export import contract as contracts
-from unistep.export import onnx_file
 from unistep.export.safetensors_file import named
+from unistep.io.arguments import require_type
+from unistep.io.optional import import_optional
+from unistep.io.text_files import read_json
 from unistep.networks.generator import Generator
 from unistep.networks.state_dict import load_strictly
-from unistep.optional import import_optional
 from unistep.teachers.checkpoint import SINGLE_FILE, load_generator
 from unistep.teachers.checkpoint_config import denoiser_from_config, naming, require_types, steps_from_config
 from unistep.teachers.diffusers.folder import open_folder
 from unistep.teachers.teacher import Teacher
-from unistep.text_files import read_json
 from unistep.types import Cond
 
 SampleModel = Callable[[Tensor, Cond, Tensor], Tensor]

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from unistep.diffusion.samplers import seeded_normal
 from unistep.errors import UserError
 from unistep.export.fresh import ask, require_close
 from unistep.export.student import Student
 from unistep.networks.weights_file import sort_metadata
-from unistep.samplers import seeded_normal
 from unistep.teachers.checkpoint import FORMAT, SINGLE_FILE, plain_state
 from unistep.types import Cond
 

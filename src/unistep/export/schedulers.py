@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
+from unistep.diffusion.process import DiscreteVPProcess, FlowProcess
 from unistep.errors import UserError
 from unistep.export.student import Student
-from unistep.process import DiscreteVPProcess, FlowProcess
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.teachers.diffusers.rebuild import import_diffusers
 from unistep.teachers.diffusers.schedule import PREDICTIONS

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unistep.arguments import require_choice
-from unistep.atomic import atomic_folder, atomic_write
+import unistep.export.contract as contracts
 from unistep.errors import UserError
-from unistep.export import contract as contracts
 from unistep.export.card import card_of
 from unistep.export.comfy import write_comfy
 from unistep.export.diffusers_folder import write_diffusers
@@ -18,7 +16,9 @@ from unistep.export.lora_files import write_lora_comfyui, write_lora_peft
 from unistep.export.onnx_file import write_onnx
 from unistep.export.safetensors_file import write_safetensors
 from unistep.export.student import Student
-from unistep.locking import locked
+from unistep.io.arguments import require_choice
+from unistep.io.atomic import atomic_folder, atomic_write
+from unistep.io.locking import locked
 
 Write = Callable[[Student, Path, dict[str, Any]], dict[str, Any]]
 TARGETS: Mapping[str, Write] = {

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from unistep.diffusion.process.base import NoiseProcess
 from unistep.losses.adversarial import discriminator_loss, generator_gan_loss
 from unistep.methods.base import Batch, Random
 from unistep.methods.scores import sample_noised
-from unistep.process.base import NoiseProcess
 from unistep.types import Cond, joined
 
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from unistep.diffusion.process.base import NoiseProcess
+from unistep.diffusion.process.noising import noised
 from unistep.methods.base import Random
 from unistep.networks.generator import StepSchedule
-from unistep.process.base import NoiseProcess
-from unistep.process.noising import noised
 from unistep.types import Cond
 
 Start = Callable[[Tensor], tuple[Tensor, Tensor]]

@@ -9,13 +9,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
+from unistep.diffusion.process.base import NoiseProcess
+from unistep.diffusion.process.noising import data_time
 from unistep.errors import UserError
 from unistep.losses.regression import RegressionName
 from unistep.methods.base import Batch, Method, Stream
 from unistep.methods.inputs import MethodInputs
 from unistep.networks.generator import StepSchedule
-from unistep.process.base import NoiseProcess
-from unistep.process.noising import data_time
 from unistep.types import Cond
 
 

@@ -17,6 +17,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from unistep.diffusion.process.base import NoiseProcess
+from unistep.diffusion.process.noising import noised
+from unistep.diffusion.samplers.batched_steps import heun_rows
 from unistep.methods.base import Batch, LossOutput, Method, Phase, Random, Stream
 from unistep.methods.config import (
     ComparesImages,
@@ -28,9 +31,6 @@ from unistep.methods.config import (
 )
 from unistep.methods.ema_update import ema_update_
 from unistep.methods.inputs import MethodInputs
-from unistep.process.base import NoiseProcess
-from unistep.process.noising import noised
-from unistep.samplers.rows import heun_rows
 from unistep.types import Cond, upload
 
 

@@ -7,10 +7,10 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
+from unistep.diffusion.process.base import NoiseProcess
 from unistep.losses.f_divergence import Divergence, density_ratio, divergence_weight
 from unistep.methods.dmd2 import DMD2Config, GradientWeight
 from unistep.methods.inputs import MethodInputs
-from unistep.process.base import NoiseProcess
 
 BINS = 10  # of t, as in the authors' code
 DECAY = 0.95  # of the running means per step; ours

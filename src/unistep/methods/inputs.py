@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from unistep.diffusion.guidance import GuidedDenoiser
 from unistep.errors import UserError
-from unistep.guidance import GuidedDenoiser
 from unistep.networks.discriminator import DenoiserWithDiscriminator
 from unistep.networks.generator import ONE_STEP, Generator, StepSchedule
 from unistep.teachers.teacher import Teacher

@@ -13,15 +13,15 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from unistep.diffusion.process.noising import noised
+from unistep.diffusion.samplers.batched_steps import eps_rows
+from unistep.diffusion.samplers.euler import Euler
 from unistep.losses.denoising import denoising_loss
 from unistep.methods.base import Batch, LossOutput, Method, Phase, Random
 from unistep.methods.config import ComparesImages, Distance, grid_times
 from unistep.methods.ema_update import ema_update_
 from unistep.methods.inputs import MethodInputs
 from unistep.networks.generator import StepSchedule, first_level
-from unistep.process.noising import noised
-from unistep.samplers.euler import Euler
-from unistep.samplers.rows import eps_rows
 from unistep.types import Cond
 
 

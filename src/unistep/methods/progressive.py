@@ -9,15 +9,15 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from unistep.diffusion.process.base import NoiseProcess
+from unistep.diffusion.process.noising import data_time, noised
+from unistep.diffusion.samplers.base import DenoiserFn
+from unistep.diffusion.samplers.batched_steps import euler_rows
 from unistep.methods.base import Batch, LossOutput, Method, Phase, Random
 from unistep.methods.config import LearnsFromImages, clean_images, grid_times
 from unistep.methods.ema_update import ema_update_
 from unistep.methods.inputs import MethodInputs
 from unistep.networks.generator import StepSchedule
-from unistep.process.base import NoiseProcess
-from unistep.process.noising import data_time, noised
-from unistep.samplers.base import DenoiserFn
-from unistep.samplers.rows import euler_rows
 from unistep.types import Cond, bcast
 
 

@@ -6,10 +6,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from unistep.diffusion.process.base import NoiseProcess
+from unistep.diffusion.process.noising import noised
 from unistep.losses.denoising import denoising_loss
 from unistep.methods.base import Random
-from unistep.process.base import NoiseProcess
-from unistep.process.noising import noised
 
 
 class TimestepFractions(Protocol):

@@ -7,6 +7,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from unistep.diffusion.process.base import NoiseProcess
+from unistep.diffusion.process.noising import noised
 from unistep.losses.denoising import denoising_loss
 from unistep.losses.score_identity import score_identity_loss
 from unistep.methods.base import Batch, LossOutput, Method, Phase, Random, repeat_update
@@ -20,8 +22,6 @@ from unistep.methods.scores import (
     timestep_range,
 )
 from unistep.networks.precision import require_gradient_range
-from unistep.process.base import NoiseProcess
-from unistep.process.noising import noised
 
 
 class SiD(Method):

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
+from unistep.diffusion.process.noising import noised
 from unistep.losses.adversarial import discriminator_loss, generator_gan_loss
 from unistep.losses.denoising import denoising_loss
 from unistep.losses.score_identity import inverse_distance, score_identity_loss
@@ -14,7 +15,6 @@ from unistep.methods.base import Batch, LossOutput, Method, Phase, Random, repea
 from unistep.methods.inputs import MethodInputs
 from unistep.methods.scores import sample_noised, score_diagnostics, score_losses, timestep_range
 from unistep.methods.sid import SiDConfig
-from unistep.process.noising import noised
 
 
 class SiDA(Method):

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from unistep.arguments import require_arguments, require_bounded, require_choice
+from unistep.diffusion.process import EDMProcess, process_from_config
 from unistep.errors import UserError, one_line
+from unistep.io.arguments import require_arguments, require_bounded, require_choice
 from unistep.networks.dhariwal_unet import DhariwalUNet
 from unistep.networks.edm2_unet import EDM2UNet
 from unistep.networks.edm_preconditioning import EDM2Denoiser, IDDPMDenoiser, VEDenoiser, VPDenoiser
@@ -17,7 +18,6 @@ from unistep.networks.mlp import MLP
 from unistep.networks.preconditioning import EDMDenoiser, channels_last
 from unistep.networks.song_unet import SongUNet
 from unistep.networks.unet import UNet
-from unistep.process import EDMProcess, process_from_config
 
 NETWORKS: Mapping[str, type[nn.Module]] = {
     "unet": UNet,

@@ -10,10 +10,10 @@ import math
 import torch
 from torch import Tensor, nn
 
+from unistep.diffusion.process import EDMProcess, NoiseProcess
 from unistep.errors import UserError
 from unistep.networks.magnitude_preserving import MPFourier, MPLayer
 from unistep.networks.preconditioning import EDMDenoiser
-from unistep.process import EDMProcess, NoiseProcess
 
 Coefficients = tuple[Tensor, Tensor, Tensor, Tensor]
 MOST_LEVELS = 100_000  # of an iDDPM network, 1000 in all that are published

@@ -7,11 +7,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from unistep.diffusion.process.base import NoiseProcess
+from unistep.diffusion.process.noising import noised
+from unistep.diffusion.samplers.batched_steps import euler_rows
+from unistep.diffusion.samplers.seeds import seeded_normal
 from unistep.errors import UserError
-from unistep.process.base import NoiseProcess
-from unistep.process.noising import noised
-from unistep.samplers.rows import euler_rows
-from unistep.samplers.seeds import seeded_normal
 from unistep.types import Cond, bcast
 
 

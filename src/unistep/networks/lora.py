@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from unistep.errors import UserError, one_line
-from unistep.optional import import_optional
+from unistep.io.optional import import_optional
 from unistep.types import Cond
 
 NAME = "default"  # of the adapter inside peft; each network has one

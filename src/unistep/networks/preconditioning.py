@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unistep.prediction import Prediction
-from unistep.process.base import NoiseProcess
+from unistep.diffusion.prediction import Prediction
+from unistep.diffusion.process.base import NoiseProcess
+from unistep.diffusion.weighting import training_weight
 from unistep.types import Cond, bcast
-from unistep.weighting import training_weight
 
 
 class EDMDenoiser(nn.Module):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from unistep.errors import UserError
-from unistep.text_files import parse_json
+from unistep.io.text_files import parse_json
 
 
 def read_weights(path: Path, key: str, expected: str) -> tuple[dict[str, Tensor], str]:

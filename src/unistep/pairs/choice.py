@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unistep.diffusion.process.base import NoiseProcess
+from unistep.diffusion.samplers import Heun, Sampler, build_sampler, missing_package
 from unistep.errors import UserError
 from unistep.pairs.solve import TileSolver
-from unistep.process.base import NoiseProcess
-from unistep.samplers import Heun, Sampler, build_sampler, missing_package
 from unistep.teachers.teacher import Teacher
 
 REFERENCE_STEPS = (32, 64, 128, 256)  # of Heun, tried in turn, and 16 to compare the first with

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from unistep.diffusion.samplers import Sampler, seeded_normal
 from unistep.errors import UserError
-from unistep.samplers import Sampler, seeded_normal
 from unistep.teachers.teacher import Teacher
 
 Facts = dict[str, Any]

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import torch
 
-from unistep.atomic import sweep
+from unistep.diffusion.samplers import Sampler
 from unistep.errors import UserError
+from unistep.io.atomic import sweep
 from unistep.pairs.facts import Facts, kernel_facts, row_facts
 from unistep.pairs.manifest import MANIFEST, begin_manifest, read_manifest, shards_on_disk, update_table
 from unistep.pairs.progress import pair_progress
 from unistep.pairs.shard import cat, check_shard, shard_name, write_shard
 from unistep.pairs.solve import TileSolver, fixed_kernels
 from unistep.pairs.store import PairStore, covering_shards
-from unistep.samplers import Sampler
 from unistep.teachers.teacher import Teacher
 
 

@@ -10,11 +10,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from unistep.atomic import atomic_create, atomic_write
 from unistep.errors import UserError
+from unistep.io.atomic import atomic_create, atomic_write
+from unistep.io.text_files import read_json
 from unistep.pairs.facts import Facts, require_facts
 from unistep.pairs.shard import FORMAT, first_seed_of, shard_name, table_entry
-from unistep.text_files import read_json
 
 MANIFEST = "manifest.json"
 NEEDED = {"shape", "noise", "dtype", "rows_per_shard", "threads"}  # facts that reading relies on

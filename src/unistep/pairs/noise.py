@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unistep.diffusion.samplers import seeded_normal
 from unistep.errors import UserError
-from unistep.samplers import seeded_normal
 
 KEPT_BYTES = 256 << 20  # z of 85,000 Fashion-MNIST pairs
 

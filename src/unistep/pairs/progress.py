@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from unistep.progress import Pace, duration
+from unistep.io.progress import Pace, duration
 
 Advance = Callable[[int], None]
 """Called with the pairs made since the last call."""

@@ -14,10 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from unistep.atomic import atomic_write
 from unistep.errors import UserError
+from unistep.io.atomic import atomic_write
+from unistep.io.text_files import parse_json
 from unistep.pairs.facts import Facts, require_facts
-from unistep.text_files import parse_json
 
 FORMAT = "unistep-pairs/1"
 KEY = "unistep"  # one metadata entry, because the library writes several in no fixed order

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from unistep.diffusion.guidance import GuidedDenoiser
+from unistep.diffusion.samplers import Sampler, SampleResult, seeded_normal
 from unistep.errors import UserError
-from unistep.guidance import GuidedDenoiser
 from unistep.pairs.facts import DTYPES
-from unistep.samplers import Sampler, SampleResult, seeded_normal
 from unistep.teachers.teacher import Conditioner, Teacher
 from unistep.types import to_device
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from unistep.diffusion.samplers import Sampler
 from unistep.pairs.facts import DTYPES, kernel_facts, row_facts
 from unistep.pairs.manifest import MANIFEST, begin_manifest, shards_on_disk, update_table
 from unistep.pairs.noise import KEPT_BYTES
@@ -12,7 +13,6 @@ from unistep.pairs.shard import shard_name, write_shard
 from unistep.pairs.solve import stored_labels
 from unistep.pairs.store import covering_shards
 from unistep.recipes.sections import PairsConfig
-from unistep.samplers import Sampler
 from unistep.teachers.teacher import Teacher
 
 

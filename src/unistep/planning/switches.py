@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from unistep.costing.result import Resource, Switch
 from unistep.errors import UserError
-from unistep.planning.result import Resource, Switch
 from unistep.recipes.schema import DistillRecipe, TeachRecipe
 
 Needs = Callable[[Sequence[str], int], Mapping[Resource, int]]

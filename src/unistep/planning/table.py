@@ -7,7 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from unistep.planning.result import Plan, Resource, Stage, Switch
+from unistep.costing.result import Plan, Resource, Stage, Switch
 
 UNITS = ("B", "kB", "MB", "GB", "TB")
 

@@ -9,7 +9,8 @@ from unistep.errors import UserError
 
 def builtin_recipes() -> dict[str, str]:
     """Name -> text of every recipe in the package, in alphabetical order."""
-    entries = [entry for entry in files("unistep.recipes").iterdir() if entry.name.endswith(".yaml")]
+    folders = [folder for folder in files("unistep.recipes").iterdir() if folder.is_dir()]
+    entries = [entry for folder in folders for entry in folder.iterdir() if entry.name.endswith(".yaml")]
     return dict(sorted((entry.name.removesuffix(".yaml"), entry.read_text()) for entry in entries))
 
 

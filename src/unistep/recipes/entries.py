@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from unistep.diffusion.samplers import missing_package
 from unistep.errors import UserError
 from unistep.recipes.comparison import CompareRecipe
 from unistep.recipes.extend import combine, recipe_layers
 from unistep.recipes.load import recipe_from_values
 from unistep.recipes.merge import merge
 from unistep.recipes.schema import DistillRecipe
-from unistep.samplers import missing_package
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from unistep.arguments import require_choice
 from unistep.errors import UserError
+from unistep.io.arguments import require_choice
 from unistep.recipes.comparison import CompareRecipe
 from unistep.recipes.extend import combine, recipe_layers
 from unistep.recipes.keys import Keys, setting_keys

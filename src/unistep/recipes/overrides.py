@@ -72,3 +72,10 @@ def require_sections(values: Mapping[str, Any], overlay: Mapping[str, Any], path
             inner = next(iter(over), "...")
             raise UserError(f"--set {place}.{inner}: {place} is {brief(repr(below))}, it has nothing inside")
         require_sections(below, over, f"{place}.")
+
+
+def with_flags(overrides: Overrides, seed: int | None, device: str) -> dict[str, Any]:
+    """Overrides with the flags that stand for one: `--seed` and `--device`."""
+    flags = {"seed": seed, "device": None if device == "auto" else device}
+    given = {key: value for key, value in flags.items() if value is not None}
+    return merge(read_overrides(overrides), {"training": given} if given else {})

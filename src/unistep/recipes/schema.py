@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from unistep.data.config import DataConfig
-from unistep.evaluation.feature_judge import is_feature_judge
+from unistep.evaluation.extractors.pretrained import is_feature_judge
 from unistep.methods.registry import AnyMethod
 from unistep.methods.teach import TeachConfig
 from unistep.networks.lora import LoRAConfig

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from unistep.data.config import DataConfig
-from unistep.evaluation.feature_judge import is_feature_judge
+from unistep.evaluation.extractors.pretrained import is_feature_judge
 from unistep.recipes.messages import SettingErrors
 from unistep.training.config import TrainingConfig
 
@@ -34,7 +34,7 @@ class Section(BaseModel):
 
 
 class SolverConfig(Section):
-    """A sampler by name; the options are those of `unistep.samplers.build_sampler`."""
+    """A sampler by name; the options are those of `unistep.diffusion.samplers.build_sampler`."""
 
     name: SolverName = "heun"
     num_steps: int = Field(default=18, ge=1, le=10_000)
@@ -99,7 +99,7 @@ class TeacherConfig(Section):
 class FitConfig(Section):
     """The network fitted to a teacher without weights (an analytic mixture), the start of generator and fake score.
 
-    It learns from `samples` exact samples and is refused when its error (see `api.fitting`) exceeds `max_error`.
+    It learns from `samples` exact samples and is refused when its error (see `run.fit`) exceeds `max_error`.
     """
 
     network: dict[str, Any] = {"type": "mlp"}

@@ -4,7 +4,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from unistep.certification.certificate import Certificate
+from unistep.teacher_checks.certificate import Certificate
 
 
 def rows(certificate: Certificate) -> list[tuple[str, str, str, str, str]]:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.evaluation.comparison import ComparedRow, Comparison
+from unistep.io.atomic import atomic_write
 from unistep.reports.columns import significant
 from unistep.reports.compared import cells
 from unistep.reports.figures import COLOURS, GREY, INK, inline_svg, logarithmic, plain_number, render, style

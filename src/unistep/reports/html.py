@@ -7,9 +7,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.evaluation.result import Evaluation
+from unistep.io.atomic import atomic_write
 from unistep.reports.certificate import rows
 from unistep.reports.columns import COST, percent, significant
 from unistep.reports.curves import panels

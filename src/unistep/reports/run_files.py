@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unistep.certification.certificate import Certificate
 from unistep.errors import UserError
 from unistep.evaluation.result import Evaluation
-from unistep.text_files import parse_json, read_json
+from unistep.io.text_files import parse_json, read_json
+from unistep.teacher_checks.certificate import Certificate
 
 SAMPLES = "evaluation"  # previews/evaluation.png (images) or .svg (points): all rows from the same seeds
 

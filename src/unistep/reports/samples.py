@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unistep.atomic import atomic_write
 from unistep.errors import UserError
 from unistep.evaluation.evaluate import Candidate
+from unistep.io.atomic import atomic_write
 from unistep.reports.figures import draw_points, render
 from unistep.reports.grids import grid_png
 from unistep.reports.run_files import SAMPLES

@@ -7,15 +7,15 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from unistep.diffusion.process import EDMProcess, NoiseProcess
+from unistep.diffusion.samplers.seeds import DATA, seeded_normal, seeded_uniform
+from unistep.diffusion.weighting import training_weighting
 from unistep.errors import UserError
-from unistep.process import EDMProcess, NoiseProcess
-from unistep.samplers.seeds import DATA, seeded_normal, seeded_uniform
 from unistep.teachers.codecs import PixelCodec, PointCodec
 from unistep.teachers.conditioners import LabelConditioner
 from unistep.teachers.module import identity
 from unistep.teachers.teacher import Teacher
 from unistep.types import Cond
-from unistep.weighting import training_weighting
 
 
 class GaussianMixture(nn.Module):

@@ -12,9 +12,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from unistep.atomic import clear_leftovers, put_in_place
 from unistep.errors import UserError
-from unistep.locking import locked
+from unistep.io.atomic import clear_leftovers, put_in_place
+from unistep.io.locking import locked
+from unistep.io.text_files import parse_json, read_json
 from unistep.networks.generator import Generator
 from unistep.networks.preconditioning import EDMDenoiser
 from unistep.networks.state_dict import load_strictly, require_finite, require_same_tensors
@@ -31,7 +32,6 @@ from unistep.teachers.codecs import CODECS, codec_from_config
 from unistep.teachers.conditioners import CONDITIONERS, conditioner_from_config
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.teachers.teacher import Codec, Conditioner, Teacher
-from unistep.text_files import parse_json, read_json
 
 FORMAT = "unistep-denoiser/1"
 FILES = ("model.safetensors", "config.json")

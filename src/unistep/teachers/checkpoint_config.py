@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
-from unistep.arguments import require_arguments, require_type
 from unistep.errors import UserError
+from unistep.io.arguments import require_arguments, require_type
 from unistep.networks.build import NETWORKS, build_denoiser
 from unistep.networks.generator import ONE_STEP, StepSchedule
 from unistep.networks.preconditioning import EDMDenoiser

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from unistep.arguments import require_choice
+from unistep.io.arguments import require_choice
 
 if TYPE_CHECKING:
     from unistep.teachers.diffusers.codec import VAECodec

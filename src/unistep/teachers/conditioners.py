@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from unistep.arguments import require_arguments, require_choice
 from unistep.errors import UserError
+from unistep.io.arguments import require_arguments, require_choice
 
 if TYPE_CHECKING:
     from unistep.teachers.diffusers.conditioner import TextConditioner

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unistep.arguments import require_arguments
 from unistep.assets import embedded_folder
 from unistep.errors import UserError
+from unistep.io.arguments import require_arguments
 from unistep.teachers.analytic import MIXTURES, mixture_teacher
 from unistep.teachers.checkpoint import teacher_from_folder
 from unistep.teachers.diffusers import Options, load_diffusers_teacher
 from unistep.teachers.diffusers.captions import Captions
 from unistep.teachers.diffusers.conditioner import TextConditioner
 from unistep.teachers.diffusers.load import opened, required_prompts
-from unistep.teachers.edm_checkpoint import load_edm_teacher
+from unistep.teachers.edm.checkpoint import load_edm_teacher
 from unistep.teachers.teacher import Teacher
 
 

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Size, Tensor, nn
 
+from unistep.diffusion.prediction import Prediction, require_prediction, require_x0_on_grid, to_x0
+from unistep.diffusion.process import NoiseProcess, require_process
+from unistep.diffusion.weighting import training_weighting
 from unistep.errors import UserError, one_line
 from unistep.networks.precision import HALF, own_precision, weights_dtype
-from unistep.prediction import Prediction, require_prediction, require_x0_on_grid, to_x0
-from unistep.process import NoiseProcess, require_process
 from unistep.teachers.codecs import PixelCodec, PointCodec
 from unistep.teachers.conditioners import LabelConditioner
 from unistep.teachers.teacher import Teacher
 from unistep.types import Cond
-from unistep.weighting import training_weighting
 
 
 class ModuleDenoiser(nn.Module):

@@ -8,11 +8,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from unistep.diffusion.guidance import GuidedDenoiser
+from unistep.diffusion.prediction import Prediction
+from unistep.diffusion.process.base import NoiseProcess
 from unistep.errors import UserError
-from unistep.guidance import GuidedDenoiser
 from unistep.networks.precision import HALF
-from unistep.prediction import Prediction
-from unistep.process.base import NoiseProcess
 from unistep.types import Cond
 
 

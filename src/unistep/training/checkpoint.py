@@ -20,8 +20,8 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from unistep.errors import UserError
+from unistep.io.text_files import read_json
 from unistep.networks.weights_file import sort_metadata
-from unistep.text_files import read_json
 from unistep.training.distributed import on_main
 
 MANIFEST = "manifest.json"

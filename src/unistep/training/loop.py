@@ -20,6 +20,7 @@ from unistep.training.ema import EMA
 from unistep.training.finite import require_finite_parameters
 from unistep.training.health import HealthMonitor, Reading
 from unistep.training.hooks import Hooks, View
+from unistep.training.monitor_samples import statistics
 from unistep.training.prefetch import Prefetcher
 from unistep.training.progress import ProgressDisplay
 from unistep.training.random import VERSION
@@ -29,7 +30,6 @@ from unistep.training.state import TrainState
 from unistep.training.step import StepReport, train_step
 from unistep.training.timing import StepTimer
 from unistep.training.tracking import Tracker
-from unistep.training.watching import statistics
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from unistep.progress import Pace, duration
+from unistep.io.progress import Pace, duration
 
 
 class ProgressDisplay:

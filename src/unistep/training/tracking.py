@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from unistep.atomic import atomic_write
 from unistep.errors import UserError
-from unistep.text_files import parse_json
+from unistep.io.atomic import atomic_write
+from unistep.io.text_files import parse_json
 from unistep.training.distributed import on_main
 
 

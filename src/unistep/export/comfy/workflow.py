@@ -18,9 +18,9 @@ With zero terminal SNR ComfyUI holds the last alpha-bar at 4.9e-8 instead of 0: 
 
 from typing import Any
 
+from unistep.diffusion.process import DiscreteVPProcess
 from unistep.errors import UserError
 from unistep.export.student import Student
-from unistep.process import DiscreteVPProcess
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.teachers.diffusers.schedule import CLOSE
 

@@ -11,9 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from unistep.atomic import atomic_write
+import unistep.export.comfy.workflow as workflow
 from unistep.errors import UserError
-from unistep.export.comfy import workflow
 from unistep.export.comfy.names import original_clip, original_open_clip, original_unet, original_vae
 from unistep.export.comfy.originals import (
     ORIGINALS,
@@ -26,6 +25,7 @@ from unistep.export.comfy.originals import (
 from unistep.export.diffusers_folder import proven, require_diffusers, write_latents
 from unistep.export.schedulers import scheduler_of
 from unistep.export.student import Student
+from unistep.io.atomic import atomic_write
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.teachers.diffusers.folder import PipelineFolder, open_folder
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from unistep.arguments import require_choice
 from unistep.errors import UserError
+from unistep.io.arguments import require_choice
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.teachers.diffusers.folder import DTYPES, load_component, open_folder
 from unistep.teachers.diffusers.load import file_identity

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+import unistep.teachers.diffusers.embeddings as embeddings
 from unistep.errors import UserError
-from unistep.teachers.diffusers import embeddings
 from unistep.teachers.diffusers.conditioner import TextConditioner
 from unistep.teachers.diffusers.token_encoder import TokenEncoder, encoder_digest, encoder_folder
 

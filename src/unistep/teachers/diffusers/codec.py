@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from unistep.arguments import require_arguments
 from unistep.errors import UserError
+from unistep.io.arguments import require_arguments
 from unistep.teachers.codecs import PixelCodec
 from unistep.teachers.diffusers.folder import load_component
 from unistep.types import constant, upload

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unistep.diffusion.process import DiscreteVPProcess, EDMProcess, FlowProcess, NoiseProcess
+from unistep.diffusion.samplers import build_sampler
 from unistep.errors import UserError
-from unistep.process import DiscreteVPProcess, EDMProcess, FlowProcess, NoiseProcess
-from unistep.samplers import build_sampler
 from unistep.teachers.diffusers.calls import pack, unpack
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.teachers.diffusers.rebuild import import_diffusers

@@ -7,15 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unistep.diffusion.prediction import require_x0_on_grid, to_x0
+from unistep.diffusion.process import EDMProcess, FlowProcess
+from unistep.diffusion.weighting import require_weight, training_weight
 from unistep.errors import UserError
 from unistep.networks.precision import own_precision
-from unistep.prediction import require_x0_on_grid, to_x0
-from unistep.process import EDMProcess, FlowProcess
 from unistep.teachers.diffusers.calls import Named
 from unistep.teachers.diffusers.families import family_of
 from unistep.teachers.diffusers.schedule import Schedule
 from unistep.types import Cond, bcast, constant
-from unistep.weighting import require_weight, training_weight
 
 Constants = Mapping[str, float | list[float]]
 

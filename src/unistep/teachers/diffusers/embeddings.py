@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from unistep.assets import user_cache
-from unistep.atomic import atomic_write
 from unistep.errors import UserError
+from unistep.io.atomic import atomic_write
+from unistep.io.text_files import read_json
 from unistep.teachers.diffusers.text import Rows
-from unistep.text_files import read_json
 
 FORMAT = "unistep-text/2"
 MANIFEST, NULL = "manifest.json", "null.safetensors"

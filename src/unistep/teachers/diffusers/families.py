@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+import unistep.teachers.diffusers.calls as calls
 from unistep.errors import UserError
-from unistep.teachers.diffusers import calls
 from unistep.teachers.diffusers.calls import Named
 
 Clock = Literal["timestep", "noise", "data"]

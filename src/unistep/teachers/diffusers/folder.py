@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from unistep.arguments import require_choice
 from unistep.errors import UserError, one_line
-from unistep.hub import announce_download, is_hub_id
-from unistep.optional import without_bars
+from unistep.io.arguments import require_choice
+from unistep.io.hub import announce_download, is_hub_id
+from unistep.io.optional import without_bars
+from unistep.io.text_files import read_json
 from unistep.teachers.diffusers.rebuild import import_diffusers, model_class
-from unistep.text_files import read_json
 
 DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,

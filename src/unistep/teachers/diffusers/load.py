@@ -11,11 +11,12 @@ from typing import Any
 
 from torch import nn
 
-from unistep.arguments import require_type
+import unistep.teachers.diffusers.embeddings as embeddings
 from unistep.errors import UserError
+from unistep.io.arguments import require_type
+from unistep.io.text_files import read_json
 from unistep.teachers.codecs import PixelCodec
 from unistep.teachers.conditioners import LabelConditioner
-from unistep.teachers.diffusers import embeddings
 from unistep.teachers.diffusers.codec import VAECodec
 from unistep.teachers.diffusers.compare import require_agreement
 from unistep.teachers.diffusers.conditioner import TextConditioner
@@ -28,7 +29,6 @@ from unistep.teachers.diffusers.shape import Shape, shape_of
 from unistep.teachers.diffusers.text import TextEncoder, settings_of
 from unistep.teachers.module import identity
 from unistep.teachers.teacher import Conditioner, Teacher
-from unistep.text_files import read_json
 
 CLEANERS = ("bs4", "ftfy")  # pipelines clean prompts with these where they are installed
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from unistep.errors import UserError
-from unistep.hub import load_rows
-from unistep.text_files import parsed, read_lines
+from unistep.io.hub import load_rows
+from unistep.io.text_files import parsed, read_lines
 
 COLUMNS = ("prompt", "text", "caption")
 DATASETS = "datasets:"

@@ -9,11 +9,11 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import nn
 
-from unistep.arguments import require_bounded, require_type
+from unistep.diffusion.prediction import Prediction, require_prediction
+from unistep.diffusion.process import process_from_config
 from unistep.errors import UserError, one_line
-from unistep.optional import import_optional
-from unistep.prediction import Prediction, require_prediction
-from unistep.process import process_from_config
+from unistep.io.arguments import require_bounded, require_type
+from unistep.io.optional import import_optional
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.teachers.diffusers.schedule import Schedule
 

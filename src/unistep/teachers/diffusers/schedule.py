@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from unistep.diffusion.prediction import Prediction
+from unistep.diffusion.process import DiscreteVPProcess, EDMProcess, FlowProcess, NoiseProcess
 from unistep.errors import UserError
-from unistep.prediction import Prediction
-from unistep.process import DiscreteVPProcess, EDMProcess, FlowProcess, NoiseProcess
 
 EDM = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
 FLOW = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")

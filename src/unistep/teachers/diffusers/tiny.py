@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from unistep.errors import UserError, one_line
-from unistep.hub import announce_download, is_hub_id
+from unistep.io.hub import announce_download, is_hub_id
 from unistep.teachers.diffusers.codec import VAECodec
 from unistep.teachers.diffusers.rebuild import import_diffusers
 

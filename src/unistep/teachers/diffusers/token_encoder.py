@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from unistep.errors import UserError, one_line
-from unistep.optional import without_bars
+from unistep.io.optional import without_bars
 from unistep.teachers.diffusers.text import Rows
 
 PACKAGE = "package:"

@@ -1,7 +1,0 @@
-"""Pickles as inert data: what a file says is written down as plain records, and nothing in it is ever called."""
-
-from unistep.pickles.read import Allowed as Allowed
-from unistep.pickles.read import read_pickle as read_pickle
-from unistep.pickles.values import Call as Call
-from unistep.pickles.values import Defect as Defect
-from unistep.pickles.values import Name as Name

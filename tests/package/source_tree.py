@@ -1,6 +1,6 @@
 """What the package's tests ask the source tree: its files, their imports, functions and first lines.
 
-`python tests/package/source_tree.py` writes the tree into the README.
+`python tests/package/source_tree.py` writes the tree into docs/tree.md.
 """
 
 import ast
@@ -48,7 +48,7 @@ def first_line(tree: ast.Module) -> str:
 
 
 def rendered_tree() -> str:
-    """The README's tree: one line per folder and file with the first line of its docstring."""
+    """The source tree: one line per folder and file with the first line of its docstring."""
     lines = ["src/unistep/"]
     paths = [path for path in modules() if path not in ("__init__.py", "__main__.py")]
     width = max(len(path.rpartition("/")[2]) for path in paths) + 4
@@ -59,12 +59,16 @@ def rendered_tree() -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_tree(readme: str) -> str:
-    """The README with its tree as it should be."""
-    before, _, rest = readme.partition("```text\nsrc/unistep/\n")
-    return f"{before}```text\n{rendered_tree()}```{rest.partition('```')[2]}"
+def tree_page() -> str:
+    """The page docs/tree.md."""
+    return f"""# The source tree
+
+Every file with the first line of its docstring; `python tests/package/source_tree.py` writes this page.
+
+```text
+{rendered_tree()}```
+"""
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
-    path.write_text(with_tree(path.read_text()))
+    (ROOT / "docs" / "tree.md").write_text(tree_page())

@@ -1,14 +1,19 @@
-"""README and notation name things that exist and say of each file what the file says of itself."""
+"""The documents name things that exist and say of each file what the file says of itself."""
 
 import re
 from importlib import import_module
 
-from source_tree import SOURCE, read, with_tree
+from source_tree import SOURCE, read, tree_page
 
 
-def test_the_readmes_tree_says_what_the_files_say() -> None:
-    readme = read("README.md")
-    assert readme == with_tree(readme), "run `python tests/package/source_tree.py`, which writes the tree anew"
+def test_the_page_of_the_tree_says_what_the_files_say() -> None:
+    assert read("docs/tree.md") == tree_page(), "run `python tests/package/source_tree.py`, which writes it anew"
+
+
+def test_the_readme_is_read_in_ten_minutes() -> None:
+    lines = read("README.md").splitlines()
+    assert len(lines) <= 150
+    assert not [line for line in lines if len(line) > 100 and not line.startswith(("|", "!", "    network, process="))]
 
 
 def notation_rows() -> list[str]:

@@ -66,7 +66,7 @@ class Teacher:
     """A frozen teacher.
 
     Attributes:
-        denoiser: mu_base, module (x_t [b, *dims], t [b], cond) -> E[x_0 | x_t] [b, *dims]; in eval mode, no gradients.
+        denoiser: mu_base, module (x_t [b, *dims], t [b], cond) -> E[x_0 | x_t], [b, *dims]; in eval mode, no gradients.
         process: the noise process whose times the denoiser understands.
         weighting: Eq. 6's weight as the teacher was trained, t [b] -> [b].
         shape: dims of one sample.

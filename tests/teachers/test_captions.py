@@ -82,11 +82,46 @@ def test_an_encoder_that_is_not_there(spec: str, message: str) -> None:
         encoder_folder(spec)
 
 
-def test_a_damaged_encoder_is_named(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '"x"'])
+def test_a_damaged_encoder_is_named(name: str, content: str, folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "broken")
-    (tmp_path / "broken" / "config.json").write_text("{")
-    with pytest.raises(UserError, match="text.encoder: .*broken: cannot be loaded"):
-        TokenEncoder(tmp_path / "broken", 8)
+    (tmp_path / "broken" / name).write_text(content)
+    require_refused(tmp_path / "broken")
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("config.json", {"hidden_size": "x"}),
+        ("config.json", {"num_attention_heads": 0}),
+        ("config.json", {"model_type": "t5"}),
+        ("config.json", {"num_hidden_layers": 3}),  # transformers would draw the third at random
+        ("tokenizer_config.json", {"tokenizer_class": 7}),
+        ("tokenizer_config.json", {"pad_token": None}),
+        ("tokenizer_config.json", {"model_max_length": "x"}),
+    ],
+)
+def test_an_encoder_with_values_of_another_kind_is_named(
+    name: str, values: dict[str, object], folder: Path, tmp_path: Path
+) -> None:
+    file = shutil.copytree(folder, tmp_path / "broken") / name
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+    require_refused(tmp_path / "broken")
+
+
+def test_an_encoder_whose_dependency_is_missing_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise ImportError("SentencePiece\nis not installed")
+
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", missing)
+    require_refused(folder)
+
+
+def require_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match=f"^text.encoder: {folder}") as caught:
+        TokenEncoder(folder, 8)
+    assert "\n" not in str(caught.value)
 
 
 # ------------------------------------------------------------------------------------------------------- the way back

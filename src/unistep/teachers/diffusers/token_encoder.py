@@ -1,7 +1,7 @@
 """A text encoder of transformers, from a folder or inside an installed package: prompts to their tokens' embeddings."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,24 @@ def encoder_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def require_whole(folder: Path, missing: Collection[str]) -> None:
+    """Refuses an encoder some of whose weights are absent: transformers would draw them at random.
+
+    Args:
+        folder: of the encoder.
+        missing: names of the absent weights; those of a pooler do not matter, which nobody asks.
+
+    Raises:
+        UserError: naming one of them.
+    """
+    absent = sorted(name for name in missing if not name.startswith("pooler."))
+    if absent:
+        raise UserError(
+            f"text.encoder: {folder / WEIGHTS}: found no {absent[0]}, expected all weights that config.json describes "
+            f"({len(absent)} missing); restore the folder"
+        )
+
+
 class TokenEncoder:
     """Prompts -> the last hidden states of their tokens, zero behind a prompt's end, in float16.
 
@@ -78,12 +96,19 @@ class TokenEncoder:
                 str(folder), local_files_only=True, trust_remote_code=False
             )
             with without_bars():
-                model: Any = transformers.AutoModel.from_pretrained(
-                    str(folder), local_files_only=True, use_safetensors=True, trust_remote_code=False
-                )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise UserError(f"text.encoder: {folder}: cannot be loaded: {one_line(error)}") from error
-        self.model, self.tokens, self.device = model.to(device).float().eval(), tokens, device
+                model, loaded = transformers.AutoModel.from_pretrained(
+                    str(folder), local_files_only=True, use_safetensors=True, trust_remote_code=False,
+                    output_loading_info=True,
+                )  # fmt: skip
+            require_whole(folder, loaded["missing_keys"])
+            self.model, self.tokens, self.device = model.to(device).float().eval(), tokens, device
+            self.null()  # files that load and cannot encode are refused now
+        except (MemoryError, torch.OutOfMemoryError, UserError):
+            raise  # no damage of the files
+        except Exception as error:  # whatever damaged files or a missing dependency make the libraries raise
+            raise UserError(
+                f"text.encoder: {folder}: cannot be loaded: {one_line(error)}; restore its files"
+            ) from error
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> Rows:

@@ -1,5 +1,6 @@
 """Real images for judges that know none: features of a data set, published moments, and what is missing is said."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +104,24 @@ def test_foreign_statistics_are_refused(tmp_path: Path) -> None:
         reference_from_statistics(statistics(tmp_path / "other.npz", mu=np.zeros(3)))
     with pytest.raises(UserError, match=r"found mu \[3\] and sigma \[2, 2\]"):
         reference_from_statistics(statistics(tmp_path / "odd.npz", mu=np.zeros(3), sigma=np.eye(2)))
+
+
+def test_damaged_statistics_are_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "ref.npz"
+    np.savez_compressed(path, mu=np.zeros(4), sigma=np.eye(4))
+    whole, array = path.read_bytes(), io.BytesIO()
+    np.save(array, np.eye(4))
+    start, place = whole.index(b"mu.npy") + len("mu.npy"), whole.index(b"PK\x01\x02")
+    damaged = {
+        "empty": b"",
+        "one array": array.getvalue(),
+        **{f"cut at {end}": whole[:end] for end in range(1, len(whole), 40)},
+        "compressed data": whole[: start + 30] + b"\xff" * 8 + whole[start + 38 :],
+        "unknown compression": whole[: place + 10] + b"\x63" + whole[place + 11 :],
+        "encrypted": whole[: place + 8] + b"\x01" + whole[place + 9 :],
+    }
+    for content in damaged.values():
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"^evaluation\.reference: .*ref\.npz is none .*$") as caught:
+            reference_from_statistics(path)
+        assert "\n" not in str(caught.value)

@@ -1,5 +1,6 @@
 """What samples are compared with: features of real images one by one, and moments over all of them."""
 
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,16 @@ from torch import Tensor
 
 from unistep.data.dataset import ImageDataset
 from unistep.data.images import shuffled_rows
-from unistep.errors import UserError
+from unistep.errors import UserError, one_line
 from unistep.evaluation.metrics.frechet import FeatureMoments
 from unistep.networks.weights_file import file_sha256
 
 Split = Literal["train", "test"]
 STORED = ("features", "labels", "mean", "cov", "count")
 ONE_BY_ONE = 10_000  # images whose features are kept, for metrics that need neighbours
+UNREADABLE = (
+    OSError, ValueError, LookupError, EOFError, TypeError, RuntimeError, MemoryError, BadZipFile, zlib.error,
+)  # fmt: skip  # what numpy's and zipfile's readers raise on damaged files
 STATISTICS = "reference statistics as EDM publishes them, an .npz with mu and sigma"
 
 
@@ -94,10 +98,10 @@ def reference_from_statistics(path: Path) -> ReferenceFeatures:
     """
     digest = file_sha256(path, "evaluation.reference", STATISTICS)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             mean, cov = (np.asarray(file[name], np.float64) for name in ("mu", "sigma"))
-    except (OSError, ValueError, KeyError, IndexError, EOFError, BadZipFile) as error:
-        raise UserError(f"evaluation.reference: {path} is none ({error}), expected {STATISTICS}") from error
+    except UNREADABLE as error:
+        raise UserError(f"evaluation.reference: {path} is none ({one_line(error)}), expected {STATISTICS}") from error
     if (
         mean.ndim != 1
         or cov.shape != (len(mean), len(mean))

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from typer.testing import CliRunner
 
 import unistep
+from unistep.cli import app
 from unistep.comparison import compare as comparing
 from unistep.comparison.budget import Meter, longest, of_length, plan_entry
 from unistep.comparison.solver_rows import solver_rows, steps_for, unavailable
@@ -207,6 +209,16 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, monkeypatch: 
     found = Comparison.load(out / "compare.json")
     assert {row.name: list(row.runs) for row in found.rows if row.role == "entry"} == {"a": ["0"], "b": ["0", "1"]}
     assert found.missing.keys() == {"a, seed 1"}
+
+
+def test_entries_use_the_cache_unless_told_otherwise(small: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    path, out = small
+    (out / "knowledge" / "seed-0" / "evaluation.json").unlink()  # to be judged again
+    asked: list[bool] = []
+    monkeypatch.setattr(comparing, "distill", lambda *_, cache, **__: asked.append(cache))
+    for flags in ([], ["--no-cache"]):
+        CliRunner().invoke(app, ["compare", str(path), "--out", str(out), "--device", "cpu", "-q", *flags])
+    assert asked == [True, False]
 
 
 def test_seeds_that_are_not_there_are_named(small: tuple[Path, Path]) -> None:

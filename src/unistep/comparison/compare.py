@@ -45,6 +45,7 @@ def compare(
     only: Iterable[str] = (),
     teacher: Teacher | None = None,
     device: str = "auto",
+    cache: bool = True,
     quiet: bool = False,
 ) -> Path:
     """Runs what a comparison has not run yet, then writes its table, figure, sample grid and page.
@@ -57,6 +58,7 @@ def compare(
         only: entries to run now, `solvers` among them; none = everything. The table shows whatever has been run.
         teacher: your own teacher, instead of the base recipe's.
         device: auto, cpu or cuda.
+        cache: let the entries use and keep features of the teacher in the user's cache, as `distill` does.
         quiet: print nothing.
 
     Returns:
@@ -83,11 +85,10 @@ def compare(
     where = resolve_device(next(iter(recipes.values())).training.device)
     place, asked = folder_of(resolved, out), {name: recipes[name] for name in chosen if name in recipes}
     require_entries(resolved, asked, place / "shared", where, teacher)
-    with only_writer(folder_of(resolved, out), say):
+    with only_writer(place, say):
         folder = open_run(resolved, Path(out) if out else None)
         record_start(folder, where)
-        shared = Shared(folder / "shared", where, say, quiet, teacher)
-        work = Work(resolved, folder, where, say, quiet, shared)
+        work = Work(resolved, folder, where, say, quiet, Shared(folder / "shared", where, say, quiet, teacher), cache)
         entries, unpaid = work.planned(recipes, chosen)
         missing += unpaid
         failures = work.run_all([entries[name] for name in chosen if name in entries])
@@ -121,6 +122,7 @@ class Work:
     say: Talk
     quiet: bool
     shared: Shared
+    cache: bool = True
 
     # --------------------------------------------------------------------------------------------------------- runs
 
@@ -182,7 +184,7 @@ class Work:
         (place / "evaluation.json").unlink(missing_ok=True)  # of other settings: a row must not outlive them
         self.shared.make_pairs(recipe)
         self.shared.into(recipe, place)
-        distill(recipe, out=place, teacher=self.shared.own, quiet=self.quiet)
+        distill(recipe, out=place, teacher=self.shared.own, cache=self.cache, quiet=self.quiet)
 
     # ---------------------------------------------------------------------------------------------------- the result
 

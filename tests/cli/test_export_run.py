@@ -90,6 +90,17 @@ def test_a_generator_that_was_changed_is_refused_by_every_verb(run: Path, tmp_pa
         assert "as in" in result.stderr and "it was changed after its training" in " ".join(result.stderr.split())
 
 
+@pytest.mark.parametrize("verb", ["pairs", "distill"])
+def test_a_changed_generator_is_no_teacher(verb: str, run: Path, tmp_path: Path) -> None:
+    changed = shutil.copytree(run, tmp_path / "run", symlinks=True)
+    config = changed / "generator" / "config.json"
+    config.write_text(config.read_text() + "\n")
+    named = ["--set", f"teacher.load={changed / 'generator'}", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, [verb, "gaussians", *named])
+    assert result.exit_code == 2 and "it was changed after its training" in " ".join(result.stderr.split())
+    assert not (tmp_path / "out").exists()
+
+
 def test_images_without_anything_to_measure_them_by_are_not_sampled(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

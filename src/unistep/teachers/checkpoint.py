@@ -111,7 +111,7 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tenso
     """Configuration, tensors and sha256 of a checkpoint folder, or of the single file that `export` makes of one.
 
     Raises:
-        UserError: for a missing or damaged file.
+        UserError: for a missing or damaged file, or a run's generator that is not the one in its record.
     """
     if folder.is_file():
         return read_single_file(folder)
@@ -127,7 +127,9 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tenso
     found = config.get("format")
     if found != FORMAT:
         raise UserError(f"{description}: found format {found!r}, expected {FORMAT!r}")
-    return config, state, files_sha256(weights, description)
+    digest = files_sha256(weights, description)
+    require_recorded(folder, digest)
+    return config, state, digest
 
 
 def checkpoint_sha256(folder: Path) -> str:
@@ -223,7 +225,6 @@ def read_generator(folder: str | Path) -> tuple[Path, dict[str, Any], dict[str, 
     """
     folder = own_folder(folder)
     config, state, digest = read_checkpoint(folder)
-    require_recorded(folder, digest)
     require_finite(state, folder)
     if "t_init" not in config:
         raise UserError(

@@ -1,5 +1,6 @@
 """The exceptions meant for users: one line a mistake that says what was found, what was expected and what to do."""
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -23,6 +24,21 @@ class UserErrors(UserError):
     @property
     def lines(self) -> tuple[str, ...]:
         return self._lines
+
+
+@contextmanager
+def rename_section(found: str, written: str) -> Iterator[None]:
+    """Names the mistakes of a block by the section that the user wrote, such as `evaluation.real.size` for `data.size`.
+
+    Args:
+        found: the section's name where the mistakes are raised.
+        written: its name in the recipe.
+    """
+    try:
+        yield
+    except UserError as error:
+        section = re.compile(rf"(?<![\w./\\-]){re.escape(found)}(?=[.:])")  # no part of a longer name or of a path
+        raise UserErrors(section.sub(written, line) for line in error.lines) from error
 
 
 class Mistakes:

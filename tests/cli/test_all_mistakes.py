@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from unistep.cli import app
-from unistep.errors import Mistakes, UserError, UserErrors
+from unistep.errors import Mistakes, UserError, UserErrors, rename_section
 from unistep.recipes import load_recipe
 
 BAD = """
@@ -85,6 +85,13 @@ def test_every_stage_is_looked_at() -> None:
     first, second = caught.value.lines
     assert first.startswith("gaussians: stages.0.set.training.seed: found 1, expected one of method.")
     assert second.startswith("gaussians: stages.1.set.method.alpha: found 1, expected one of method.")
+
+
+def test_a_section_is_renamed_and_no_path_or_longer_name() -> None:
+    lines = ["data: found 1; set data.size", "/a/data.png: damaged", "my_data.x: found 2", "pairs.data: found 3"]
+    with pytest.raises(UserErrors) as caught, rename_section("data", "evaluation.real"):
+        raise UserErrors(lines)
+    assert caught.value.lines == ("evaluation.real: found 1; set evaluation.real.size", *lines[1:])
 
 
 def test_mistakes_are_collected_once_each() -> None:

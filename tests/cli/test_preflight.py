@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from torch import Tensor, nn
 
 import unistep
+from unistep.diffusion.process import DiscreteVPProcess
 from unistep.errors import UserError
+from unistep.teachers import teacher_from_module
 from unistep.training import loop
 
 PLACES = {"generator.init": "nowhere", "evaluation.beside": {"other": "nowhere"}}
@@ -86,6 +89,77 @@ def test_images_of_another_shape_and_other_classes_than_the_teachers(tmp_path: P
     ):
         lines = mistakes_of(unistep.distill, tmp_path / "run", "fashion-mnist-dmd2", {"data": data})
         assert lines[0].startswith(words)
+
+
+def test_shape_and_classes_of_images_are_told_together(tmp_path: Path) -> None:
+    overrides = {"data": {"kind": "digits", "labels": "none"}, "evaluation.samples": 5}
+    begins(
+        mistakes_of(unistep.distill, tmp_path / "run", "fashion-mnist-dmd2", overrides),
+        "data: found images of [1, 8, 8], expected [1, 28, 28]",
+        "data: found 0 classes, expected 10, those of the teacher",
+        "evaluation.samples: found 5, expected at least 20",
+    )
+
+
+class Flat(nn.Module):
+    """A network that names no bottleneck."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+@pytest.mark.parametrize(
+    ("lora", "expected"),
+    [
+        (None, "method: found a network Flat without a bottleneck"),
+        ({"rank": 2, "target_modules": ["layer"]}, "lora: found adapters with a method that has a discriminator"),
+    ],
+)
+@pytest.mark.parametrize("method", ["dmd2", "gan", "sida"])
+def test_a_discriminator_that_cannot_be_is_told_beside_other_mistakes(
+    method: str, lora: dict[str, Any] | None, expected: str, tmp_path: Path
+) -> None:
+    own = teacher_from_module(Flat(), DiscreteVPProcess.linear(), "eps", (1, 8, 8))
+    overrides = {
+        "data": {"kind": "digits"}, "method": {"name": method}, "lora": lora, "teacher.guidance": 2.0,
+        "generator": {"sigma_init": 2.0}, "evaluation": {"judge": None, "solver": {"name": "ddim", "num_steps": 2}},
+        "training.optim": {"default": {"lr": 1e-3}},
+    }  # fmt: skip
+
+    def call(*given: Any, **how: Any) -> None:
+        unistep.distill(*given, teacher=own, **how)
+
+    lines = mistakes_of(call, tmp_path / "run", "fashion-mnist-dmd2", overrides)
+    assert any(line.startswith(expected) for line in lines), lines
+    assert any(line.startswith("guidance: found 2,") for line in lines), lines
+    assert any(line.startswith("generator.sigma_init: found 2.0") for line in lines), lines
+
+
+def test_networks_larger_than_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unistep.networks.build.held_by_machine", lambda: 1000)
+    begins(
+        mistakes_of(unistep.distill, tmp_path / "run", "gaussians", {"evaluation.samples": 60}),
+        "fit.network: found sizes that make ",
+        "evaluation.samples: found 60, expected at least 100",
+    )
+    begins(
+        mistakes_of(unistep.teach, tmp_path / "run", "digits-teacher", {"init": "nowhere"}),
+        "network: found sizes that make ",
+        "init: nowhere/config.json: not found",
+    )
+
+
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [({"widht": 8}, "fit.network.widht: unknown key"), ({"width": 10**7}, "fit.network.width: found 10000000")],
+)
+def test_the_network_of_a_fit_is_named_by_its_own_section(network: Any, expected: str, tmp_path: Path) -> None:
+    overrides = {"fit.network": {"type": "mlp", "dim": 2, **network}}
+    begins(mistakes_of(unistep.distill, tmp_path / "run", "gaussians", overrides), expected)
 
 
 def test_images_to_compare_with_are_named_by_their_own_section(tmp_path: Path) -> None:

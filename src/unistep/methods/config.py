@@ -51,6 +51,11 @@ class MethodConfig(BaseModel, ABC):
         return False
 
     @property
+    def has_discriminator(self) -> bool:
+        """Whether a discriminator reads the network's bottleneck."""
+        return False
+
+    @property
     def distance(self) -> Distance | None:
         """The distance between images that the losses need, if any."""
         return None

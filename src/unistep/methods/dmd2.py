@@ -49,9 +49,8 @@ class DMD2(Method):
         self.process, self.steps = inputs.teacher.process, config.steps(inputs.teacher.process)
         self.start = partial(first_level, self.process, inputs.t_init)
         self.generator = inputs.build_generator(self.steps)
-        has_discriminator = config.needs_data
         self.fake_score: nn.Module = (
-            inputs.build_denoiser_with_discriminator() if has_discriminator else inputs.build_denoiser()
+            inputs.build_denoiser_with_discriminator() if config.has_discriminator else inputs.build_denoiser()
         )
         self.networks = {"generator": self.generator, "fake_score": self.fake_score}
         self.weight = config.build_gradient_weight(inputs)
@@ -178,6 +177,10 @@ class DMD2Config(MultiStepConfig):
     @property
     def needs_data(self) -> bool:
         return self.lambda_gan > 0
+
+    @property
+    def has_discriminator(self) -> bool:
+        return self.needs_data
 
     def build_gradient_weight(self, inputs: MethodInputs) -> "GradientWeight | None":
         """The factor of each row's gradient; None = 1."""

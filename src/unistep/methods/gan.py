@@ -71,5 +71,9 @@ class GANConfig(MethodConfig):
     def needs_data(self) -> bool:
         return True
 
+    @property
+    def has_discriminator(self) -> bool:
+        return True
+
     def build(self, inputs: MethodInputs) -> GAN:
         return GAN(inputs, self)

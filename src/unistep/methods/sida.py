@@ -103,5 +103,9 @@ class SiDAConfig(SiDConfig):
     def needs_data(self) -> bool:
         return True
 
+    @property
+    def has_discriminator(self) -> bool:
+        return True
+
     def build(self, inputs: MethodInputs) -> SiDA:
         return SiDA(inputs, self)

@@ -52,14 +52,31 @@ def build_network(config: Mapping[str, Any]) -> nn.Module:
     try:
         with torch.device("meta"):
             parameters = sum(p.numel() for p in make(**arguments).parameters())
-        most = MOST_PARAMETERS if torch.get_default_device().type == "meta" else held_by_machine()
-        if parameters <= most:
-            return make(**arguments)
+        require_parameters(
+            parameters, MOST_PARAMETERS if torch.get_default_device().type == "meta" else held_by_machine(), "network"
+        )
+        return make(**arguments)
     except (ArithmeticError, RuntimeError) as error:
         raise UserError(f"network: found sizes that make no network: {one_line(error)}") from error
+    except UserError:
+        raise
     except ValueError as error:  # sizes that make no network; it says which
         raise UserError(f"network.{error}") from error
-    raise UserError(f"network: found sizes that make {parameters:,} parameters, expected at most {most:,}")
+
+
+def require_memory(network: nn.Module, section: str = "network") -> None:
+    """Refuses a network on the meta device whose weights do not fit into the memory of this machine.
+
+    Raises:
+        UserError: naming the section.
+    """
+    require_parameters(sum(p.numel() for p in network.parameters()), held_by_machine(), section)
+
+
+def require_parameters(found: int, most: int, section: str) -> None:
+    """Refuses more parameters than `most`."""
+    if not found <= most:
+        raise UserError(f"{section}: found sizes that make {found:,} parameters, expected at most {most:,}")
 
 
 def held_by_machine() -> int:

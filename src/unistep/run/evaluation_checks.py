@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unistep.assets import embedded_folder
 from unistep.data import ImageDataset, load_images
-from unistep.errors import Mistakes, UserError
+from unistep.errors import Mistakes, UserError, rename_section
 from unistep.evaluation.extractors.features import load_judge
 from unistep.evaluation.extractors.network_file import JudgeNetwork
 from unistep.evaluation.extractors.pretrained import FeatureJudge
@@ -23,7 +23,7 @@ from unistep.recipes.schema import DistillRecipe, TeachRecipe
 from unistep.recipes.sections import EvaluationConfig
 from unistep.run.evaluation_protocol import alignment_of, judged_teacher
 from unistep.run.extractors import AnyJudge, judge_of, point_reference, require_images_for_judge
-from unistep.run.reference_images import load_real, published, splits_of
+from unistep.run.reference_images import REAL, load_real, published, splits_of
 from unistep.teachers.checkpoint import read_generator
 from unistep.teachers.teacher import Teacher
 
@@ -54,7 +54,8 @@ def reference_of_trained(recipe: DistillRecipe, sample: Tensor, folder: Path) ->
         train, test = (load_real(split) for split in splits_of(evaluation).values())
         for images in (train, test):
             require_shape(images, sample)
-        require_judgeable(train.images, train.labels)
+        with rename_section("data", REAL):
+            require_judgeable(train.images, train.labels)
         return counted(train, JUDGE_FEATURES)
     trained = folder / "teacher" / "judge"
     if (trained / "judge.safetensors").is_file():
@@ -109,7 +110,7 @@ def require_shape(images: ImageDataset, sample: Tensor) -> None:
     if images.shape != tuple(sample.shape[1:]):
         raise UserError(
             f"evaluation.real: found images of {list(images.shape)}, expected {list(sample.shape[1:])}, as those that "
-            "are judged; set real.size and real.channels, or name other images"
+            f"are judged; set {REAL}.size and {REAL}.channels, or name other images"
         )
     if len(images) < 2:
         raise UserError(f"evaluation.real: found {len(images)} image, expected at least 2")

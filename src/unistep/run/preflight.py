@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from unistep.data import ImageDataset
-from unistep.errors import Mistakes
+from unistep.errors import Mistakes, rename_section
 from unistep.methods.inputs import MethodInputs
 from unistep.networks import build_denoiser
+from unistep.networks.build import require_memory
+from unistep.networks.discriminator import bottleneck
 from unistep.networks.meta import copy_to_meta
 from unistep.recipes.load import recipe_of
 from unistep.recipes.schema import DistillRecipe, TeachRecipe
@@ -81,7 +83,7 @@ def require_ready(recipe: DistillRecipe, folder: Path, device: torch.device, own
         with mistakes.collect():
             real_images(recipe.data, teacher, images)
     with mistakes.collect():
-        check_method(stages, starting_shapes(recipe, teacher), device, mistakes)
+        check_method(stages, starting_shapes(recipe, teacher, mistakes), device, mistakes)
     check_evaluation(recipe, teacher, folder, device, mistakes)
     mistakes.require_none()
     return replace(start, images=images)
@@ -123,22 +125,26 @@ def find_start(recipe: DistillRecipe, folder: Path, device: torch.device, own: T
     return Start(require_teachable(teaching, device)[0], None)
 
 
-def starting_shapes(recipe: DistillRecipe, teacher: Teacher) -> Starting:
+def starting_shapes(recipe: DistillRecipe, teacher: Teacher, mistakes: Mistakes) -> Starting:
     """Teacher and network that a distillation starts from, in shape: nothing is allocated for copies of them.
 
     Raises:
-        UserError: for a fit that does not suit the teacher, or adapters that suit no network of its kind.
+        UserError: for a fit that does not suit the teacher.
     """
     network = teacher
     if not any(True for _ in teacher.denoiser.parameters()):
         fit = fit_of(recipe, teacher)
         check_names(fit.training.optim, {"denoiser": nn.Identity()})
         config = fit_config(fit, teacher, mixture_of(teacher))
-        with META:
+        with META, rename_section("network", "fit.network"):
             denoiser = build_denoiser(config)
+        with mistakes.collect():
+            require_memory(denoiser, "fit.network")
         network = teacher_from_config(denoiser, config, source="fit", sha256="")
     shapes = replace(network, denoiser=copy_to_meta(network.denoiser))
-    start = as_recipe_says(recipe, Starting(teacher, network))
+    start = Starting(teacher, network)
+    with mistakes.collect():  # adapters that suit no network of the teacher's kind: without, the rest can be checked
+        start = as_recipe_says(recipe, start)
     return replace(start, teacher=replace(teacher, denoiser=copy_to_meta(teacher.denoiser)), network=shapes)
 
 
@@ -155,6 +161,9 @@ def check_method(stages: Iterable[Stage], start: Starting, device: torch.device,
                 initial_weights(recipe.generator.init, start, held_at, None)
         with mistakes.collect():
             distance_of(recipe.method.distance, start.teacher, device)
+        if recipe.method.has_discriminator:
+            with mistakes.collect():
+                bottleneck(start.copy())
         inputs = MethodInputs(
             teacher=start.teacher, copy=start.copy, prepare=lambda network: network,
             steps=recipe.method_steps or recipe.training.steps, guidance=recipe.teacher.guidance, t_init=held_at,

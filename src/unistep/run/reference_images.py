@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from unistep.data import ImageDataset, load_images
 from unistep.data.config import DataConfig
-from unistep.errors import UserError, UserErrors
+from unistep.errors import UserError, rename_section
 from unistep.evaluation.extractors.network_file import read_file
 from unistep.evaluation.extractors.pretrained import FeatureJudge
 from unistep.evaluation.reference import (
@@ -30,6 +29,7 @@ from unistep.run.console import Talk
 from unistep.training.distributed import on_main
 
 FORMAT = "unistep-reference/1"
+REAL = "evaluation.real"
 SPLITS: tuple[Split, ...] = ("train", "test")
 
 
@@ -45,10 +45,8 @@ def load_real(data: DataConfig) -> ImageDataset:
     Raises:
         UserError: for mistakes in them, named by the section that has them.
     """
-    try:
+    with rename_section("data", REAL):
         return load_images(data)
-    except UserError as error:
-        raise UserErrors(re.sub(r"\bdata(?=[.:])", "evaluation.real", line) for line in error.lines) from error
 
 
 def with_references(
@@ -131,7 +129,7 @@ def look(judge: FeatureJudge, data: DataConfig, sample: Tensor, say: Talk) -> Re
     if images.shape != judged:
         raise UserError(
             f"evaluation.real: found images of {list(images.shape)}, expected {list(judged)}, as those that "
-            "are judged; set real.size and real.channels, or name other images"
+            f"are judged; set {REAL}.size and {REAL}.channels, or name other images"
         )
     if len(images) < 2:
         raise UserError(f"evaluation.real: found {len(images)} image ({data.split or 'all'}), expected at least 2")

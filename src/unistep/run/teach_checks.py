@@ -9,6 +9,7 @@ from unistep.data import ImageDataset, load_images
 from unistep.diffusion.process.base import NoiseProcess
 from unistep.diffusion.samplers import build_sampler, missing_package
 from unistep.errors import Mistakes
+from unistep.networks.build import require_memory
 from unistep.networks.state_dict import require_same_tensors
 from unistep.recipes.schema import TeachRecipe
 from unistep.recipes.sections import AutoSolverConfig, SolverConfig
@@ -46,6 +47,8 @@ def require_teachable(recipe: TeachRecipe, device: torch.device) -> tuple[Teache
             config = teacher_config(recipe, data, conditioner)
             with META:
                 denoiser = random_denoiser(config)
+            with mistakes.collect():
+                require_memory(denoiser)
             teacher = teacher_from_config(denoiser, config, source=recipe.name, sha256="")
             check_solver("evaluation.solver", recipe.evaluation.solver, teacher.process, mistakes)
             check_init(recipe.init, denoiser, mistakes)

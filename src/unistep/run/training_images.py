@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from unistep.data import ImageDataset, load_images
-from unistep.errors import UserError
+from unistep.errors import Mistakes, UserError
 from unistep.recipes.schema import DistillRecipe
 from unistep.recipes.sections import ExactData, RealImages
 from unistep.recipes.stages import stages_of
@@ -87,14 +87,24 @@ def exact_samples(config: ExactData, teacher: Teacher) -> TensorImages:
 
 
 def require_alike(found: ImageDataset, teacher: Teacher) -> None:
-    """Refuses images of another shape than the teacher's, or without the classes or prompts that it reads."""
-    made = teacher.image_shape()
+    """Refuses images of another shape than the teacher's, or without the classes or prompts that it reads.
+
+    Raises:
+        UserError: naming both mistakes.
+    """
+    mistakes, made = Mistakes(), teacher.image_shape()
     if found.shape != made:
-        raise UserError(f"data: found images of {list(found.shape)}, expected {list(made)}, as the teacher makes them")
-    if teacher.conditioner is None or found.captions:
-        return
-    classes = len(teacher.conditioner.names)
-    if isinstance(teacher.conditioner, TextConditioner):
+        mistakes.add(f"data: found images of {list(found.shape)}, expected {list(made)}, as the teacher makes them")
+    if teacher.conditioner is not None and not found.captions:
+        with mistakes.collect():
+            require_conditions(found, teacher.conditioner)
+    mistakes.require_none()
+
+
+def require_conditions(found: ImageDataset, conditioner: Conditioner) -> None:
+    """Refuses images without the classes or prompts that a teacher reads."""
+    classes = len(conditioner.names)
+    if isinstance(conditioner, TextConditioner):
         if found.labels is None or found.num_classes > classes:
             raise UserError(
                 f"data: found labels of {found.num_classes} kinds, expected the number of each image's prompt, at most "

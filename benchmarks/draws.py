@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from unistep.data import rows_between
-from unistep.training import Part, StepRandom
+from unistep.training import Shard, StepRandom
 
 WORLD_SIZES = (1, 8, 72, 512)
 
@@ -22,7 +22,7 @@ def milliseconds(work: Callable[[], object]) -> float:
 
 def draws(world: int, rows: int, dims: tuple[int, ...], images: int) -> dict[str, Callable[[], object]]:
     """What the last of so many ranks draws in a step."""
-    part, step = Part(world - 1, world), 7
+    part, step = Shard(world - 1, world), 7
     rng = StepRandom(0, step, "generator", part)
     return {
         f"normal {rows} x {dims}": lambda: rng.normal(rows, *dims),

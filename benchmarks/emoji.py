@@ -32,7 +32,7 @@ from unistep.io.atomic import atomic_write
 from unistep.recipes.sections import SolverConfig
 from unistep.reports import grid_png
 from unistep.run.sample import draws_from
-from unistep.run.sample_sources import Draws, solved_teacher
+from unistep.run.sample_sources import SampleSource, solved_teacher
 from unistep.teachers.diffusers.captions import Captions
 from unistep.teachers.load import load_teacher
 
@@ -198,7 +198,7 @@ def kid(x: Tensor, y: Tensor) -> dict[str, float]:
 # -------------------------------------------------------------------------------------------------------------- rows
 
 
-def opened(spec: str) -> Draws:
+def opened(spec: str) -> SampleSource:
     """A generator, or with `@w` a teacher under guidance w."""
     run, at, guidance = spec.rpartition("@")
     if not at:
@@ -206,7 +206,7 @@ def opened(spec: str) -> Draws:
     return solved_teacher(load_teacher(run), SOLVER, float(guidance), CPU)[0]
 
 
-def asked(draws: Draws, texts: tuple[str, ...], labels: Tensor, first_seed: int) -> Tensor:
+def asked(draws: SampleSource, texts: tuple[str, ...], labels: Tensor, first_seed: int) -> Tensor:
     """Samples of texts[labels], seeds counting up, uint8 [n, 3, h, w]."""
     assert isinstance(draws.conditioner, Captions)
     conditioner = draws.conditioner.with_prompts(texts)

@@ -8,7 +8,15 @@ from torch import Tensor
 
 import unistep
 from unistep.diffusion.samplers import Sampler
-from unistep.pairs.choice import Probe, choose_solver, in_words, relative_error, settled, suited, trials
+from unistep.pairs.choice import (
+    Probe,
+    choose_solver,
+    compatible_solvers,
+    converged_reference,
+    in_words,
+    relative_error,
+    trials,
+)
 from unistep.recipes.sections import AutoSolverConfig
 from unistep.teachers.teacher import Teacher
 
@@ -34,7 +42,7 @@ class Remembering(Probe):
 
 def errors(probe: Remembering, names: Sequence[str], tolerance: float) -> Iterator[str]:
     """A line of the table for each solver."""
-    endpoints, reference = settled(probe, tolerance)
+    endpoints, reference = converged_reference(probe, tolerance)
     yield f"| reference: {in_words(reference)} | {' | '.join(map(str, SHOWN))} |"
     yield "|" + "---|" * (1 + len(SHOWN))
     for name in names:
@@ -63,7 +71,10 @@ def main() -> None:
     parser.add_argument("--tolerances", type=float, nargs="+", default=[0.1, 0.05, 0.02])
     given = parser.parse_args()
     teacher = unistep.load_teacher(given.teacher)
-    probe, names = Remembering(teacher, given.guidance, torch.device(given.device)), list(suited(teacher.process))
+    probe, names = (
+        Remembering(teacher, given.guidance, torch.device(given.device)),
+        list(compatible_solvers(teacher.process)),
+    )
     for line in (*errors(probe, names, min(given.tolerances)), "", *choices(probe, names, given.tolerances)):
         print(line, flush=True)
 

@@ -18,7 +18,7 @@ from unistep.pairs import PairStore, generate_pairs
 from unistep.recipes.load import recipe_of
 from unistep.recipes.schema import DistillRecipe
 from unistep.run.distill import build_method_inputs
-from unistep.run.teacher import Starting
+from unistep.run.teacher import StudentInit
 from unistep.training import HealthConfig, HealthMonitor, Streams
 from unistep.training.distributed import resolve_device
 from unistep.training.state import TrainState
@@ -48,7 +48,7 @@ def make_pairs(recipe: DistillRecipe, teacher: Teacher, folder: Path, count: int
 
 def started(recipe: DistillRecipe, teacher: Teacher, device: torch.device) -> TrainState:
     """The method's networks, their optimisers and the average, as the recipe has them before the first step."""
-    method = recipe.method.build(build_method_inputs(recipe, Starting(teacher, teacher), device))
+    method = recipe.method.build(build_method_inputs(recipe, StudentInit(teacher, teacher), device))
     return TrainState.start(method, recipe.training, HealthMonitor(None, recipe.training.steps, HealthConfig()))
 
 

@@ -15,14 +15,14 @@ def bcast(coefficient: Tensor, x: Tensor) -> Tensor:
     return coefficient.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
 
 
-def select(cond: Cond, index: Tensor | slice) -> Cond:
+def index_condition(cond: Cond, index: Tensor | slice) -> Cond:
     """The rows `index` of a condition."""
     if cond is None:
         return None
     return {k: v[index] for k, v in cond.items()} if isinstance(cond, Mapping) else cond[index]
 
 
-def joined(*conds: Cond) -> Cond:
+def cat_conditions(*conds: Cond) -> Cond:
     """Conditions of the same kind one after the other."""
     first = conds[0]
     if isinstance(first, Mapping):

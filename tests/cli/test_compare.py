@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import unistep
 from unistep.cli import app
 from unistep.comparison import compare as comparing
-from unistep.comparison.budget import Meter, longest, of_length, plan_entry
+from unistep.comparison.budget import EntryProfiler, max_affordable_steps, plan_entry, with_num_steps
 from unistep.comparison.solver_rows import solver_rows, steps_for, unavailable
 from unistep.costing.step_cost import counted
 from unistep.costing.synthetic_batches import synthetic_batches
@@ -27,7 +27,7 @@ from unistep.recipes.entries import Skipped, entry_recipe
 from unistep.recipes.schema import DistillRecipe
 from unistep.run.console import Talk
 from unistep.run.pairs import pairs_of_run
-from unistep.run.teacher import Starting, starting_point
+from unistep.run.teacher import StudentInit, starting_point
 from unistep.training.finite import NonFiniteError
 from unistep.training.health import HealthMonitor
 from unistep.training.state import TrainState
@@ -250,7 +250,7 @@ def test_solvers_that_do_not_suit_the_process_are_left_out_by_name(small: tuple[
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Starting:
+def start(tmp_path_factory: pytest.TempPathFactory) -> StudentInit:
     folder = tmp_path_factory.mktemp("start")
     entry = entry_recipe(loaded(folder), "dmd")
     assert isinstance(entry, DistillRecipe)
@@ -258,19 +258,19 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Starting:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_planned_evaluations_are_those_of_the_whole_training(name: str, start: Starting, tmp_path: Path) -> None:
+def test_the_planned_evaluations_are_those_of_the_whole_training(name: str, start: StudentInit, tmp_path: Path) -> None:
     base, method = METHODS[name]
     comparison = loaded(tmp_path, entries={"it": {"recipe": base, "set": {"method": method}}})
     entry = entry_recipe(comparison, "it")
     assert isinstance(entry, DistillRecipe)
-    meter = Meter(entry, start, CPU)
+    meter = EntryProfiler(entry, start, CPU)
     plan = meter.plan(Budget(evaluations=2500), "")
     assert plan.evaluations <= 2500
     longer = meter.training(plan.steps + 1)
     assert longer is not None
     assert longer[0] + plan.pair_evaluations > 2500
 
-    planned = of_length(entry, plan.steps)
+    planned = with_num_steps(entry, plan.steps)
     trained = planned.method.build(dataclasses.replace(meter.inputs, steps=plan.steps))
     state = TrainState.start(trained, planned.training, HealthMonitor(steps=plan.steps))
     batches = synthetic_batches(planned, start.teacher, CPU)
@@ -280,20 +280,20 @@ def test_the_planned_evaluations_are_those_of_the_whole_training(name: str, star
     assert round(tally.evaluations) == plan.step_evaluations  # shares of the encoder make fractions
 
 
-def test_pairs_are_counted_as_they_are_made(start: Starting, tmp_path: Path) -> None:
+def test_pairs_are_counted_as_they_are_made(start: StudentInit, tmp_path: Path) -> None:
     entry = entry_recipe(loaded(tmp_path), "knowledge")
     assert isinstance(entry, DistillRecipe)
-    rows, evaluations, _ = Meter(entry, start, CPU).pairs()
+    rows, evaluations, _ = EntryProfiler(entry, start, CPU).pairs()
     with counted([start.teacher.denoiser]) as tally:
         pairs_of_run(entry, start.teacher, tmp_path, CPU, QUIET, quiet=True)
     assert (rows, evaluations) == (20, 60)  # 15 in tiles of 10, three evaluations each
     assert tally.evaluations == evaluations
 
 
-def test_one_step_of_dmd_costs_what_algorithm_1_says(start: Starting, tmp_path: Path) -> None:
+def test_one_step_of_dmd_costs_what_algorithm_1_says(start: StudentInit, tmp_path: Path) -> None:
     entry = entry_recipe(loaded(tmp_path), "dmd")
     assert isinstance(entry, DistillRecipe)
-    meter = Meter(entry, start, CPU)
+    meter = EntryProfiler(entry, start, CPU)
     one, two, ten = (meter.training(steps) for steps in (4, 5, 10))
     assert one is not None and two is not None and ten is not None
     regression, fake, matching = 8 * 3, 8 * 3, 8 * (3 + 1 + 1)  # G alone; mu_fake; G, mu_base, mu_fake
@@ -301,35 +301,35 @@ def test_one_step_of_dmd_costs_what_algorithm_1_says(start: Starting, tmp_path: 
     assert ten[0] == 10 * regression + (8 + fake) + 5 * (matching + fake)
 
 
-def test_a_budget_of_minutes_is_planned_from_timed_steps(start: Starting, tmp_path: Path) -> None:
+def test_a_budget_of_minutes_is_planned_from_timed_steps(start: StudentInit, tmp_path: Path) -> None:
     entry = entry_recipe(loaded(tmp_path), "knowledge")
     assert isinstance(entry, DistillRecipe)
-    meter = Meter(entry, start, CPU, timed=1)
+    meter = EntryProfiler(entry, start, CPU, timed=1)
     plan = meter.plan(Budget(minutes=0.05), "")
     spent, longer = meter.training(plan.steps), meter.training(plan.steps + 1)
     assert spent is not None and longer is not None
     assert 0 < spent[1] <= 3 < longer[1] + 60
 
 
-def test_a_plan_of_minutes_is_found_again(start: Starting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_of_minutes_is_found_again(start: StudentInit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = entry_recipe(loaded(tmp_path), "knowledge")
     assert isinstance(entry, DistillRecipe)
     budgets = [Budget(minutes=0.02), Budget(minutes=0.04)]
     made = [plan_entry(entry, budget, start, CPU, tmp_path / "plans", "knowledge") for budget in budgets]
-    monkeypatch.setattr("unistep.comparison.budget.Meter", None)  # what is known is not measured again
+    monkeypatch.setattr("unistep.comparison.budget.EntryProfiler", None)  # what is known is not measured again
     assert [plan_entry(entry, budget, start, CPU, tmp_path / "plans", "knowledge") for budget in budgets] == made
 
 
 def test_milestones_keep_their_share() -> None:
     written = load_recipe("fashion-mnist")
     assert isinstance(written, DistillRecipe)
-    method = of_length(written, 475).method.model_dump()
+    method = with_num_steps(written, 475).method.model_dump()
     assert (method["fake_score_from_step"], method["dm_from_step"]) == (300, 350)
 
 
 @pytest.mark.parametrize(("budget", "expected"), [(0, None), (29, None), (30, 3), (39, 3), (40, 4), (1234, 123)])
 def test_the_longest_training_within_a_budget(budget: int, expected: int | None) -> None:
-    assert longest(lambda steps: 10 * steps if steps >= 3 else None, budget) == expected
+    assert max_affordable_steps(lambda steps: 10 * steps if steps >= 3 else None, budget) == expected
 
 
 # ------------------------------------------------------------------------------------------------------------ errors

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 import unistep
-from unistep.comparison.budget import Meter
+from unistep.comparison.budget import EntryProfiler
 from unistep.evaluation.comparison import Comparison
 from unistep.networks.lora import Adapted
 from unistep.recipes import load_recipe
@@ -95,4 +95,4 @@ def test_metering_adapters_leaves_the_teachers_weights_where_they_are(
     assert isinstance(recipe, DistillRecipe)
     start = starting_point(recipe, tmp_path, torch.device("cpu"), Talk(quiet=True), True)
     monkeypatch.setattr(Adapted, "cpu", lambda network: pytest.fail("the teacher was moved"))
-    assert Meter(recipe, start, torch.device("cpu")).training(4) is not None
+    assert EntryProfiler(recipe, start, torch.device("cpu")).training(4) is not None

@@ -64,7 +64,7 @@ def teacher() -> Teacher:
 def hooks(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Runs without pictures and reports; what is put into the mapping are the hooks of the next run."""
     given: dict[str, Any] = {}
-    monkeypatch.setattr(distilling, "looking_hooks", lambda *_: Hooks(**given))
+    monkeypatch.setattr(distilling, "build_hooks", lambda *_: Hooks(**given))
     monkeypatch.setattr(distilling, "evaluate_run", lambda *_: None)
     return given
 
@@ -225,7 +225,7 @@ def test_what_must_not_change_is_refused_by_name(
 @pytest.fixture(scope="module")
 def finished(teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distilling, "looking_hooks", lambda *_: Hooks())
+        patch.setattr(distilling, "build_hooks", lambda *_: Hooks())
         patch.setattr(distilling, "evaluate_run", lambda *_: None)
         return start(tmp_path_factory.mktemp("finished"), teacher)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unistep.errors import UserError
 from unistep.run.health_reference import FIRST_SEED, HealthReference, health_reference, reference_seeds
-from unistep.run.sample_sources import Draws
+from unistep.run.sample_sources import SampleSource
 from unistep.teachers.codecs import PixelCodec
 from unistep.teachers.conditioners import LabelConditioner
 from unistep.training.health import sample_statistics
@@ -31,8 +31,10 @@ class Noted:
         assert isinstance(cond, Tensor) and len(cond) == len(seeds) == len(z)
         return 0.5 * z
 
-    def draws(self) -> Draws:
-        return Draws(model=self, shape=(1, 4, 4), codec=PixelCodec(), conditioner=LabelConditioner(3), device=CPU)
+    def draws(self) -> SampleSource:
+        return SampleSource(
+            model=self, shape=(1, 4, 4), codec=PixelCodec(), conditioner=LabelConditioner(3), device=CPU
+        )
 
 
 def made(model: Noted, file: Path | None = None, batch: int = 100, **changes: Any) -> HealthReference:

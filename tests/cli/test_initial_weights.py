@@ -13,7 +13,7 @@ from unistep.recipes.schema import DistillRecipe
 from unistep.run.distill import build_method_inputs
 from unistep.run.evaluate import generator_folder
 from unistep.run.folder import read_record
-from unistep.run.teacher import Starting
+from unistep.run.teacher import StudentInit
 from unistep.teachers import load_teacher
 from unistep.teachers.checkpoint import load_generator, save_denoiser
 
@@ -22,9 +22,9 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def start() -> Starting:
+def start() -> StudentInit:
     teacher = load_teacher("embedded:fashion-mnist")
-    return Starting(teacher, teacher)
+    return StudentInit(teacher, teacher)
 
 
 def recipe(*overrides: str) -> DistillRecipe:
@@ -33,7 +33,7 @@ def recipe(*overrides: str) -> DistillRecipe:
     return found
 
 
-def test_it_is_that_generator_and_the_run_says_which(start: Starting, tmp_path: Path) -> None:
+def test_it_is_that_generator_and_the_run_says_which(start: StudentInit, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")
     wanted = recipe(f"generator.init={EMBEDDED}")
     generator = build_method_inputs(wanted, start, CPU, tmp_path).build_generator()
@@ -47,12 +47,12 @@ def test_it_is_that_generator_and_the_run_says_which(start: Starting, tmp_path: 
     assert read_record(tmp_path / "run.json")["generator_init"] == {"source": EMBEDDED, "sha256": sha256}
 
 
-def test_one_held_at_another_level_is_refused(start: Starting) -> None:
+def test_one_held_at_another_level_is_refused(start: StudentInit) -> None:
     with pytest.raises(UserError, match=r"generator\.init: found a generator held at t = 8, expected the terminal"):
         build_method_inputs(recipe(f"generator.init={EMBEDDED}", "generator.sigma_init=null"), start, CPU)
 
 
-def test_another_network_is_refused(start: Starting, tmp_path: Path) -> None:
+def test_another_network_is_refused(start: StudentInit, tmp_path: Path) -> None:
     narrow = {**start.network.config["network"], "model_channels": 32}
     description = start.description(Generator(torch.nn.Identity(), start.teacher.process, 8.0))
     save_denoiser(
@@ -62,6 +62,6 @@ def test_another_network_is_refused(start: Starting, tmp_path: Path) -> None:
         build_method_inputs(recipe(f"generator.init={tmp_path}"), start, CPU)
 
 
-def test_a_missing_one_is_refused(start: Starting, tmp_path: Path) -> None:
+def test_a_missing_one_is_refused(start: StudentInit, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere"):
         build_method_inputs(recipe(f"generator.init={tmp_path / 'nowhere'}"), start, CPU)

@@ -23,9 +23,9 @@ from unistep.run import sample as sampling
 from unistep.run.console import Talk
 from unistep.run.extractors import judged_features
 from unistep.run.health_reference import Features, HealthReference, health_reference
-from unistep.run.hooks import IMAGE_SEEDS, POINT_SEEDS, looking_hooks
+from unistep.run.hooks import IMAGE_SEEDS, POINT_SEEDS, build_hooks
 from unistep.run.sample import draws_from
-from unistep.run.sample_sources import Draws
+from unistep.run.sample_sources import SampleSource
 from unistep.teachers.codecs import PixelCodec, PointCodec
 from unistep.teachers.conditioners import LabelConditioner
 from unistep.training import View
@@ -41,9 +41,9 @@ class Plain:
     def __init__(self, value: float, shape: tuple[int, ...] = (1, 8, 8)):
         self.value, self.shape, self.asked = value, shape, list[Tensor]()
 
-    def draws(self, network: nn.Module | None = None) -> Draws:
+    def draws(self, network: nn.Module | None = None) -> SampleSource:
         codec = PixelCodec() if len(self.shape) == 3 else PointCodec()
-        return Draws(model=self.model, shape=self.shape, codec=codec, conditioner=None, device=CPU)
+        return SampleSource(model=self.model, shape=self.shape, codec=codec, conditioner=None, device=CPU)
 
     def model(self, z: Tensor, cond: Cond, seeds: Tensor) -> Tensor:
         self.asked.append(seeds)
@@ -56,7 +56,7 @@ def view(folder: Path, step: int) -> View:
 
 def test_previews_have_the_teachers_row_above(tmp_path: Path) -> None:
     student, teacher = Plain(-1.0), Plain(1.0)
-    hooks = looking_hooks(student.draws, None, Talk(quiet=True), teacher.draws())
+    hooks = build_hooks(student.draws, None, Talk(quiet=True), teacher.draws())
     for step in (0, 5):
         assert hooks.preview is not None
         hooks.preview(view(tmp_path, step))
@@ -70,7 +70,7 @@ def test_previews_have_the_teachers_row_above(tmp_path: Path) -> None:
 
 
 def test_without_a_teacher_there_is_one_row(tmp_path: Path) -> None:
-    hooks = looking_hooks(Plain(-1.0).draws, None, Talk(quiet=True))
+    hooks = build_hooks(Plain(-1.0).draws, None, Talk(quiet=True))
     assert hooks.preview is not None and hooks.evaluate is None and hooks.reference is None
     hooks.preview(view(tmp_path, 1))
     with Image.open(tmp_path / "previews" / "step-0000001.png") as picture:
@@ -81,12 +81,14 @@ def noise(z: Tensor, cond: Cond, seeds: Tensor) -> Tensor:
     return 0.5 * z
 
 
-def referred(teacher: Draws, features: Features | None = None) -> HealthReference:
+def referred(teacher: SampleSource, features: Features | None = None) -> HealthReference:
     return health_reference(teacher, features, 100, 1, None, {})
 
 
 def test_diversity_is_watched_in_features_of_what_is_seen_where_there_are_any() -> None:
-    teacher = Draws(model=noise, shape=(1, 4, 4), codec=PixelCodec(), conditioner=LabelConditioner(3), device=CPU)
+    teacher = SampleSource(
+        model=noise, shape=(1, 4, 4), codec=PixelCodec(), conditioner=LabelConditioner(3), device=CPU
+    )
     seen: list[tuple[torch.dtype, int]] = []
 
     def features(images: Tensor) -> Tensor:
@@ -100,7 +102,7 @@ def test_diversity_is_watched_in_features_of_what_is_seen_where_there_are_any() 
     assert values.diversity(x, cond) == pytest.approx(1, abs=0.1)
     assert values.diversity(spoilt, cond) == pytest.approx(math.sqrt(15 / 16), abs=0.1)
     assert seen == [*[(torch.uint8, 100)] * 2, (torch.uint8, 56), *[(torch.uint8, 64)] * 2]  # few: a judge may cost
-    hooks = looking_hooks(Plain(0.0).draws, None, Talk(quiet=True), teacher, watched)
+    hooks = build_hooks(Plain(0.0).draws, None, Talk(quiet=True), teacher, watched)
     assert hooks.reference == watched.statistics and hooks.diversity == watched.diversity
     assert watched.statistics == values.statistics
 
@@ -123,7 +125,7 @@ def test_a_judge_trained_on_the_data_lends_its_features(tmp_path: Path, monkeypa
 
 def test_points_are_previewed_from_seeds_of_their_own(tmp_path: Path) -> None:
     student = Plain(0.0, (2,))
-    hooks = looking_hooks(student.draws, None, Talk(quiet=True))
+    hooks = build_hooks(student.draws, None, Talk(quiet=True))
     assert hooks.preview is not None
     hooks.preview(view(tmp_path, 1))
     assert torch.equal(student.asked[0], POINT_SEEDS)

@@ -28,7 +28,7 @@ from unistep.recipes.schema import DistillRecipe
 from unistep.run import teacher as adapting
 from unistep.run.distill import build_method_inputs
 from unistep.run.export import student_of
-from unistep.run.teacher import Starting, as_recipe_says, require_suited
+from unistep.run.teacher import StudentInit, apply_lora, require_suited
 from unistep.teachers.adapters import Base
 from unistep.teachers.checkpoint import load_generator, read_adapter
 from unistep.teachers.load import load_teacher
@@ -85,7 +85,7 @@ def samples(generator: Any, teacher: Teacher) -> Tensor:
 
 def test_each_phase_moves_its_adapter_and_nothing_else(folder: Path, teacher: Teacher) -> None:
     recipe = recipe_of(DistillRecipe, folder / "tiny.yaml", ["method={name: dmd, lambda_reg: 0}", "pairs=null"])
-    start, cpu = as_recipe_says(recipe, Starting(teacher, teacher)), torch.device("cpu")
+    start, cpu = apply_lora(recipe, StudentInit(teacher, teacher)), torch.device("cpu")
     method = recipe.method.build(build_method_inputs(recipe, start, cpu))
     state = TrainState.start(method, recipe.training, HealthMonitor())
     streams = Streams(seed=0, batch=4, device=cpu, conditioner=teacher.conditioner)
@@ -120,7 +120,7 @@ def test_it_is_opened_on_its_teachers_files_or_on_the_teacher_given(run: Path, t
     alone, config, _ = load_generator(run)
     given, _, _ = load_generator(run, teacher)
     assert "lora" not in config and torch.equal(samples(alone, teacher), samples(given, teacher))
-    start = Starting(teacher, teacher).copy()
+    start = StudentInit(teacher, teacher).copy()
     assert alone.denoiser.state_dict().keys() == start.state_dict().keys()
     assert unistep.sample(run, num=2, labels=["two boats"], checkpoint="step-2").is_file()
 

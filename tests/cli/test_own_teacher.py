@@ -160,7 +160,9 @@ def test_rows_beside_may_be_runs_and_exports(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(UserError, match=r"beside\.fashion: found a generator of shape \[1, 28, 28\]"):
         unistep.distill("gaussians", overrides=[*tiny, *other], out=tmp_path / "run", quiet=True)
     run = unistep.distill("gaussians", overrides=tiny, out=tmp_path / "run", quiet=True)
-    monkeypatch.setattr(safetensors_file, "ask", lambda *_: {"differences": {"samples": 0.0}, "with": ""})
+    monkeypatch.setattr(
+        safetensors_file, "verify_in_subprocess", lambda *_: {"differences": {"samples": 0.0}, "with": ""}
+    )
     export = unistep.export_generator(run, to="safetensors")
     beside = {"evaluation.beside": {"dmd": run, "export": export}}
     rows = {row.name: row.figures for row in unistep.evaluate(run, overrides=beside, quiet=True).rows}

@@ -78,7 +78,7 @@ def written(folder: Path, **changes: Any) -> Path:
 
 def distil(folder: Path, teacher: Teacher, monkeypatch: pytest.MonkeyPatch, **hooks: Any) -> dict[str, Tensor]:
     """A run without pictures and report; the tensors of its last checkpoint."""
-    monkeypatch.setattr(distilling, "looking_hooks", lambda *_: Hooks(**hooks))
+    monkeypatch.setattr(distilling, "build_hooks", lambda *_: Hooks(**hooks))
     monkeypatch.setattr(distilling, "evaluate_run", lambda *_: None)
     unistep.distill(written(folder), out=folder / "run", teacher=teacher, quiet=True)
     (file,) = max((folder / "run" / "checkpoints").glob("step-*")).glob("*.safetensors")

@@ -23,7 +23,7 @@ from unistep.recipes.schema import DistillRecipe
 from unistep.reports.compared import FIGURES
 from unistep.reports.html import made_with
 from unistep.reports.table import cells
-from unistep.run.evaluation_protocol import alignment_of, judged_teacher
+from unistep.run.evaluation_protocol import alignment_of, apply_protocol
 from unistep.run.sample_sources import teacher_draws
 from unistep.run.training_images import real_images
 from unistep.teachers.analytic import mixture_teacher
@@ -70,7 +70,7 @@ def teacher(place: Path) -> Teacher:
 
 def test_sample_i_is_made_under_prompt_i_of_the_evaluations_file(place: Path, teacher: Teacher) -> None:
     asked = recipe(place, prompts=str(place / "judged.txt"), first_seed=1_000_000, resize=8)
-    judged, seeds = judged_teacher(asked, teacher, CPU), torch.arange(1_000_000, 1_000_004)
+    judged, seeds = apply_protocol(asked, teacher, CPU), torch.arange(1_000_000, 1_000_004)
     assert judged.conditioner is not None and teacher.conditioner is not None
     assert [judged.conditioner.names[i] for i in judged.conditioner.labels(seeds)] == [
         "a cat", "a tall house", "snow", "a cat",
@@ -163,10 +163,10 @@ def test_prompts_that_cannot_be_judged_by(place: Path, teacher: Teacher, tmp_pat
         tmp_path / "long.txt": "prompt 'b+'...: found 78 tokens, expected at most 77",
     }.items():
         with pytest.raises(UserError, match=message) as caught:
-            judged_teacher(recipe(place, prompts=str(file)), teacher, CPU)
+            apply_protocol(recipe(place, prompts=str(file)), teacher, CPU)
         assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="^evaluation.prompts: found .*, expected null: gaussians:ring8 reads no text"):
-        judged_teacher(recipe(place, prompts=str(place / "judged.txt")), mixture_teacher("ring8"), CPU)
+        apply_protocol(recipe(place, prompts=str(place / "judged.txt")), mixture_teacher("ring8"), CPU)
 
 
 def test_a_clip_that_is_none(place: Path, teacher: Teacher, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from unistep.errors import UserError
 from unistep.recipes.load import load_recipe, recipe_of
 from unistep.recipes.schema import DistillRecipe, TeachRecipe
 from unistep.run.evaluate import special
-from unistep.run.evaluation_protocol import captions, judged_teacher
+from unistep.run.evaluation_protocol import apply_protocol, captions
 from unistep.run.folder import load_run_recipe
 from unistep.run.teach_config import conditioning, teacher_config
 from unistep.run.training_images import real_images
@@ -153,7 +153,7 @@ def test_an_evaluation_may_have_prompts_of_its_own(place: Path, student: Path) -
     assert isinstance(recipe, DistillRecipe)
     asked = recipe_of(DistillRecipe, recipe, [f"evaluation.prompts={place / 'judged.txt'}"])
     plain = load_teacher(asked.teacher.load or "")
-    judged = judged_teacher(asked, plain, torch.device("cpu"))
+    judged = apply_protocol(asked, plain, torch.device("cpu"))
     first, conditioner = asked.evaluation.first_seed, judged.conditioner
     assert isinstance(conditioner, Captions) and isinstance(plain.conditioner, Captions)
     assert [conditioner.names[i] for i in conditioner.labels(torch.arange(first, first + 4))] == [
@@ -162,11 +162,11 @@ def test_an_evaluation_may_have_prompts_of_its_own(place: Path, student: Path) -
     fox, also = conditioner.from_seeds(torch.tensor([first + 1])), plain.conditioner.from_labels(torch.tensor([0]))
     assert torch.equal(fox["text"], also["text"])  # type: ignore[index]
     assert special(asked.evaluation, judged, None) == {"prompts": conditioner.sha256}
-    assert special(recipe.evaluation, judged_teacher(recipe, plain, torch.device("cpu")), None) == {}
+    assert special(recipe.evaluation, apply_protocol(recipe, plain, torch.device("cpu")), None) == {}
     (place / "judged.txt").write_text("a whale of it\n")
     captions.cache_clear()
     with pytest.raises(UserError, match="found 12 tokens, expected at most 8"):
-        judged_teacher(asked, plain, torch.device("cpu"))
+        apply_protocol(asked, plain, torch.device("cpu"))
 
 
 def test_a_teacher_with_other_prompts_is_another_teacher(teacher: Path) -> None:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 import unistep
 from unistep.errors import UserError
 from unistep.export import Student, fresh, onnx_file, write_export
-from unistep.export.fresh import ask, last_words
+from unistep.export.fresh import last_error_line, verify_in_subprocess
 from unistep.networks.generator import Generator, StepSchedule
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -80,11 +80,11 @@ def test_a_failure_in_the_fresh_process_is_told_in_all_its_words(tmp_path: Path)
     with pytest.raises(
         UserError, match="^onnx: a fresh process cannot sample the export: .*INVALID_PROTOBUF"
     ) as caught:
-        ask("onnx", tmp_path / "generator.onnx", {"samples": torch.zeros(2, 3).T}, {})
+        verify_in_subprocess("onnx", tmp_path / "generator.onnx", {"samples": torch.zeros(2, 3).T}, {})
     assert "\n" not in str(caught.value)
     several = 'Traceback (most recent call last):\n  File "a.py", line 1\n    f()\nValueError: two\n lines\n'
-    assert last_words(several) == "ValueError: two lines" and last_words("") == ""
-    assert last_words("a warning\nkilled") == "killed"
+    assert last_error_line(several) == "ValueError: two lines" and last_error_line("") == ""
+    assert last_error_line("a warning\nkilled") == "killed"
 
 
 def test_several_steps_are_no_graph(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unistep.errors import UserError
 from unistep.export import onnx_file, write_export
-from unistep.export.capture import captured
+from unistep.export.capture import trace
 from unistep.export.complex_pairs import is_complex
 from unistep.teachers.diffusers import Options, load_diffusers_teacher
 
@@ -72,7 +72,7 @@ class Counting(nn.Module):
 
 def test_complex_numbers_become_pairs() -> None:
     z = torch.randn(5, 4, 4)
-    program = captured(Rotary(), [z], [ROWS])
+    program = trace(Rotary(), [z], [ROWS])
     assert not any(is_complex(node.meta.get("val")) for node in program.graph.nodes)
     for rows in (1, 3, 5):
         torch.testing.assert_close(program.module()(z[:rows]), Rotary()(z[:rows]))
@@ -80,11 +80,11 @@ def test_complex_numbers_become_pairs() -> None:
 
 def test_other_work_on_complex_numbers_is_refused() -> None:
     with pytest.raises(UserError, match="found abs of complex numbers, expected a product"):
-        captured(Sizes(), [torch.randn(5, 4, 4)], [ROWS])
+        trace(Sizes(), [torch.randn(5, 4, 4)], [ROWS])
 
 
 def test_squeezes_of_more_than_one_are_left_out() -> None:
-    program = captured(Squeezed(), [torch.randn(5, 1, 4)], [ROWS])
+    program = trace(Squeezed(), [torch.randn(5, 1, 4)], [ROWS])
     assert [str(node.target) for node in program.graph.nodes].count("aten.squeeze.dim") == 1
     assert program.module()(torch.randn(3, 1, 4)).shape == (3, 4)
 

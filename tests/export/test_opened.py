@@ -24,7 +24,7 @@ def no_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other tests let a fresh process prove exports; here they are only opened again."""
     found = {"differences": {"samples": 0.0}, "with": "", "timesteps": []}
     for module in (safetensors_file, onnx_file, diffusers_folder):
-        monkeypatch.setattr(module, "ask", lambda *_: found)
+        monkeypatch.setattr(module, "verify_in_subprocess", lambda *_: found)
 
 
 def shown(place: Path, out: Path) -> np.ndarray:

@@ -15,7 +15,7 @@ from unistep.recipes.schema import TeachRecipe
 from unistep.run.teach import initial_denoiser
 from unistep.teachers.checkpoint import save_denoiser
 from unistep.teachers.conditioners import LabelConditioner
-from unistep.training import Part, Streams, TensorImages
+from unistep.training import Shard, Streams, TensorImages
 
 N, EPS = torch.tensor([-1.5, 0.0, 0.4, 2.0]), torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
 X, LABELS = torch.randn(4, 2, generator=torch.Generator().manual_seed(1)), torch.tensor([2, 0, 1, 1])
@@ -99,11 +99,11 @@ def test_what_the_network_is_given_is_made_of_the_labels_that_are_left() -> None
 def test_the_stream_drops_and_conditions_before_it_uploads() -> None:
     images = TensorImages(torch.zeros(40, 2), torch.arange(40) % 3)
     stream = Streams(seed=0, batch=32, device="meta", images=images, real_condition=LabelDropout(0.5, Captions(3)))
-    cond = stream.batch(0, method()[0].phases(0)[0], Part()).real_cond
+    cond = stream.batch(0, method()[0].phases(0)[0], Shard()).real_cond
     assert isinstance(cond, dict) and cond["text"].device.type == "meta"
     kept = Streams(seed=0, batch=32, images=images, real_condition=LabelDropout(0.5))
-    whole = kept.batch(0, method()[0].phases(0)[0], Part()).real_cond
-    halves = [kept.batch(0, method()[0].phases(0)[0], Part(k, 2)).real_cond for k in range(2)]
+    whole = kept.batch(0, method()[0].phases(0)[0], Shard()).real_cond
+    halves = [kept.batch(0, method()[0].phases(0)[0], Shard(k, 2)).real_cond for k in range(2)]
     assert isinstance(whole, Tensor) and 4 < int((whole < 0).sum()) < 28
     assert torch.equal(torch.cat(halves), whole)  # type: ignore[arg-type]
 

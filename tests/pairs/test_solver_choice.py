@@ -13,7 +13,16 @@ from unistep.costing.step_cost import counted
 from unistep.diffusion.process import ContinuousVPProcess, DiscreteVPProcess, EDMProcess, FlowProcess, NoiseProcess
 from unistep.diffusion.samplers import build_sampler, seeded_normal
 from unistep.errors import UserError
-from unistep.pairs.choice import Choice, Probe, choose_solver, has_grid, most_spent, relative_error, suited, trials
+from unistep.pairs.choice import (
+    Choice,
+    Probe,
+    choose_solver,
+    compatible_solvers,
+    has_grid,
+    most_spent,
+    relative_error,
+    trials,
+)
 from unistep.teachers import load_teacher
 from unistep.teachers.analytic import GaussianMixture, teacher_from_mixture
 from unistep.teachers.teacher import Teacher
@@ -135,11 +144,11 @@ def test_a_table_is_never_walked_in_more_steps_than_it_has() -> None:
 
 def test_candidates_follow_from_process_and_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unistep.diffusion.samplers.build.find_spec", lambda _: object())
-    assert [*suited(EDMProcess())] == [*NAMES, "unipc"]
-    assert [*suited(FlowProcess())] == [*NAMES]
-    assert [*suited(DiscreteVPProcess.linear())] == [*NAMES, "unipc", "pndm"]
+    assert [*compatible_solvers(EDMProcess())] == [*NAMES, "unipc"]
+    assert [*compatible_solvers(FlowProcess())] == [*NAMES]
+    assert [*compatible_solvers(DiscreteVPProcess.linear())] == [*NAMES, "unipc", "pndm"]
     monkeypatch.setattr("unistep.diffusion.samplers.build.find_spec", lambda _: None)
-    assert [*suited(EDMProcess())] == [*NAMES]
+    assert [*compatible_solvers(EDMProcess())] == [*NAMES]
 
 
 class Wild(nn.Module):

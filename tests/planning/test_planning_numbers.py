@@ -12,7 +12,7 @@ from unistep.costing.line import Line
 from unistep.costing.profile import StepCosts
 from unistep.costing.result import Plan, Resource, Stage
 from unistep.costing.sizes import Sizes
-from unistep.costing.tally import Tally
+from unistep.costing.tally import CostSum
 from unistep.costing.training import Setting, TrainingCosts, step_memory, training_stage
 from unistep.errors import UserError
 from unistep.evaluation.throughput import measure_latency, measure_throughput
@@ -89,7 +89,7 @@ def test_saving_is_the_highest_moment_of_a_large_network_at_a_small_batch() -> N
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 24])
 def test_samples_cost_what_their_batches_cost(count: int) -> None:
-    tally = Tally()
+    tally = CostSum()
     tally.ask(CALL, count, 8, nfe=5)
     batches = [min(8, count - first) for first in range(0, count, 8)]
     assert tally.seconds == pytest.approx(sum(5 * (0.5 + 0.1 * rows) for rows in batches))
@@ -107,7 +107,7 @@ def test_timing_a_model_takes_as_long_as_the_model_is_slow() -> None:
 
     measure_latency(make, clock=lambda: now)
     measure_throughput(make, clock=lambda: now)
-    tally = Tally()
+    tally = CostSum()
     tally.time(CALL, DECODE, nfe=3)
     assert (tally.seconds, tally.evaluations) == (pytest.approx(now), 3 * sum(made))
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from tiny_plan import CPU, settings, tiny_dmd, tiny_streams, tiny_teacher
 
-from unistep.costing.benchmark import Stand
+from unistep.costing.benchmark import Benchmark
 from unistep.costing.line import Line
 from unistep.costing.measure import rehearse_training
-from unistep.costing.profile import Training, rehearse, shares
+from unistep.costing.profile import Training, profile_steps, shares
 from unistep.training import TrainingConfig
 
 
@@ -37,9 +37,9 @@ class Ticking:
         return 10**9
 
 
-def stand(seconds: float = math.inf, memory: float = math.inf) -> Stand:
+def stand(seconds: float = math.inf, memory: float = math.inf) -> Benchmark:
     ticking = Ticking()
-    return Stand(CPU, ticking, seconds, memory, ticking)
+    return Benchmark(CPU, ticking, seconds, memory, ticking)
 
 
 def training(config: TrainingConfig, guidance: float = 1.0, **changes: object) -> Training:
@@ -51,14 +51,14 @@ def training(config: TrainingConfig, guidance: float = 1.0, **changes: object) -
 @pytest.mark.parametrize(("guidance", "asked"), [(1.0, 1), (3.0, 2)])
 def test_evaluations_of_a_step_are_those_of_algorithm_1(guidance: float, asked: int) -> None:
     b, p = 16, 8
-    found = rehearse(training(settings(batch=b, pair_batch=p), guidance), 0, stand())
+    found = profile_steps(training(settings(batch=b, pair_batch=p), guidance), 0, stand())
     generator_phase = 3 * b + 3 * p + asked * b + b  # G(z), G(z_ref) forth and back into weights; mu_base, mu_fake
     assert [round(costs.evaluations.at(1)) for costs in found] == [generator_phase + 3 * b]
 
 
 def test_more_updates_of_the_fake_score_draw_samples_of_their_own() -> None:
     b = 16
-    found = rehearse(training(settings(batch=b), fake_score_updates_per_step=3, lambda_reg=0), 0, stand())
+    found = profile_steps(training(settings(batch=b), fake_score_updates_per_step=3, lambda_reg=0), 0, stand())
     assert round(found[0].evaluations.at(1)) == (3 + 1 + 1) * b + 3 * b + 2 * (1 + 3) * b
 
 
@@ -75,11 +75,11 @@ def test_shares_end_with_the_recipes_own_batch(accumulate: int) -> None:
 
 def test_the_global_random_state_is_left_alone() -> None:
     before = torch.get_rng_state()
-    rehearse(training(settings()), 0, stand())
+    profile_steps(training(settings()), 0, stand())
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def sizes_tried(at: Stand) -> list[int]:
+def sizes_tried(at: Benchmark) -> list[int]:
     tried = list[int]()
     job = training(settings(batch=64))
 
@@ -87,7 +87,7 @@ def sizes_tried(at: Stand) -> list[int]:
         tried.append(config.batch)
         return job.batches(config)
 
-    rehearse(Training(method=job.method, batches=batches, config=job.config), 0, at)  # type: ignore[arg-type]
+    profile_steps(Training(method=job.method, batches=batches, config=job.config), 0, at)  # type: ignore[arg-type]
     return sorted(set(tried))
 
 

@@ -13,7 +13,7 @@ import torch
 from unistep.evaluation.extractors.resized import ResizedCodec
 from unistep.methods.config import Distance
 from unistep.run.distance import distance_of
-from unistep.run.sample_sources import Draws
+from unistep.run.sample_sources import SampleSource
 from unistep.teachers.codecs import PixelCodec, move_codec
 from unistep.teachers.diffusers import Options, teacher_from_pipeline
 from unistep.teachers.diffusers.codec import VAECodec
@@ -63,7 +63,9 @@ def test_what_draws_samples_brings_the_codecs_networks(teacher: Teacher) -> None
     assert isinstance(teacher.codec, VAECodec)
     codec = dataclasses.replace(teacher.codec, vae=copy.deepcopy(teacher.codec.vae))
     here = dataclasses.replace(teacher, codec=codec)
-    Draws(model=lambda z, cond, seeds: z, shape=here.shape, codec=ResizedCodec(codec, 8), conditioner=None, device=META)
+    SampleSource(
+        model=lambda z, cond, seeds: z, shape=here.shape, codec=ResizedCodec(codec, 8), conditioner=None, device=META
+    )
     assert places(here) == {META}
     move_codec(PixelCodec(), META)
 

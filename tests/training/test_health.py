@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from unistep.training import HealthConfig, HealthMonitor, SampleStatistics, sample_statistics
-from unistep.training.health import Alarm, Reading
+from unistep.training.health import Alarm, Observation
 
 TEACHER = SampleStatistics(mean=-0.2, std=0.6)
 STEPS = 500
 
 
-def good(step: int, noise: random.Random) -> Reading:
+def good(step: int, noise: random.Random) -> Observation:
     """A run that learns: losses fall and scatter, samples start blurred and meet the teacher's."""
     blur = max(0.0, 1 - step / 80)
     teacher_loss = (0.3 + blur) * noise.lognormvariate(0, 0.3)
-    return Reading(
+    return Observation(
         step=step,
         fake_loss=0.95 * teacher_loss * noise.lognormvariate(0, 0.05),  # on the same noised samples
         teacher_loss=teacher_loss,
@@ -42,20 +42,20 @@ def watch(change, begin: int = 250, end: int = STEPS + 1) -> tuple[HealthMonitor
     return monitor, rung
 
 
-def samples(reading: Reading, **changes: float) -> Reading:
+def samples(reading: Observation, **changes: float) -> Observation:
     assert reading.samples is not None
     return replace(reading, samples=replace(reading.samples, **changes))
 
 
-def lagging(r: Reading) -> Reading:
+def lagging(r: Observation) -> Observation:
     return replace(r, fake_loss=2 * r.teacher_loss)  # type: ignore[operator]
 
 
-def rising(r: Reading) -> Reading:
+def rising(r: Observation) -> Observation:
     return replace(r, fake_loss=4 * r.fake_loss if r.step > 300 else r.fake_loss, teacher_loss=None)
 
 
-def frozen(r: Reading) -> Reading:
+def frozen(r: Observation) -> Observation:
     return replace(r, fake_loss=r.teacher_loss)
 
 
@@ -120,13 +120,13 @@ def test_one_odd_gradient_is_no_explosion_and_two_near_each_other_are() -> None:
 def test_a_reading_without_values_neither_starts_nor_clears() -> None:
     monitor, _ = watch(lambda r: samples(lagging(r), diversity=0.1, mean=3.0))
     before = set(monitor.ringing)
-    assert monitor.observe(Reading(step=STEPS + 5)) == []
+    assert monitor.observe(Observation(step=STEPS + 5)) == []
     assert monitor.ringing == before == {"diversity_collapse", "sample_drift", "fake_score_lag"}
 
 
 def test_nothing_to_compare_with() -> None:
     monitor = HealthMonitor(None, 0, HealthConfig(window=1))
-    assert monitor.observe(Reading(step=1, samples=SampleStatistics(mean=9.0, std=9.0))) == []
+    assert monitor.observe(Observation(step=1, samples=SampleStatistics(mean=9.0, std=9.0))) == []
     assert monitor.report()["reference"] is None
 
 

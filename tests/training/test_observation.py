@@ -21,7 +21,7 @@ from unistep.methods.scores import score_losses
 from unistep.training import EMA, EMAConfig, Hooks, SampleStatistics, TrainResult, View, loop, train
 from unistep.training.checkpoint import Checkpoints, guarded
 from unistep.training.prefetch import Prefetcher
-from unistep.training.random import Part
+from unistep.training.random import Shard
 from unistep.types import Cond
 
 NO_CHECKPOINTS = {"every_steps": None, "every_minutes": None}
@@ -53,7 +53,7 @@ class Slope(Method):
 
 
 class Sizes:
-    def batch(self, step: int, phase: Phase, part: Part, prefetcher: Prefetcher | None = None) -> Batch:
+    def batch(self, step: int, phase: Phase, part: Shard, prefetcher: Prefetcher | None = None) -> Batch:
         return Batch(size=4)
 
 

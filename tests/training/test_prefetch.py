@@ -15,7 +15,7 @@ from unistep.training import Streams, TrainingConfig, TrainResult, random, train
 from unistep.training import loop as loop_module
 from unistep.training.batches import BatchSource
 from unistep.training.prefetch import Prefetcher
-from unistep.training.random import Part, StepRandom
+from unistep.training.random import Shard, StepRandom
 
 CPU = torch.device("cpu")
 
@@ -154,12 +154,12 @@ def test_what_fails_ahead_fails_where_it_is_taken() -> None:
 
 
 def test_a_draw_that_was_not_foreseen_is_the_same_number() -> None:
-    plain, ahead = StepRandom(0, 1, "g", Part(1, 2)), Prefetcher(CPU)
+    plain, ahead = StepRandom(0, 1, "g", Shard(1, 2)), Prefetcher(CPU)
     try:
-        before = StepRandom(0, 0, "g", Part(1, 2))
+        before = StepRandom(0, 0, "g", Shard(1, 2))
         before.normal(3, 2), before.integers(3, 0, 9), before.uniform(3)
         ahead.prefetch_draws(0, 1, "g", before)
-        rng = ahead.random(0, 1, "g", Part(1, 2))
+        rng = ahead.random(0, 1, "g", Shard(1, 2))
         assert [request[0] for request, _ in rng.ready] == ["normal", "integers", "uniform"]
         assert torch.equal(rng.normal(3, 2), plain.normal(3, 2))
         assert torch.equal(rng.integers(3, 0, 8), plain.integers(3, 0, 8))  # 9 was foreseen

@@ -11,7 +11,7 @@ from unistep.errors import UserError
 from unistep.methods.base import LossOutput, Phase, Random, Stream
 from unistep.pairs import Pairs
 from unistep.teachers.codecs import PixelCodec
-from unistep.training import EncodedImages, Part, StepRandom, Streams, TensorImages
+from unistep.training import EncodedImages, Shard, StepRandom, Streams, TensorImages
 from unistep.types import Cond
 
 DRAWS: tuple[Callable[[Random, int], Tensor], ...] = (
@@ -52,11 +52,11 @@ class FakePairs:
 @pytest.mark.parametrize("count", [2, 4])
 def test_parts_make_up_the_whole(count: int) -> None:
     whole = StepRandom(1, 5, "generator")
-    parts = [StepRandom(1, 5, "generator", Part(i, count)) for i in range(count)]
+    parts = [StepRandom(1, 5, "generator", Shard(i, count)) for i in range(count)]
     for draw in DRAWS:  # in the same order on all
         expected = draw(whole, 8)
         for i, rng in enumerate(parts):
-            assert torch.equal(draw(rng, 8 // count), Part(i, count).take(expected))
+            assert torch.equal(draw(rng, 8 // count), Shard(i, count).take(expected))
 
 
 def test_streams_of_numbers_differ() -> None:
@@ -88,17 +88,17 @@ def streams() -> Streams:
 
 @pytest.mark.parametrize("step", [0, 1, 9])
 def test_batches_divide_into_parts(step: int) -> None:
-    whole = streams().batch(step, phase("generator"), Part())
+    whole = streams().batch(step, phase("generator"), Shard())
     assert whole.size == 8 and whole.pair_z is not None and len(whole.pair_z) == 4
     for i in (1, 0):
-        half = streams().batch(step, phase("generator"), Part(i, 2))
+        half = streams().batch(step, phase("generator"), Shard(i, 2))
         assert half.size == 4
         for name in ("cond", "real", "real_cond", "pair_z", "pair_x", "pair_cond"):
-            assert torch.equal(getattr(half, name), Part(i, 2).take(getattr(whole, name))), name
+            assert torch.equal(getattr(half, name), Shard(i, 2).take(getattr(whole, name))), name
 
 
 def test_rows_belong_together() -> None:
-    batch = streams().batch(2, phase("generator"), Part())
+    batch = streams().batch(2, phase("generator"), Shard())
     assert isinstance(batch.pair_cond, Tensor) and batch.pair_z is not None and batch.pair_x is not None
     assert torch.equal(batch.pair_z[:, 0].long() + 10, batch.pair_cond)  # stored labels go through the conditioner
     assert torch.equal(batch.pair_x, -batch.pair_z)
@@ -107,7 +107,7 @@ def test_rows_belong_together() -> None:
 
 
 def test_pairs_are_walked_through_evenly() -> None:
-    seen = [streams().batch(step, phase("generator"), Part()).pair_cond for step in range(7)]
+    seen = [streams().batch(step, phase("generator"), Shard()).pair_cond for step in range(7)]
     counts = torch.bincount(torch.cat([c for c in seen if isinstance(c, Tensor)]))
     assert counts.tolist() == [0] * 10 + [4] * 7
     assert rows_for_step(7, 4, 0, 0).unique().numel() == 4
@@ -115,18 +115,18 @@ def test_pairs_are_walked_through_evenly() -> None:
 
 def test_phases_see_rows_of_their_own_and_pairs_where_asked() -> None:
     source = Streams(seed=0, batch=64, conditioner=Labels(), pairs=FakePairs())
-    a, b = (source.batch(0, p, Part()) for p in (phase("generator"), phase("fake_score.1", set())))
+    a, b = (source.batch(0, p, Shard()) for p in (phase("generator"), phase("fake_score.1", set())))
     assert a.pair_z is not None and b.pair_z is None
     assert isinstance(a.cond, Tensor) and isinstance(b.cond, Tensor) and not torch.equal(a.cond, b.cond)
-    bare = Streams(seed=0, batch=4).batch(0, phase("x"), Part())
+    bare = Streams(seed=0, batch=4).batch(0, phase("x"), Shard())
     assert (bare.cond, bare.real, bare.pair_z) == (None, None, None)
 
 
 def test_uneven_batches_and_empty_streams_are_refused() -> None:
     with pytest.raises(UserError, match=r"training.batch: found 8, expected a multiple of 3 \(ranks times"):
-        streams().batch(0, phase("generator"), Part(0, 3))
+        streams().batch(0, phase("generator"), Shard(0, 3))
     with pytest.raises(UserError, match="training.pair_batch: found 4, expected a multiple of 8"):
-        streams().batch(0, phase("generator"), Part(0, 8))
+        streams().batch(0, phase("generator"), Shard(0, 8))
     with pytest.raises(UserError, match="images: found 0 rows"):
         Streams(seed=0, batch=4, images=TensorImages(torch.zeros(0, 2)))
 

@@ -16,7 +16,7 @@ from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 from unistep.diffusion.samplers import seeded_normal
 from unistep.diffusion.samplers.seeds import seeded_uniform
 from unistep.pairs.noise import Noise
-from unistep.training.random import CHUNK, Part, StepRandom, fill_normal, next_words
+from unistep.training.random import CHUNK, Shard, StepRandom, fill_normal, next_words
 
 EXPECTED = [
     "7d8741963c5f0bfa", "a5ff21c08b256650", "43bcd02d7e9f412a", "4c7c5975d82a6acb",  # of a training step
@@ -26,7 +26,7 @@ EXPECTED = [
 
 def hashes() -> list[str]:
     """Of everything that is drawn, in full."""
-    rng, seeds = StepRandom(3, 7, "generator", Part(1, 2)), torch.arange(64)
+    rng, seeds = StepRandom(3, 7, "generator", Shard(1, 2)), torch.arange(64)
     drawn = [rng.normal(6, 4, 9, 9), rng.normal(6), rng.uniform(6), rng.integers(6, 0, 2**62)]
     drawn += [seeded_normal(seeds, (4, 33, 33)), seeded_uniform(seeds, 5)]
     drawn += [Noise(5, 8, (3, 5)).rows(torch.tensor([2, 7]))]
@@ -54,20 +54,20 @@ def test_vector_instructions_change_no_bit() -> None:
     before=st.integers(0, 2), seed=st.integers(0, 2**40),
 )  # fmt: skip
 def test_a_row_does_not_depend_on_who_draws_it(ranks: int, rows: int, dims: list[int], before: int, seed: int) -> None:
-    def draw(part: Part) -> list[torch.Tensor]:
+    def draw(part: Shard) -> list[torch.Tensor]:
         rng, mine = StepRandom(seed, 4, "phase", part), rows * ranks // part.count
         for _ in range(before):
             rng.uniform(mine)
         return [rng.normal(mine, *dims), rng.integers(mine, -3, 10**6), rng.uniform(mine)]
 
-    whole, parts = draw(Part()), [draw(Part(i, ranks)) for i in range(ranks)]
+    whole, parts = draw(Shard()), [draw(Shard(i, ranks)) for i in range(ranks)]
     for k, expected in enumerate(whole):
         assert torch.equal(torch.cat([part[k] for part in parts]), expected)
 
 
 def test_rows_of_any_size_are_cut_into_chunks_without_a_trace() -> None:
     whole = StepRandom(0, 0, "x").normal(3, 2 * CHUNK + 7)
-    assert torch.equal(StepRandom(0, 0, "x", Part(2, 3)).normal(1, 2 * CHUNK + 7), whole[2:])
+    assert torch.equal(StepRandom(0, 0, "x", Shard(2, 3)).normal(1, 2 * CHUNK + 7), whole[2:])
     assert StepRandom(0, 0, "x").normal(2, 0).shape == (2, 0)
 
 

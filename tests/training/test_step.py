@@ -13,7 +13,7 @@ from unistep.methods.base import Batch, LossOutput, Method, Phase, Random
 from unistep.training import TrainingConfig, prepare_network
 from unistep.training.health import HealthMonitor
 from unistep.training.prefetch import Prefetcher
-from unistep.training.random import Part
+from unistep.training.random import Shard
 from unistep.training.state import TrainState
 from unistep.training.step import train_step
 
@@ -46,7 +46,7 @@ class Target(Method):
 class Rows:
     """Four fixed rows per step, of which each step's gradient is longer or shorter than the clipping norm."""
 
-    def batch(self, step: int, phase: Phase, part: Part, prefetcher: Prefetcher | None = None) -> Batch:
+    def batch(self, step: int, phase: Phase, part: Shard, prefetcher: Prefetcher | None = None) -> Batch:
         return Batch(size=4, real=rows(step))
 
 

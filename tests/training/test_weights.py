@@ -8,7 +8,7 @@ from tiny_edm2 import edm2_teacher
 from torch import nn
 
 from unistep.networks import Generator
-from unistep.run.teacher import Starting
+from unistep.run.teacher import StudentInit
 from unistep.run.weights import choose_weights
 from unistep.teachers.checkpoint import load_generator
 from unistep.training import EMA, EMAConfig
@@ -65,9 +65,9 @@ def test_both_are_measured_without_dropout() -> None:
 
 def test_exporting_makes_no_further_copy_of_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = edm2_teacher()
-    start, generator = Starting(network, network), Generator(network.trainable_copy(), network.process)
+    start, generator = StudentInit(network, network), Generator(network.trainable_copy(), network.process)
     state = {name: value + 1 for name, value in generator.state_dict().items()}
-    monkeypatch.setattr(Starting, "copy", lambda self: pytest.fail("copies the network"))
+    monkeypatch.setattr(StudentInit, "copy", lambda self: pytest.fail("copies the network"))
     start.save_generator(tmp_path / "generator", state, generator)
     found, _, _ = load_generator(tmp_path / "generator")
     assert found.state_dict().keys() == state.keys()

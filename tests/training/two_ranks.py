@@ -59,13 +59,13 @@ def main(out: Path) -> None:
         run(out / f"{strategy}-from-one", strategy=strategy)
         run(out / f"{strategy}-to-one", strategy=strategy, hooks=stop_after(4, rank=1), preview_every=1)
         gradients = first_gradients(strategy)
-        if distributed.is_main():
+        if distributed.is_rank_zero():
             save_file(gradients, out / f"{strategy}-gradients.safetensors")
     for strategy, name in ON_TWO_RANKS:
         run_method(out / f"{strategy}-{name}", name, strategy)
     weights, message = edm2_steps("ddp"), scalars_sharded()
     assert message.startswith("training.strategy: found fsdp, expected ddp: unet.out_gain is a scalar"), message
-    if distributed.is_main():
+    if distributed.is_rank_zero():
         save_file(weights, out / "ddp-edm2.safetensors")
     for strategy in ("ddp", "fsdp"):
         message = broken(out / f"broken-{strategy}", strategy)

@@ -27,8 +27,8 @@ from unistep.recipes.sections import PairsConfig, SolverConfig
 from unistep.run.distill import build_method_inputs
 from unistep.run.folder import settings
 from unistep.run.pairs import sampler_of
-from unistep.run.solver_choice import Kept
-from unistep.run.teacher import Starting, as_recipe_says
+from unistep.run.solver_choice import CachedChoice
+from unistep.run.teacher import StudentInit, apply_lora
 
 LONGEST = 10**8  # steps; nobody trains longer
 TIMED = 3  # steps, and tiles of pairs, that a budget of minutes is planned from
@@ -63,8 +63,8 @@ class Plan:
 
 
 def plan_entry(
-    recipe: DistillRecipe, budget: Budget, start: Starting, device: torch.device, folder: Path, name: str,
-    kept: Kept | None = None,
+    recipe: DistillRecipe, budget: Budget, start: StudentInit, device: torch.device, folder: Path, name: str,
+    kept: CachedChoice | None = None,
 ) -> Plan:  # fmt: skip
     """The plan of an entry, made once and kept in `folder`: what was timed is not timed again.
 
@@ -90,7 +90,7 @@ def plan_entry(
     file = folder / f"{name}-{made_for[:8]}.json"
     if file.is_file() and (known := read_plan(file)).made_for == made_for:
         return known
-    meter = Meter(recipe, start, device, timed=TIMED if budget.minutes is not None else 0, kept=kept)
+    meter = EntryProfiler(recipe, start, device, timed=TIMED if budget.minutes is not None else 0, kept=kept)
     plan = meter.plan(budget, made_for)
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(file, (json.dumps(asdict(plan), indent=2) + "\n").encode())
@@ -109,7 +109,7 @@ def read_plan(file: Path) -> Plan:
         raise UserError(f"{file}: no readable plan ({error}); delete this one file, it is made anew") from error
 
 
-def of_length(recipe: DistillRecipe, steps: int) -> DistillRecipe:
+def with_num_steps(recipe: DistillRecipe, steps: int) -> DistillRecipe:
     """The recipe with a training of another length; its milestones keep their share of it, rounded down.
 
     Raises:
@@ -125,7 +125,7 @@ def of_length(recipe: DistillRecipe, steps: int) -> DistillRecipe:
     return moved
 
 
-def longest(cost: Callable[[int], float | None], budget: float) -> int | None:
+def max_affordable_steps(cost: Callable[[int], float | None], budget: float) -> int | None:
     """The largest number of steps that costs at most `budget`; None if there is none.
 
     Args:
@@ -145,7 +145,7 @@ def longest(cost: Callable[[int], float | None], budget: float) -> int | None:
     return low if low > 0 and cost(low) is not None else None
 
 
-class Meter:
+class EntryProfiler:
     """Measures what an entry's pairs and steps cost: one step of each pattern of phases, when it is first met.
 
     Args:
@@ -157,9 +157,14 @@ class Meter:
     """
 
     def __init__(
-        self, recipe: DistillRecipe, start: Starting, device: torch.device, timed: int = 0, kept: Kept | None = None
+        self,
+        recipe: DistillRecipe,
+        start: StudentInit,
+        device: torch.device,
+        timed: int = 0,
+        kept: CachedChoice | None = None,
     ):
-        start = as_recipe_says(recipe, start)
+        start = apply_lora(recipe, start)
         self.recipe, self.start, self.device, self.timed = recipe, start, device, timed
         plain = recipe.training.model_copy(update={"compile": False})
         self.inputs = build_method_inputs(recipe.model_copy(update={"training": plain}), start, device)
@@ -179,7 +184,7 @@ class Meter:
         in_time = budget.minutes is not None
         total = 60 * budget.minutes if budget.minutes is not None else float(budget.evaluations or 0)
         left = total - (pair_seconds if in_time else pair_evaluations)
-        steps = longest(lambda n: None if (spent := self.training(n)) is None else spent[in_time], left)
+        steps = max_affordable_steps(lambda n: None if (spent := self.training(n)) is None else spent[in_time], left)
         spent = self.training(steps) if steps else None
         if steps is None or spent is None:
             unit, pairs = ("minutes", pair_seconds / 60) if in_time else ("evaluations", pair_evaluations)
@@ -197,7 +202,7 @@ class Meter:
         """Evaluations and seconds of a training of that many steps; None if it is too short to be one."""
         if steps not in self.spent:
             try:
-                recipe = of_length(self.recipe, steps)
+                recipe = with_num_steps(self.recipe, steps)
             except UserError:
                 recipe = None
             self.spent[steps] = None if recipe is None else self.sum_of(recipe)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from unistep.comparison.budget import of_length, plan_entry
+from unistep.comparison.budget import plan_entry, with_num_steps
 from unistep.comparison.entries import Entry, done, entry_recipes, require_entries, run_name, runs_of, seeded
 from unistep.comparison.rows import Finished, compared, solver_row
 from unistep.comparison.shared import Shared
@@ -26,10 +26,10 @@ from unistep.run.console import Talk
 from unistep.run.distill import distill
 from unistep.run.evaluate import NO_JUDGE, TEACHER, require_its_teacher
 from unistep.run.evaluation_fingerprint import Judging
-from unistep.run.evaluation_protocol import judged_teacher
+from unistep.run.evaluation_protocol import apply_protocol
 from unistep.run.extractors import AnyJudge, PointReference, find_judge, point_reference
 from unistep.run.folder import folder_of, has_learnt, only_writer, open_run, record_start
-from unistep.run.sample_sources import Draws, Model, generated, solved_teacher, teacher_draws
+from unistep.run.sample_sources import Model, SampleSource, generator_source, solved_teacher, teacher_draws
 from unistep.teachers.checkpoint import load_generator
 from unistep.teachers.teacher import Teacher
 from unistep.training.distributed import resolve_device
@@ -148,7 +148,7 @@ class Work:
                 continue
             self.say(f"{name}: {plan.steps:,} steps, {plan.evaluations:,} evaluations")
             judging = Judging.of(recipe, start.teacher, judge)
-            entries[name] = Entry(name, of_length(recipe, plan.steps), plan, judging)
+            entries[name] = Entry(name, with_num_steps(recipe, plan.steps), plan, judging)
         if not entries:
             raise UserError(unpaid[0].reason)
         return entries, unpaid
@@ -249,7 +249,7 @@ class Work:
             UserError: if there is neither, because a comparison that measures nothing is none.
         """
         place = self.shared.teacher_folder(recipe)
-        judge = find_judge(recipe, judged_teacher(recipe, teacher, self.device), place, self.device, self.say)
+        judge = find_judge(recipe, apply_protocol(recipe, teacher, self.device), place, self.device, self.say)
         reference = None if judge is not None else point_reference(teacher, recipe.evaluation.samples)
         if judge is None and reference is None:
             raise UserError(NO_JUDGE)
@@ -264,13 +264,13 @@ class Work:
         rows += [candidate(row.name, *solved_teacher(teacher, row.solver, scale, self.device)) for row in solvers]
         for entry in entries:
             generator, _, _ = load_generator(next(iter(entry.runs.values())), teacher)
-            model: Model = generated(generator.to(self.device))
+            model: Model = generator_source(generator.to(self.device))
             rows.append(candidate(entry.name, teacher_draws(teacher, model, self.device), generator.steps.count))
         real = None if points is None else points.real
         first_seed = base.evaluation.first_seed
         write_samples(self.folder, rows, first_seed=first_seed, real=real, is_points=points is not None)
 
 
-def candidate(name: str, draws: Draws, nfe: int) -> Candidate:
+def candidate(name: str, draws: SampleSource, nfe: int) -> Candidate:
     """A row of the grid."""
     return Candidate(name=name, sample=draws, nfe=nfe)

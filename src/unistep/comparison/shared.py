@@ -16,8 +16,8 @@ from unistep.recipes.sections import AutoSolverConfig
 from unistep.run.certify import FILE as CERTIFICATE
 from unistep.run.console import Talk
 from unistep.run.pairs import pairs_of_run
-from unistep.run.solver_choice import Kept, find_choice, question
-from unistep.run.teacher import Starting, starting_point
+from unistep.run.solver_choice import CachedChoice, find_choice, question
+from unistep.run.teacher import StudentInit, starting_point
 from unistep.teachers.teacher import Teacher
 
 
@@ -34,14 +34,14 @@ class Shared:
 
     def __init__(self, folder: Path, device: torch.device, say: Talk, quiet: bool, own: Teacher | None = None):
         self.folder, self.device, self.say, self.quiet, self.own = folder, device, say, quiet, own
-        self.starts: dict[Path, Starting] = {}
+        self.starts: dict[Path, StudentInit] = {}
 
     def teacher_folder(self, recipe: DistillRecipe) -> Path:
         """Stands in for a run's folder as far as its teacher goes; one for every guidance."""
         teacher = recipe.teacher.model_dump(exclude={"guidance", "certify"})
         return self.folder / named("teacher", [teacher, recipe.fit and recipe.fit.model_dump(mode="json")])
 
-    def start(self, recipe: DistillRecipe) -> Starting:
+    def start(self, recipe: DistillRecipe) -> StudentInit:
         """Teacher and network that an entry starts from, taught or fitted the first time."""
         place = self.teacher_folder(recipe)
         if place not in self.starts:
@@ -65,7 +65,7 @@ class Shared:
 
     # -------------------------------------------------------------------------------------------------------- pairs
 
-    def with_solver(self, recipe: DistillRecipe) -> tuple[DistillRecipe, Kept | None]:
+    def with_solver(self, recipe: DistillRecipe) -> tuple[DistillRecipe, CachedChoice | None]:
         """The recipe with solver `auto` of its pairs chosen, once for all that ask the same, and the choice.
 
         The entry's pairs are then those of the chosen solver, whoever asks for it.

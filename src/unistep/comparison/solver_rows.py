@@ -22,9 +22,9 @@ from unistep.recipes.sections import EvaluationConfig, SolverConfig
 from unistep.run.console import Talk
 from unistep.run.evaluate import NO_JUDGE
 from unistep.run.evaluation_fingerprint import Judging
-from unistep.run.evaluation_protocol import alignment_of, judged_teacher
+from unistep.run.evaluation_protocol import alignment_of, apply_protocol
 from unistep.run.extractors import AnyJudge, point_reference
-from unistep.run.sample_sources import Draws, solved_teacher, unsuited
+from unistep.run.sample_sources import SampleSource, solved_teacher, unsuited
 from unistep.teachers.teacher import Teacher
 
 TITLES = {
@@ -105,7 +105,7 @@ def judge_solver(
     file = result_file(row, recipe, Judging.of(recipe, teacher, judge), folder)
     if not file.is_file():
         say(f"judging {recipe.evaluation.samples:,} samples: {row.name}")
-        teacher = judged_teacher(recipe, teacher, device)
+        teacher = apply_protocol(recipe, teacher, device)
         draws, nfe = solved_teacher(teacher, row.solver, recipe.teacher.guidance, device)
         file.parent.mkdir(parents=True, exist_ok=True)
         with show_stages(say.shows) as progress:
@@ -120,7 +120,7 @@ def judged_by(evaluation: EvaluationConfig) -> dict[str, object]:
 
 def judged(
     name: str,
-    draws: Draws,
+    draws: SampleSource,
     nfe: int,
     config: EvaluationConfig,
     teacher: Teacher,

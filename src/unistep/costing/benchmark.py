@@ -19,7 +19,7 @@ Rungs = Iterable[tuple[float, Callable[[], Sequence[Work]]]]
 
 
 @dataclass(frozen=True)
-class Taken:
+class Measurement:
     """What some work took.
 
     Attributes:
@@ -36,7 +36,7 @@ class Taken:
 
 
 @dataclass(frozen=True)
-class Stand:
+class Benchmark:
     """Where measurements take place and what they may take.
 
     Attributes:
@@ -53,7 +53,7 @@ class Stand:
     memory: float
     clock: Clock = time.perf_counter
 
-    def climb(self, rungs: Rungs, floor: int) -> dict[float, list[Taken]]:
+    def climb(self, rungs: Rungs, floor: int) -> dict[float, list[Measurement]]:
         """Measures works at growing sizes as long as the next size, judged by the last, can be afforded.
 
         The smallest sizes warm up and tell whether more can be tried; only the three largest are returned.
@@ -65,7 +65,7 @@ class Stand:
         Returns:
             size -> what each of the works took there.
         """
-        taken: dict[float, list[Taken]] = {}
+        taken: dict[float, list[Measurement]] = {}
         begun = self.clock()
         for size, make_works in rungs:
             if taken and not self.affordable(taken, size, floor, self.clock() - begun):
@@ -73,7 +73,7 @@ class Stand:
             taken[size] = [self.measure(work, floor) for work in make_works()]
         return dict(sorted(taken.items())[-KEPT:])
 
-    def affordable(self, taken: Mapping[float, Sequence[Taken]], size: float, floor: int, spent: float) -> bool:
+    def affordable(self, taken: Mapping[float, Sequence[Measurement]], size: float, floor: int, spent: float) -> bool:
         """Whether a size can be tried. Memory decides alone until there are two to draw a line through."""
         last = max(taken)
         growth = size / last
@@ -82,14 +82,14 @@ class Stand:
         seconds = spent + sum((1 + self.repeats(once)) * once for once in next_ones)
         return memory < self.memory and (len(taken) < 2 or seconds < self.seconds)
 
-    def measure(self, work: Work, floor: int) -> Taken:
+    def measure(self, work: Work, floor: int) -> Measurement:
         """Runs work once to warm up and some times on the clock; the global random state is as before afterwards."""
         self.meter.start()
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             once = self.timed(work)
             times = [self.timed(work) for _ in range(self.repeats(once))]
         peak, kept = self.meter.peak() - floor, self.meter.now() - floor
-        return Taken(statistics.median(times), max(peak, 1), max(kept, 1), 1 + len(times))
+        return Measurement(statistics.median(times), max(peak, 1), max(kept, 1), 1 + len(times))
 
     def timed(self, work: Work) -> float:
         """Seconds of one run, the accelerator's queue included."""
@@ -105,6 +105,6 @@ class Stand:
         return next((times for times, share in shares.items() if once < self.seconds / share), 1)
 
 
-def line_of(taken: Mapping[float, Taken], what: Callable[[Taken], float]) -> Line:
+def line_of(taken: Mapping[float, Measurement], what: Callable[[Measurement], float]) -> Line:
     """The line through one of the figures."""
     return Line.through({size: what(work) for size, work in taken.items()})

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from unistep.costing.benchmark import Stand, line_of
+from unistep.costing.benchmark import Benchmark, line_of
 from unistep.costing.line import Line
 
 ROWS = (1, 4, 16, 64, 256)
@@ -29,7 +29,7 @@ class CallCosts:
         return calls * (whole * self.seconds.at(batch) + (self.seconds.at(rest) if rest else 0.0))
 
 
-def call_costs(call: Callable[[int], object], most: int, stand: Stand) -> CallCosts:
+def call_costs(call: Callable[[int], object], most: int, stand: Benchmark) -> CallCosts:
     """Measures calls of growing numbers of rows, up to `most`, as far as the stand allows."""
     rungs = sorted({min(rows, most) for rows in ROWS})
     gc.collect()

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from unistep.costing.benchmark import Stand
+from unistep.costing.benchmark import Benchmark
 from unistep.costing.calls import CallCosts
 from unistep.costing.evaluation import SHOWN, JudgeCosts, judge_on, named_judge
 from unistep.costing.measure import META, ask, decode, rehearse_training, require_whole_parts
@@ -32,7 +32,7 @@ from unistep.run.evaluate import candidates
 from unistep.run.extractors import point_reference, require_images_for_judge
 from unistep.run.fit import build_fit, fit_config, fit_of, mixture_of, samples_of
 from unistep.run.reference_images import splits_of
-from unistep.run.teacher import Starting, as_recipe_says, find_teacher
+from unistep.run.teacher import StudentInit, apply_lora, find_teacher
 from unistep.run.training_images import read_images, real_images
 from unistep.teachers.checkpoint import teacher_from_config
 from unistep.teachers.checkpoint_config import denoiser_from_config
@@ -94,7 +94,7 @@ class DistillCosts:
         calls: what networks are asked without learning.
     """
 
-    start: Starting
+    start: StudentInit
     training: TrainingCosts
     images: int = 0
     taught: tuple[TeachRecipe, TeachCosts] | None = None
@@ -109,7 +109,7 @@ class DistillCosts:
 
 
 def rehearse_distillation(
-    recipe: DistillRecipe, own: Teacher | None, folder: Path, stand: Stand, say: Talk
+    recipe: DistillRecipe, own: Teacher | None, folder: Path, stand: Benchmark, say: Talk
 ) -> DistillCosts:
     """Measures a distill recipe: the teacher's stage first, then the distillation.
 
@@ -130,11 +130,11 @@ def rehearse_distillation(
         teaching = recipe_of(TeachRecipe, recipe.teacher.teach, [f"training.device={stand.device.type}"])
         taught = teaching, rehearse_teaching(teaching, stand, say)
     teacher = taught[1].teacher if taught else own or loaded_teacher(recipe, folder, stand, say)
-    start, fit = Starting(teacher, teacher), None
+    start, fit = StudentInit(teacher, teacher), None
     if not any(True for _ in teacher.denoiser.parameters()):
         fit, network = rehearse_fit(recipe, teacher, stand, say)
-        start = Starting(teacher, network)
-    start = as_recipe_says(recipe, start)
+        start = StudentInit(teacher, network)
+    start = apply_lora(recipe, start)
     costs, method = rehearse_method(recipe, start, stand, say)
     images = image_bytes(recipe, teacher)
     found = DistillCosts(start=start, training=costs, images=images, taught=taught, fit=fit)
@@ -144,7 +144,7 @@ def rehearse_distillation(
 # ----------------------------------------------------------------------------------------------------------- teachers
 
 
-def loaded_teacher(recipe: DistillRecipe, folder: Path, stand: Stand, say: Talk) -> Teacher:
+def loaded_teacher(recipe: DistillRecipe, folder: Path, stand: Benchmark, say: Talk) -> Teacher:
     """The teacher that the recipe loads; its shapes alone where its weights do not fit into memory.
 
     Raises:
@@ -169,7 +169,7 @@ def weights_file(spec: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def rehearse_fit(recipe: DistillRecipe, teacher: Teacher, stand: Stand, say: Talk) -> tuple[TrainingCosts, Teacher]:
+def rehearse_fit(recipe: DistillRecipe, teacher: Teacher, stand: Benchmark, say: Talk) -> tuple[TrainingCosts, Teacher]:
     """Measures the fit of a network to a teacher without weights; the network, as good as untrained."""
     mixture, fit = mixture_of(teacher), fit_of(recipe, teacher)
     config = fit_config(fit, teacher, mixture)
@@ -199,7 +199,9 @@ def frozen_of(teacher: Teacher) -> dict[str, nn.Module]:
 # ------------------------------------------------------------------------------------------------------- distillation
 
 
-def rehearse_method(recipe: DistillRecipe, start: Starting, stand: Stand, say: Talk) -> tuple[TrainingCosts, Method]:
+def rehearse_method(
+    recipe: DistillRecipe, start: StudentInit, stand: Benchmark, say: Talk
+) -> tuple[TrainingCosts, Method]:
     """Measures the recipe's method on batches of noise."""
     if not is_on_meta(start.teacher.denoiser):
         start.teacher.denoiser.to(stand.device)
@@ -237,7 +239,9 @@ def image_bytes(recipe: DistillRecipe, teacher: Teacher) -> int:
 # --------------------------------------------------------------------------------------------------------- evaluation
 
 
-def calls_of(costs: DistillCosts, recipe: DistillRecipe, method: Method, folder: Path, stand: Stand) -> DistillCalls:
+def calls_of(
+    costs: DistillCosts, recipe: DistillRecipe, method: Method, folder: Path, stand: Benchmark
+) -> DistillCalls:
     """What it costs to ask the networks and the judge, and the rows of the evaluation."""
     start, judge = costs.start, judge_of_run(recipe, costs, stand)
     generator = unwrap(method.networks[method.ema_network])
@@ -263,7 +267,7 @@ def require_judge(recipe: DistillRecipe, own: Teacher | None) -> None:
         require_images_for_judge(recipe.evaluation, None if own is not None else recipe.teacher.teach)
 
 
-def judge_of_run(recipe: DistillRecipe, costs: DistillCosts, stand: Stand) -> JudgeCosts | None:
+def judge_of_run(recipe: DistillRecipe, costs: DistillCosts, stand: Benchmark) -> JudgeCosts | None:
     """The judge of the evaluation; `train` means one on the recipe's real images, or the teacher's own judge.
 
     Raises:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from unistep.costing.benchmark import Stand
+from unistep.costing.benchmark import Benchmark
 from unistep.costing.calls import CallCosts, call_costs
 from unistep.costing.line import Line
 from unistep.data import ImageDataset
@@ -52,7 +52,7 @@ class JudgeCosts:
         return len(self.judge.weights_file()) + self.beside if isinstance(self.judge, Judge) and self.step else 0
 
 
-def named_judge(spec: str, images: Tensor, real: Callable[[], int], stand: Stand) -> JudgeCosts:
+def named_judge(spec: str, images: Tensor, real: Callable[[], int], stand: Benchmark) -> JudgeCosts:
     """The judge that a recipe names.
 
     Args:
@@ -69,7 +69,7 @@ def named_judge(spec: str, images: Tensor, real: Callable[[], int], stand: Stand
     return costs if isinstance(judge, Judge) else replace(costs, real=real())
 
 
-def judge_on(data: ImageDataset, images: Tensor, stand: Stand, perceptual: bool = False) -> JudgeCosts:
+def judge_on(data: ImageDataset, images: Tensor, stand: Benchmark, perceptual: bool = False) -> JudgeCosts:
     """A judge that is to be trained on a data set: on some of it, for a few steps.
 
     Args:
@@ -96,7 +96,7 @@ def judge_on(data: ImageDataset, images: Tensor, stand: Stand, perceptual: bool 
     return replace(costs, step=max(step, 1e-9), memory=memory, real=len(data), beside=beside[-1])
 
 
-def asked_judge(judge: AnyJudge, images: Tensor, stand: Stand) -> JudgeCosts:
+def asked_judge(judge: AnyJudge, images: Tensor, stand: Benchmark) -> JudgeCosts:
     """What it costs to show images uint8 [n, c, h, w] to a judge, n at most at once."""
     judge.network.to(stand.device)
     features = judge.features(images[:1])[0].shape[1]

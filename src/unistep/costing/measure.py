@@ -8,10 +8,10 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from unistep.costing.benchmark import Stand
+from unistep.costing.benchmark import Benchmark
 from unistep.costing.calls import CallCosts, call_costs
 from unistep.costing.kinds import kinds_of_steps
-from unistep.costing.profile import Training, rehearse
+from unistep.costing.profile import Training, profile_steps
 from unistep.costing.result import Network
 from unistep.costing.sizes import allocated, sizes_of
 from unistep.costing.training import TrainingCosts
@@ -19,11 +19,11 @@ from unistep.methods.base import Method
 from unistep.networks.meta import is_on_meta
 from unistep.networks.preconditioning import count_parameters
 from unistep.teachers.teacher import Teacher
-from unistep.training.batches import BatchSource, share
+from unistep.training.batches import BatchSource, rows_per_shard
 from unistep.training.config import TrainingConfig
 from unistep.training.loop import deterministic
 from unistep.training.optim import check_names
-from unistep.training.random import Part
+from unistep.training.random import Shard
 from unistep.types import to_device
 
 META = torch.device("meta")
@@ -34,7 +34,7 @@ def rehearse_training(
     build: Callable[[torch.device], Method],
     batches: Callable[[TrainingConfig], BatchSource],
     config: TrainingConfig,
-    stand: Stand,
+    stand: Benchmark,
     announce: Callable[[], object],
     frozen: Mapping[str, nn.Module] = MappingProxyType({}),
 ) -> tuple[TrainingCosts, Method]:
@@ -67,14 +67,14 @@ def rehearse_training(
     method = build(stand.device)
     asked = [network for name, network in frozen.items() if name == "teacher"]
     with deterministic(config.deterministic):
-        steps = rehearse(Training(method=method, batches=batches, config=config, asked=asked), floor, stand)
+        steps = profile_steps(Training(method=method, batches=batches, config=config, asked=asked), floor, stand)
     return replace(unmeasured, steps=tuple(steps)), method
 
 
 def require_whole_parts(config: TrainingConfig) -> None:
     """Refuses batches that accumulation does not cut into whole rows, as the loop does when it meets them."""
-    share("training.batch", config.batch, Part(0, config.accumulate))
-    share("training.pair_batch", config.pair_batch or config.batch, Part(0, config.accumulate))
+    rows_per_shard("training.batch", config.batch, Shard(0, config.accumulate))
+    rows_per_shard("training.pair_batch", config.pair_batch or config.batch, Shard(0, config.accumulate))
 
 
 def networks_of(method: Method, frozen: Mapping[str, nn.Module]) -> tuple[Network, ...]:
@@ -86,7 +86,7 @@ def networks_of(method: Method, frozen: Mapping[str, nn.Module]) -> tuple[Networ
     )
 
 
-def ask(teacher: Teacher, stand: Stand) -> CallCosts:
+def ask(teacher: Teacher, stand: Benchmark) -> CallCosts:
     """One evaluation of a teacher's network, at some time and under some condition."""
 
     def call(rows: int) -> object:
@@ -98,7 +98,7 @@ def ask(teacher: Teacher, stand: Stand) -> CallCosts:
     return call_costs(call, MOST_ROWS, stand)
 
 
-def decode(teacher: Teacher, stand: Stand) -> CallCosts:
+def decode(teacher: Teacher, stand: Benchmark) -> CallCosts:
     """What turns samples into what is looked at, which for latents is a VAE."""
     return call_costs(lambda rows: teacher.codec.decode(noise(rows, teacher).to(stand.device)).cpu(), MOST_ROWS, stand)
 

@@ -7,10 +7,10 @@ from functools import partial
 
 from torch import nn
 
-from unistep.costing.benchmark import Stand, Taken, Work, line_of
+from unistep.costing.benchmark import Benchmark, Measurement, Work, line_of
 from unistep.costing.kinds import StepKind, kinds_of_steps
 from unistep.costing.line import Line
-from unistep.costing.step_cost import Tally, counted
+from unistep.costing.step_cost import EvaluationCount, counted
 from unistep.methods.base import Method
 from unistep.training.batches import BatchSource
 from unistep.training.config import TrainingConfig
@@ -60,7 +60,7 @@ class StepCosts:
     largest: float
 
 
-def rehearse(training: Training, floor: int, stand: Stand) -> list[StepCosts]:
+def profile_steps(training: Training, floor: int, stand: Benchmark) -> list[StepCosts]:
     """Runs steps of each kind at growing batches, as far as the stand allows, and draws lines through what they took.
 
     The steps are the loop's own, with accumulation, optimiser and average. Nothing is written.
@@ -79,7 +79,7 @@ def rehearse(training: Training, floor: int, stand: Stand) -> list[StepCosts]:
 
         def step(kind: StepKind) -> None:
             state.step, known = kind.first, (share, kind.first) in counts
-            with nullcontext(Tally()) if known else counted(networks) as tally:
+            with nullcontext(EvaluationCount()) if known else counted(networks) as tally:
                 train_step(state, source, config, stand.device)
             counts.setdefault((share, kind.first), tally.evaluations)
 
@@ -102,7 +102,7 @@ def shares(config: TrainingConfig) -> Iterator[tuple[float, TrainingConfig]]:
         yield rows / micro, config.model_copy(update={"batch": rows * config.accumulate, "pair_batch": pair_batch})
 
 
-def costs(kind: StepKind, taken: dict[float, Taken], evaluations: dict[float, float]) -> StepCosts:
+def costs(kind: StepKind, taken: dict[float, Measurement], evaluations: dict[float, float]) -> StepCosts:
     """The lines through what was measured."""
     return StepCosts(
         kind,

@@ -71,7 +71,7 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Switch:
+class Suggestion:
     """A change of the recipe that takes less.
 
     Attributes:
@@ -115,7 +115,7 @@ class Plan:
     networks: tuple[Network, ...]
     stages: tuple[Stage, ...]
     available: Mapping[Resource, int]
-    switches: tuple[Switch, ...] = ()
+    switches: tuple[Suggestion, ...] = ()
 
     @property
     def highest(self) -> Stage:

@@ -32,7 +32,7 @@ COUNTING = 2
 
 
 @dataclass
-class Tally:
+class EvaluationCount:
     """Evaluations counted so far, forward and backward."""
 
     forward: float = 0
@@ -66,9 +66,9 @@ class Tally:
 
 
 @contextmanager
-def counted(networks: Iterable[nn.Module]) -> Iterator[Tally]:
+def counted(networks: Iterable[nn.Module]) -> Iterator[EvaluationCount]:
     """Counts the evaluations of the networks inside the `with` block; one that is given twice counts once."""
-    tally = Tally()
+    tally = EvaluationCount()
     distinct = {id(n): n for n in networks}.values()
     handles = [network.register_forward_hook(tally.note, with_kwargs=True) for network in distinct]
     try:

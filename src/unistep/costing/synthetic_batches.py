@@ -8,7 +8,7 @@ from torch import Tensor
 from unistep.recipes.schema import DistillRecipe
 from unistep.teachers.teacher import Teacher
 from unistep.training.batches import Streams, TensorImages
-from unistep.types import Cond, select
+from unistep.types import Cond, index_condition
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class PairRows:
         return len(self.z)
 
     def __getitem__(self, index: Tensor) -> "PairRows":
-        return PairRows(self.z[index], self.x[index], select(self.cond, index))
+        return PairRows(self.z[index], self.x[index], index_condition(self.cond, index))
 
 
 def synthetic_batches(recipe: DistillRecipe, teacher: Teacher, device: torch.device) -> Streams:

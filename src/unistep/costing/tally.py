@@ -7,7 +7,7 @@ from unistep.evaluation.throughput import measure_latency, measure_throughput
 
 
 @dataclass
-class Tally:
+class CostSum:
     """What has been added up so far.
 
     Attributes:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from unistep.costing.benchmark import Stand
+from unistep.costing.benchmark import Benchmark
 from unistep.costing.calls import CallCosts
 from unistep.costing.evaluation import SHOWN, JudgeCosts, judge_on, named_judge
 from unistep.costing.measure import META, ask, rehearse_training
@@ -47,7 +47,7 @@ class TeachCosts:
         return allocated(self.teacher.denoiser)
 
 
-def rehearse_teaching(recipe: TeachRecipe, stand: Stand, say: Talk) -> TeachCosts:
+def rehearse_teaching(recipe: TeachRecipe, stand: Benchmark, say: Talk) -> TeachCosts:
     """Measures a teach recipe.
 
     Args:
@@ -82,7 +82,7 @@ def rehearse_teaching(recipe: TeachRecipe, stand: Stand, say: Talk) -> TeachCost
     return replace(found, call=ask(teacher, stand), judge=judge_of_images(recipe, data, stand))
 
 
-def judge_of_images(recipe: TeachRecipe, data: ImageDataset, stand: Stand) -> JudgeCosts | None:
+def judge_of_images(recipe: TeachRecipe, data: ImageDataset, stand: Benchmark) -> JudgeCosts | None:
     """The judge of a teacher in the making."""
     images = torch.zeros(SHOWN, *data.shape, dtype=torch.uint8)
     if recipe.evaluation.judge is None:

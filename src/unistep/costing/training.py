@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from unistep.costing.profile import StepCosts
 from unistep.costing.result import Network, Stage, Steps
 from unistep.costing.sizes import Sizes
-from unistep.costing.tally import Tally
+from unistep.costing.tally import CostSum
 from unistep.training.config import TrainingConfig
 
 
@@ -132,7 +132,7 @@ def training_stage(name: str, costs: TrainingCosts, config: TrainingConfig, sett
     )
 
 
-def looking_stage(looks: Tally, costs: TrainingCosts, config: TrainingConfig, setting: Setting) -> Stage:
+def looking_stage(looks: CostSum, costs: TrainingCosts, config: TrainingConfig, setting: Setting) -> Stage:
     """Looking at a training between two steps; the averaged weights take the place of the last ones meanwhile."""
     sizes, share = sizes_under(costs, config, setting.ranks), share_under(costs, config, setting.ranks)
     kept = max((step.kept.at(share) for step in costs.steps), default=0)

@@ -10,7 +10,7 @@ from torch.export import Dim, ExportedProgram
 from unistep.export.complex_pairs import InRealNumbers, is_complex
 
 
-class TiedRows(nn.Module):
+class SharedBatchDim(nn.Module):
     """(z, *conditions) -> module(z, *conditions), all with as many rows; to the tracer each has a number of its own."""
 
     def __init__(self, module: nn.Module):
@@ -23,7 +23,7 @@ class TiedRows(nn.Module):
         return self.module(z, *conditions)
 
 
-def captured(module: nn.Module, inputs: Sequence[Tensor], shapes: Sequence[Mapping[int, str]]) -> ExportedProgram:
+def trace(module: nn.Module, inputs: Sequence[Tensor], shapes: Sequence[Mapping[int, str]]) -> ExportedProgram:
     """Traces a module, and once more without complex numbers if there are any.
 
     Args:
@@ -35,9 +35,9 @@ def captured(module: nn.Module, inputs: Sequence[Tensor], shapes: Sequence[Mappi
         Exception: whatever the tracer raises, as where a dimension that may change was used as one number.
     """
     free = as_declared([dict.fromkeys(named, Dim.DYNAMIC) for named in shapes])
-    program = torch.export.export(TiedRows(module), tuple(inputs), dynamic_shapes=free, strict=False)
+    program = torch.export.export(SharedBatchDim(module), tuple(inputs), dynamic_shapes=free, strict=False)
     if any(is_complex(node.meta.get("val")) for node in program.graph.nodes):
-        plain = TiedRows(InRealNumbers(program.module(check_guards=False)))  # type: ignore[arg-type]
+        plain = SharedBatchDim(InRealNumbers(program.module(check_guards=False)))  # type: ignore[arg-type]
         program = torch.export.export(plain, tuple(inputs), dynamic_shapes=free, strict=False)
     drop_idle_squeezes(program)
     return program

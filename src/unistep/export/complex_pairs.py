@@ -23,7 +23,7 @@ PLACING = frozenset(
 
 
 @dataclass(frozen=True)
-class Pair:
+class RealImag:
     """re + i im, two real tensors of one shape."""
 
     re: Tensor
@@ -31,7 +31,7 @@ class Pair:
 
 
 class InRealNumbers(nn.Module):
-    """Runs a traced graph with every complex tensor in it as a `Pair`; the numbers are the same.
+    """Runs a traced graph with every complex tensor in it as a `RealImag`; the numbers are the same.
 
     Args:
         graph: of torch.export, inputs and output real.
@@ -46,7 +46,9 @@ class InRealNumbers(nn.Module):
         names = {str(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
         tables = {name: attrgetter(name)(graph) for name in names}
         self.tables = {
-            name: Pair(table.real.clone(), table.imag.clone()) for name, table in tables.items() if is_complex(table)
+            name: RealImag(table.real.clone(), table.imag.clone())
+            for name, table in tables.items()
+            if is_complex(table)
         }
 
     def forward(self, z: Tensor, *conditions: Tensor) -> Tensor:
@@ -61,7 +63,7 @@ class Replay(fx.Interpreter):
         tables: its complex constants, by their names.
     """
 
-    def __init__(self, graph: fx.GraphModule, tables: Mapping[str, Pair]):
+    def __init__(self, graph: fx.GraphModule, tables: Mapping[str, RealImag]):
         super().__init__(graph)
         self.tables = tables
 
@@ -90,19 +92,19 @@ class Replay(fx.Interpreter):
 def turned(name: str, args: tuple[Any, ...]) -> Any:
     """What brings numbers into the plane, multiplies them there and takes them out."""
     if name == "view_as_complex":
-        return Pair(*args[0].unbind(-1))
+        return RealImag(*args[0].unbind(-1))
     if name == "view_as_real":
         return torch.stack((args[0].re, args[0].im), -1)
     a, b = args
     if is_pair(a) and is_pair(b):
-        return Pair(a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re)
+        return RealImag(a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re)
     pair, factor = (a, b) if is_pair(a) else (b, a)
-    return Pair(pair.re * factor, pair.im * factor)
+    return RealImag(pair.re * factor, pair.im * factor)
 
 
 def is_pair(value: Any) -> bool:
     """Whether it stands for a complex tensor."""
-    return isinstance(value, Pair)
+    return isinstance(value, RealImag)
 
 
 def is_complex(value: Any) -> bool:
@@ -127,4 +129,4 @@ def part(values: Any, which: str) -> Any:
 
 def paired(re: Any, im: Any) -> Any:
     """One pair, or a list of them where an operation returns several tensors."""
-    return [Pair(*both) for both in zip(re, im, strict=True)] if isinstance(re, list | tuple) else Pair(re, im)
+    return [RealImag(*both) for both in zip(re, im, strict=True)] if isinstance(re, list | tuple) else RealImag(re, im)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unistep.diffusion.process import FlowProcess
 from unistep.errors import UserError
-from unistep.export.fresh import ask, require_close
+from unistep.export.fresh import require_close, verify_in_subprocess
 from unistep.export.schedulers import OTHER_FORMS, scheduler_of
 from unistep.export.student import Student
 from unistep.io.atomic import atomic_write
@@ -106,7 +106,7 @@ def proven(
     contract["guidance"]["scale"] = call.get("guidance_scale", 1.0)
     asked = {"samples": pack(x) if packed else x, "images": images}
     facts = {"seed": SEED, "call": {**call, **rows_of(student, kind, labels)}, **(laid_over or {})}
-    found = ask("diffusers", draft, asked, facts)
+    found = verify_in_subprocess("diffusers", draft, asked, facts)
     limit = limit_of(student, laid_over or {})
     require_close(found, limit, "diffusers")
     return {**found["differences"], "limit": limit, "timesteps": found["timesteps"],

@@ -20,7 +20,9 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DIFFUSERS_VERBOS
 # The switches of `unistep.SWITCHES` are in the environment already and reach the fresh process with it.
 
 
-def ask(form: Form, place: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> dict[str, Any]:
+def verify_in_subprocess(
+    form: Form, place: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
+) -> dict[str, Any]:
     """Runs `fresh_FORM.py PLACE ASKED`, where ASKED is a safetensors file of the tensors with the facts in its header.
 
     Args:
@@ -44,12 +46,12 @@ def ask(form: Form, place: Path, tensors: Mapping[str, Tensor], facts: Mapping[s
         command = [sys.executable, "-P", str(script), str(place), str(asked)]
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **OFFLINE}, check=False)
     if done.returncode:
-        words = last_words(done.stderr) or f"exit code {done.returncode}"
+        words = last_error_line(done.stderr) or f"exit code {done.returncode}"
         raise UserError(f"{form}: a fresh process cannot sample the export: {words}")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def last_words(traceback: str) -> str:
+def last_error_line(traceback: str) -> str:
     """What was raised, in one line: all behind the last line of code, for it may take several."""
     lines = traceback.strip().splitlines()
     behind = 1 + max((i for i, line in enumerate(lines) if line.startswith('  File "')), default=len(lines) - 2)

@@ -13,7 +13,7 @@ from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.types import Cond
 
 
-class Held(nn.Module):
+class FixedTimeGenerator(nn.Module):
     """(z, conditions in the order of `names`) -> x_0 = on_x x + on_raw F(x), with x = scale z at the held time.
 
     Args:

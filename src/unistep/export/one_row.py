@@ -11,7 +11,7 @@ import torch
 from torch import SymInt, Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from unistep.export.held import Held
+from unistep.export.held import FixedTimeGenerator
 
 
 class OneRow(nn.Module):
@@ -24,7 +24,7 @@ class OneRow(nn.Module):
         held: with `mask` and `text` among its names.
     """
 
-    def __init__(self, held: Held):
+    def __init__(self, held: FixedTimeGenerator):
         super().__init__()
         self.held, self.names = held, tuple(name for name in held.names if name != "mask")
 

@@ -14,9 +14,9 @@ from torch import nn
 
 from unistep.diffusion.samplers import seeded_normal
 from unistep.errors import UserError
-from unistep.export.capture import as_declared, captured
-from unistep.export.fresh import ask, require_close
-from unistep.export.held import Held
+from unistep.export.capture import as_declared, trace
+from unistep.export.fresh import require_close, verify_in_subprocess
+from unistep.export.held import FixedTimeGenerator
 from unistep.export.one_row import OneRow
 from unistep.export.row_by_row import OF_A_ROW, loop_over_rows
 from unistep.export.safetensors_file import ROWS, named, require_rebuildable
@@ -48,8 +48,8 @@ def write_onnx(student: Student, draft: Path, contract: dict[str, Any]) -> dict[
     inputs = {"z": z, **named(cond)}
     contract["inputs"] = {name: describe(tensor) for name, tensor in inputs.items()}
     samples = student.sample(z, cond)  # before the tracing: tables of positions are made by the first call
-    write_graph(Held(student, [name for name in inputs if name != "z"]).eval(), inputs, draft / FILE)
-    found = ask("onnx", draft / FILE, {**inputs, "samples": samples}, {})
+    write_graph(FixedTimeGenerator(student, [name for name in inputs if name != "z"]).eval(), inputs, draft / FILE)
+    found = verify_in_subprocess("onnx", draft / FILE, {**inputs, "samples": samples}, {})
     require_close(found, LIMIT, "onnx")
     return {**found["differences"], "limit": LIMIT, "rows": [1, 3, ROWS], "with": f"onnxruntime {found['with']}"}
 
@@ -59,7 +59,7 @@ def describe(tensor: torch.Tensor) -> dict[str, Any]:
     return {"dtype": str(tensor.dtype).removeprefix("torch."), "shape": ["batch", *tensor.shape[1:]]}
 
 
-def write_graph(held: Held, inputs: dict[str, torch.Tensor], file: Path) -> None:
+def write_graph(held: FixedTimeGenerator, inputs: dict[str, torch.Tensor], file: Path) -> None:
     """Traces and writes: all rows at once, or in a loop where the shapes inside depend on the length of each prompt.
 
     Raises:
@@ -89,7 +89,7 @@ def write_program(
     size = sum(p.numel() * p.element_size() for p in module.parameters())
     example = tuple(inputs.values())
     torch.onnx.export(
-        captured(module, example, shapes), example, str(file), input_names=list(inputs),
+        trace(module, example, shapes), example, str(file), input_names=list(inputs),
         output_names=[next(iter(inputs)).removesuffix("z") + "x"], dynamo=True, dynamic_shapes=as_declared(shapes),
         external_data=size > LARGEST, verbose=False,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from unistep.diffusion.samplers import seeded_normal
 from unistep.errors import UserError
-from unistep.export.fresh import ask, require_close
+from unistep.export.fresh import require_close, verify_in_subprocess
 from unistep.export.student import Student
 from unistep.networks.weights_file import sort_metadata
 from unistep.teachers.checkpoint import FORMAT, SINGLE_FILE, plain_state
@@ -35,7 +35,9 @@ def write_safetensors(student: Student, draft: Path, contract: dict[str, Any]) -
     sort_metadata(draft / SINGLE_FILE)
     z = seeded_normal(torch.arange(ROWS), student.shape)
     cond = student.cond(student.labels(ROWS))
-    found = ask("safetensors", draft / SINGLE_FILE, {"z": z, **named(cond), "samples": student.sample(z, cond)}, {})
+    found = verify_in_subprocess(
+        "safetensors", draft / SINGLE_FILE, {"z": z, **named(cond), "samples": student.sample(z, cond)}, {}
+    )
     require_close(found, LIMIT, "safetensors")
     return {**found["differences"], "limit": LIMIT, "with": f"unistep {found['with']}, fresh process"}
 

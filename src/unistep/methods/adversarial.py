@@ -7,7 +7,7 @@ from unistep.diffusion.process.base import NoiseProcess
 from unistep.losses.adversarial import discriminator_loss, generator_gan_loss
 from unistep.methods.base import Batch, Random
 from unistep.methods.scores import sample_noised
-from unistep.types import Cond, joined
+from unistep.types import Cond, cat_conditions
 
 
 def noised_generator_loss(
@@ -38,7 +38,7 @@ def noised_discriminator_loss(
     x_real, cond_real = batch.images()
     t_fake, x_t_fake = sample_noised(process, x, rng)
     t_real, x_t_real = sample_noised(process, x_real, rng)
-    x_t, t, cond = torch.cat([x_t_fake, x_t_real]), torch.cat([t_fake, t_real]), joined(batch.cond, cond_real)
+    x_t, t, cond = torch.cat([x_t_fake, x_t_real]), torch.cat([t_fake, t_real]), cat_conditions(batch.cond, cond_real)
     fake, real = discriminator(x_t, t, cond, output="logits").split([len(x), len(x_real)])
     return discriminator_loss(fake, real), discriminator_accuracies(fake, real)
 

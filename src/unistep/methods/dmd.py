@@ -23,7 +23,7 @@ from unistep.methods.scores import (
     score_losses,
     timestep_range,
 )
-from unistep.types import Cond, joined
+from unistep.types import Cond, cat_conditions
 
 
 class DMD(Method):
@@ -117,7 +117,7 @@ class DMD(Method):
         z, cond = rng.normal(batch.size, *self.teacher.shape), batch.cond
         if self.config.match_pairs:
             z_ref, _, cond_ref = batch.pairs()
-            z, cond = torch.cat([z, z_ref]), joined(cond, cond_ref)
+            z, cond = torch.cat([z, z_ref]), cat_conditions(cond, cond_ref)
         return self.generator(z, cond), cond
 
     def phases(self, step: int) -> tuple[Phase, ...]:

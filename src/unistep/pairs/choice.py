@@ -20,7 +20,7 @@ REFERENCE_SHARE = 1 / 4  # of the tolerance, that the reference may move by when
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tried:
+class Candidate:
     """A solver as it was tried.
 
     Attributes:
@@ -46,9 +46,9 @@ class Choice:
         spent: network evaluations that the choice took, reference included.
     """
 
-    chosen: Tried
-    reference: Tried
-    tried: tuple[Tried, ...]
+    chosen: Candidate
+    reference: Candidate
+    tried: tuple[Candidate, ...]
     first_seed: int
     seeds: int
     spent: int
@@ -123,13 +123,13 @@ def choose_solver(probe: Probe, *, tolerance: float, candidates: Sequence[str], 
     Raises:
         UserError: for a reference that does not settle, or a tolerance that no candidate keeps to.
     """
-    endpoints, reference = settled(probe, tolerance)
-    tried: list[Tried] = []
+    endpoints, reference = converged_reference(probe, tolerance)
+    tried: list[Candidate] = []
     for _, equally_dear in groupby(trials(candidates, evaluations, probe.teacher.process), key=lambda s: s.nfe()):
         found = []
         for sampler in equally_dear:
             x, nfe = probe(sampler)
-            found.append(Tried(solver=sampler.config(), evaluations=nfe, error=relative_error(x, endpoints)))
+            found.append(Candidate(solver=sampler.config(), evaluations=nfe, error=relative_error(x, endpoints)))
         tried += found
         best = min(found, key=lambda trial: trial.error)
         if best.error <= tolerance:
@@ -140,7 +140,7 @@ def choose_solver(probe: Probe, *, tolerance: float, candidates: Sequence[str], 
     raise UserError(unreached(tried, tolerance))
 
 
-def unreached(tried: Sequence[Tried], tolerance: float) -> str:
+def unreached(tried: Sequence[Candidate], tolerance: float) -> str:
     """What to say where no candidate keeps to the tolerance."""
     if not tried:
         return "pairs.solver.evaluations: found no number that a candidate can take, expected larger ones"
@@ -151,12 +151,12 @@ def unreached(tried: Sequence[Tried], tolerance: float) -> str:
     )
 
 
-def in_words(trial: Tried) -> str:
+def in_words(trial: Candidate) -> str:
     """`heun with 9 steps (17 evaluations)`."""
     return f"{trial.solver['name']} with {trial.solver['num_steps']} steps ({trial.evaluations} evaluations)"
 
 
-def settled(probe: Probe, tolerance: float) -> tuple[Tensor, Tried]:
+def converged_reference(probe: Probe, tolerance: float) -> tuple[Tensor, Candidate]:
     """Heun's endpoints at the first number of steps whose halving moves them by less than a part of the tolerance.
 
     Heun is of second order: what is left of its own error is about a third of that.
@@ -167,10 +167,10 @@ def settled(probe: Probe, tolerance: float) -> tuple[Tensor, Tried]:
     steps = [n for n in REFERENCE_STEPS if has_grid(probe.teacher.process, n)]
     if not steps:
         raise UserError("pairs.solver: found a process of few timesteps, too few for a reference; name a solver")
-    (coarse, _), tried = probe(Heun(steps[0] // 2)), list[Tried]()
+    (coarse, _), tried = probe(Heun(steps[0] // 2)), list[Candidate]()
     for num_steps in steps:
         fine, nfe = probe(Heun(num_steps))
-        tried.append(Tried(solver=Heun(num_steps).config(), evaluations=nfe, error=relative_error(coarse, fine)))
+        tried.append(Candidate(solver=Heun(num_steps).config(), evaluations=nfe, error=relative_error(coarse, fine)))
         if tried[-1].error <= REFERENCE_SHARE * tolerance:
             return fine, tried[-1]
         coarse = fine
@@ -193,7 +193,7 @@ def trials(candidates: Sequence[str], evaluations: Sequence[int], process: Noise
     return sorted(found.values(), key=lambda sampler: sampler.nfe())
 
 
-def suited(process: NoiseProcess) -> Iterator[str]:
+def compatible_solvers(process: NoiseProcess) -> Iterator[str]:
     """The candidates where none are named.
 
     UniPC asks for its package and for signal at the terminal time, and so does PNDM, whose weights are those of equal

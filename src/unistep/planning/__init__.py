@@ -4,5 +4,5 @@ from unistep.costing.result import Network as Network
 from unistep.costing.result import Plan as Plan
 from unistep.costing.result import Stage as Stage
 from unistep.costing.result import Steps as Steps
-from unistep.costing.result import Switch as Switch
+from unistep.costing.result import Suggestion as Suggestion
 from unistep.planning.table import print_plan as print_plan

@@ -9,7 +9,7 @@ from unistep.costing.calls import CallCosts
 from unistep.costing.distill import DistillCalls, DistillCosts
 from unistep.costing.evaluation import LOOKED_AT_ONCE, JudgeCosts
 from unistep.costing.result import Stage
-from unistep.costing.tally import Tally, times_due
+from unistep.costing.tally import CostSum, times_due
 from unistep.costing.teach import TeachCosts
 from unistep.costing.training import PROCESS, Setting, looking_stage, network_memory, sizes_under, training_stage
 from unistep.planning.disk import missing_shards, pairs_disk, pairs_in_memory
@@ -34,7 +34,7 @@ def judge_stages(evaluation: EvaluationConfig, judge: JudgeCosts | None, setting
     """A judge is trained on real images and shown all of them; nothing where it is there with what it saw."""
     if judge is None or not judge.real:
         return []
-    seen = Tally(seconds=evaluation.judge_steps * judge.step)
+    seen = CostSum(seconds=evaluation.judge_steps * judge.step)
     seen.show(judge.call, judge.real, LOOKED_AT_ONCE)
     memory = {**setting.beside, "activations": max(judge.memory, round(seen.memory))}
     disk = {"judge": judge.file} if judge.step else {"features of real images": judge.real * judge.row}
@@ -54,11 +54,11 @@ def teach_stages(recipe: TeachRecipe, costs: TeachCosts, setting: Setting) -> li
     return [*judge_stages(recipe.evaluation, costs.judge, setting), training, looks]
 
 
-def teach_looks(recipe: TeachRecipe, costs: TeachCosts, call: CallCosts) -> Tally:
+def teach_looks(recipe: TeachRecipe, costs: TeachCosts, call: CallCosts) -> CostSum:
     """Previews and figures of the teacher in the making, under the recipe's solver."""
     evaluation, config, at_once = recipe.evaluation, recipe.training, shown_at_once(costs.teacher)
     _, nfe = solved_teacher(costs.teacher, evaluation.solver, recipe.guidance, CPU)
-    looks = Tally()
+    looks = CostSum()
     looks.ask(call, (1 + times_due(config.preview_every, config.steps)) * at_once, at_once, nfe)
     if costs.judge is not None:
         judged = times_due(config.evaluate_every, config.steps) * evaluation.samples_during_training
@@ -101,7 +101,7 @@ def pairs_stage(
     sampler = sampler_of(foreseen.solver)
     _, nfe = solved_teacher(teacher, foreseen.solver, guidance, CPU)
     shards = missing_shards(pairs, place)
-    solved, held = Tally(), network_memory(sizes_under(costs.training, recipe.training, setting.ranks), setting)
+    solved, held = CostSum(), network_memory(sizes_under(costs.training, recipe.training, setting.ranks), setting)
     if costs.calls is not None:
         solved.ask(costs.calls.teacher, shards * pairs.tile, pairs.tile, nfe)
         each = foreseen.evaluations * nfe // sampler.nfe()  # guidance doubles both
@@ -115,11 +115,11 @@ def pairs_stage(
     )
 
 
-def distill_looks(recipe: DistillRecipe, teacher: Teacher, calls: DistillCalls) -> Tally:
+def distill_looks(recipe: DistillRecipe, teacher: Teacher, calls: DistillCalls) -> CostSum:
     """Previews, the health monitor's reference, figures during the training, and the choice of weights after it."""
     evaluation, config, at_once = recipe.evaluation, recipe.training, shown_at_once(teacher)
     _, nfe = solved_teacher(teacher, evaluation.solver, recipe.teacher.guidance, CPU)
-    previews, looks = 1 + times_due(config.preview_every, config.steps), Tally()
+    previews, looks = 1 + times_due(config.preview_every, config.steps), CostSum()
     references = len(reference_seeds(teacher.shape, nfe))
     looks.ask(calls.teacher, references, min(references, evaluation.batch), nfe)
     looks.ask(calls.teacher, at_once, at_once, nfe)
@@ -142,7 +142,7 @@ def evaluation_stage(recipe: DistillRecipe, costs: DistillCosts, calls: DistillC
 
     The arithmetic of metrics and the drawing of figures are not counted.
     """
-    evaluation, judged, judge, sizes = recipe.evaluation, Tally(), calls.judge, costs.training.sizes
+    evaluation, judged, judge, sizes = recipe.evaluation, CostSum(), calls.judge, costs.training.sizes
     shown, batch = shown_at_once(costs.start.teacher), calls.at_once(evaluation, evaluation.samples)
     for row in calls.rows:
         network = calls.teacher if row.role in ("teacher", "teacher_one_step") else calls.network

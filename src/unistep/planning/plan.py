@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from unistep.costing.benchmark import Stand
+from unistep.costing.benchmark import Benchmark
 from unistep.costing.distill import DistillCosts, rehearse_distillation
 from unistep.costing.memory import DeviceMemory
 from unistep.costing.result import Plan, Resource, Stage
@@ -76,7 +76,7 @@ def plan(
     where = resolve_device(resolved.training.device)
     load_libraries()
     meter = DeviceMemory(where)
-    stand = Stand(where, meter, SECONDS, ROOM * meter.available())
+    stand = Benchmark(where, meter, SECONDS, ROOM * meter.available())
     folder = Path(out) if out is not None else Path("runs") / resolved.name
     limit = None if memory is None else round(memory * GIB)
     found = planned(resolved, folder, stand, Talk(quiet), teacher, limit)
@@ -113,7 +113,7 @@ def spent(budget: Budget) -> str:
 
 
 def planned(
-    recipe: Planned, folder: Path, stand: Stand, say: Talk, teacher: Teacher | None = None, limit: int | None = None
+    recipe: Planned, folder: Path, stand: Benchmark, say: Talk, teacher: Teacher | None = None, limit: int | None = None
 ) -> Plan:
     """The plan of a recipe, measured at a stand; see `plan`.
 
@@ -158,7 +158,7 @@ def planned(
     return replace(found, switches=switches(recipe, needs, available))
 
 
-def measured(recipe: Planned, teacher: Teacher | None, folder: Path, stand: Stand, say: Talk) -> Costs:
+def measured(recipe: Planned, teacher: Teacher | None, folder: Path, stand: Benchmark, say: Talk) -> Costs:
     """What a recipe of either kind costs.
 
     Raises:
@@ -171,7 +171,7 @@ def measured(recipe: Planned, teacher: Teacher | None, folder: Path, stand: Stan
     return rehearse_teaching(recipe, stand, say)
 
 
-def remeasured(recipe: Planned, teacher: Teacher | None, folder: Path, stand: Stand, say: Talk) -> Costs:
+def remeasured(recipe: Planned, teacher: Teacher | None, folder: Path, stand: Benchmark, say: Talk) -> Costs:
     """The costs in another precision.
 
     Raises:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from unistep.costing.result import Resource, Switch
+from unistep.costing.result import Resource, Suggestion
 from unistep.errors import UserError
 from unistep.recipes.schema import DistillRecipe, TeachRecipe
 
@@ -34,7 +34,7 @@ class Family:
 
 def switches(
     recipe: DistillRecipe | TeachRecipe, needs: Needs, available: Mapping[Resource, int]
-) -> tuple[Switch, ...]:
+) -> tuple[Suggestion, ...]:
     """For each knob the least turn with which the recipe fits, or else the furthest; none that saves nothing.
 
     Where no knob is enough, several are turned together, if that is.
@@ -51,11 +51,11 @@ def switches(
     lacking: list[Resource] = [
         resource for resource in short if not any(s.fits for s in found if s.resource == resource)
     ]
-    joined = (together([s for s in found if s.resource == r], needs, now[r], available[r]) for r in lacking)
+    joined = (combine([s for s in found if s.resource == r], needs, now[r], available[r]) for r in lacking)
     return found + tuple(switch for switch in joined if switch is not None)
 
 
-def together(found: Sequence[Switch], needs: Needs, now: int, available: int) -> Switch | None:
+def combine(found: Sequence[Suggestion], needs: Needs, now: int, available: int) -> Suggestion | None:
     """Switches of one resource on top of each other, until the recipe fits; None if it never does.
 
     Those that need several processes stay out: where there are others, they are the user's to know.
@@ -71,15 +71,17 @@ def together(found: Sequence[Switch], needs: Needs, now: int, available: int) ->
         if then < least:
             chosen, least = (*chosen, *switch.set), then
         if least <= available:
-            return Switch(set=chosen, resource=switch.resource, saves=now - least, fits=True, changes="all together")
+            return Suggestion(
+                set=chosen, resource=switch.resource, saves=now - least, fits=True, changes="all together"
+            )
     return None
 
 
 def turned(
     family: Family, needs: Needs, now: Mapping[Resource, int], available: Mapping[Resource, int]
-) -> Switch | None:
+) -> Suggestion | None:
     """The switch of one knob, None if it saves nothing."""
-    best: Switch | None = None
+    best: Suggestion | None = None
     for overrides, ranks in family.turns:
         try:
             then = needs(overrides, ranks)[family.resource]
@@ -87,7 +89,7 @@ def turned(
             continue
         saves, fits = now[family.resource] - then, then <= available[family.resource]
         if saves > (best.saves if best else 0):
-            best = Switch(
+            best = Suggestion(
                 set=overrides, ranks=ranks, resource=family.resource, saves=saves, fits=fits, changes=family.changes
             )
         if fits:

@@ -7,7 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from unistep.costing.result import Plan, Resource, Stage, Switch
+from unistep.costing.result import Plan, Resource, Stage, Suggestion
 
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -125,7 +125,7 @@ def balance(plan: Plan, resource: Resource) -> str:
     return f"{size(plan.needs[resource])} of {resource} ({size(plan.available[resource])} available)"
 
 
-def described(switch: Switch) -> str:
+def described(switch: Suggestion) -> str:
     """A switch in one line."""
     sets = " ".join(f"--set {value}" for value in switch.set)
     ranks = f" on {switch.ranks} ranks, each with memory of its own" if switch.ranks > 1 else ""

@@ -12,7 +12,7 @@ from unistep.run.console import Talk
 from unistep.teacher_checks.certificate import Certificate
 from unistep.teachers.load import load_teacher
 from unistep.teachers.teacher import Teacher
-from unistep.training.distributed import on_main, resolve_device
+from unistep.training.distributed import on_rank_zero, resolve_device
 
 FILE = "certificate.json"
 
@@ -65,7 +65,7 @@ def require_certificate(teacher: Teacher, folder: Path, device: torch.device, sa
         return certificate
 
     try:
-        on_main(certified).require()
+        on_rank_zero(certified).require()
     except UserError as error:
         raise UserError(f"{error}; teacher.certify=false goes on regardless") from error
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 
-from unistep.training.distributed import is_main
+from unistep.training.distributed import is_rank_zero
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Talk:
     @property
     def shows(self) -> bool:
         """Whether anything is shown: not when quiet, and on the first rank only."""
-        return not self.quiet and is_main()
+        return not self.quiet and is_rank_zero()
 
     def __call__(self, line: str) -> None:
         if self.shows:

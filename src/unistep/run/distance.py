@@ -21,7 +21,7 @@ from unistep.teachers.diffusers.codec import VAECodec
 from unistep.teachers.diffusers.tiny import load_tiny
 from unistep.teachers.module import identity
 from unistep.teachers.teacher import Teacher
-from unistep.training.distributed import on_main
+from unistep.training.distributed import on_rank_zero
 
 KEY = "method.lpips_weights"
 EXPECTED = "VGG16 (torchvision's vgg16-397923af.pth) and LPIPS's layers (vgg.pth of its v0.1), or one file with both"
@@ -42,7 +42,7 @@ def lpips_of_files(files: Sequence[str], folder: Path | None) -> VGGMetric:
     metric = VGGMetric()
     load_strictly(metric, state, f"{KEY}: {', '.join(files)}")
     if folder is not None:
-        on_main(lambda: record(folder, lpips_weights=hashes))
+        on_rank_zero(lambda: record(folder, lpips_weights=hashes))
     return metric
 
 
@@ -105,7 +105,7 @@ def decoder_of(wanted: Distance, teacher: Teacher, folder: Path | None) -> VAECo
     tiny = load_tiny(wanted.decoder.removeprefix(TINY), teacher.shape[0])
     if folder is not None:
         facts = {"source": wanted.decoder, "sha256": identity(tiny.vae, tiny.settings)}
-        on_main(lambda: record(folder, decoder=facts))
+        on_rank_zero(lambda: record(folder, decoder=facts))
     return tiny
 
 
@@ -124,5 +124,5 @@ def perceptual_network(spec: str, seen: tuple[int, ...], folder: Path | None = N
         )
     if folder is not None:
         facts = {"source": spec, "sha256": hashlib.sha256(perceptual_file(spec).read_bytes()).hexdigest()}
-        on_main(lambda: record(folder, perceptual_network=facts))
+        on_rank_zero(lambda: record(folder, perceptual_network=facts))
     return features

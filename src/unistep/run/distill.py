@@ -22,19 +22,19 @@ from unistep.run.evaluate import evaluate_run, require_judging
 from unistep.run.extractors import find_quick_judge, judged_features
 from unistep.run.folder import agreed, folder_of, only_writer, open_run, record, record_start
 from unistep.run.health_reference import FILE, health_reference
-from unistep.run.hooks import looking_hooks
+from unistep.run.hooks import build_hooks
 from unistep.run.pairs import pairs_of_run
 from unistep.run.preflight import require_ready
-from unistep.run.sample_sources import generated, solved_teacher, teacher_draws
-from unistep.run.teacher import Starting, as_recipe_says, starting_point
+from unistep.run.sample_sources import generator_source, solved_teacher, teacher_draws
+from unistep.run.teacher import StudentInit, apply_lora, starting_point
 from unistep.run.training_images import real_images
 from unistep.run.weights import Measure, choose_weights, initial_time, initial_weights
 from unistep.teachers.checkpoint import checkpoint_sha256
 from unistep.teachers.teacher import Teacher
-from unistep.training.batches import Images, Streams, share
+from unistep.training.batches import Images, Streams, rows_per_shard
 from unistep.training.checkpoint import Checkpoints
 from unistep.training.distributed import (
-    on_main,
+    on_rank_zero,
     process_group,
     require_agreement,
     resolve_device,
@@ -47,7 +47,7 @@ from unistep.training.hooks import Hooks
 from unistep.training.loop import train
 from unistep.training.optim import check_names
 from unistep.training.prepare import prepare_network
-from unistep.training.random import Part, derived_seed
+from unistep.training.random import Shard, derived_seed
 
 
 def distill(
@@ -95,19 +95,19 @@ def distill(
         ready = require_ready(resolved, run or folder_of(resolved, out), where, teacher)
         with only_writer(run or folder_of(resolved, out), say):
             if run is not None:
-                on_main(lambda: continue_run(resolved, run, say))
-            folder = on_main(lambda: open_run(resolved, run or (Path(out) if out else None)))
-            on_main(lambda: record_start(folder, where))
-            start = as_recipe_says(resolved, starting_point(resolved, folder, where, say, quiet, ready.loaded))
-            require_agreement(facts(start.teacher))
-            on_main(lambda: record(folder, teacher=facts(start.teacher), seeds=seeds(resolved)))
+                on_rank_zero(lambda: continue_run(resolved, run, say))
+            folder = on_rank_zero(lambda: open_run(resolved, run or (Path(out) if out else None)))
+            on_rank_zero(lambda: record_start(folder, where))
+            start = apply_lora(resolved, starting_point(resolved, folder, where, say, quiet, ready.loaded))
+            require_agreement(teacher_record(start.teacher))
+            on_rank_zero(lambda: record(folder, teacher=teacher_record(start.teacher), seeds=seeds(resolved)))
             train_generator(resolved, start, folder, where, say, quiet, ready.images)
             evaluate_run(resolved, start.teacher, folder, where, say, recompute, cache)
-            on_main(lambda: mark_finished(folder, resolved))
+            on_rank_zero(lambda: mark_finished(folder, resolved))
     return folder
 
 
-def facts(teacher: Teacher) -> dict[str, str]:
+def teacher_record(teacher: Teacher) -> dict[str, str]:
     """What run.json says of the teacher."""
     return {"source": teacher.source, "sha256": teacher.sha256}
 
@@ -119,7 +119,7 @@ def seeds(recipe: DistillRecipe) -> dict[str, int]:
 
 
 def train_generator(
-    recipe: DistillRecipe, start: Starting, folder: Path, device: torch.device, say: Talk, quiet: bool,
+    recipe: DistillRecipe, start: StudentInit, folder: Path, device: torch.device, say: Talk, quiet: bool,
     found: ImageDataset | None,
 ) -> None:  # fmt: skip
     """The stages of the training, the export to `generator/`."""
@@ -134,9 +134,9 @@ def train_generator(
     judge = measure(recipe, start.teacher, folder, device, say)
     with show_waiting("comparing averaged and last weights", say.shows):
         chosen = choose_weights(recipe.generator.weights, generator, ema, judge)
-    on_main(lambda: start.save_generator(folder / "generator", chosen.state, generator))
+    on_rank_zero(lambda: start.save_generator(folder / "generator", chosen.state, generator))
     known = {"exported": chosen.name, **chosen.scores}
-    on_main(lambda: record(folder, generator={"sha256": checkpoint_sha256(folder / "generator")}, weights=known))
+    on_rank_zero(lambda: record(folder, generator={"sha256": checkpoint_sha256(folder / "generator")}, weights=known))
     if chosen.scores:
         both = ", ".join(f"{name} {score:.4g}" for name, score in sorted(chosen.scores.items()))
         say(f"exported the {chosen.name} weights; distances: {both}")
@@ -147,7 +147,7 @@ class StageTrainer:
     """Runs stages of a distillation in its folder, each from the state in which the one before ended."""
 
     recipe: DistillRecipe
-    start: Starting
+    start: StudentInit
     folder: Path
     device: torch.device
     say: Talk
@@ -202,14 +202,14 @@ class StageTrainer:
             "features": features and features.facts,
         }  # fmt: skip
         health = health_reference(above, features, recipe.evaluation.batch, nfe, self.folder / FILE, made_with)
-        return looking_hooks(
-            lambda network: teacher_draws(teacher, generated(network), device), quick, self.say, above, health
+        return build_hooks(
+            lambda network: teacher_draws(teacher, generator_source(network), device), quick, self.say, above, health
         )
 
 
 def stages_left(stages: list[Stage], folder: Path) -> list[Stage]:
     """The stages that a run's newest checkpoint has not seen the end of, and always the last one."""
-    steps = on_main(lambda: Checkpoints(folder / "checkpoints").steps())
+    steps = on_rank_zero(lambda: Checkpoints(folder / "checkpoints").steps())
     done = max(steps, default=0)
     return [*(stage for stage in stages[:-1] if stage.until > done), stages[-1]]
 
@@ -223,13 +223,13 @@ def require_stages(stages: list[Stage], teacher: Teacher, device: torch.device) 
     for stage in stages[1:]:
         distance_of(stage.recipe.method.distance, teacher, device)
         config = stage.recipe.training
-        part = Part(0, world_size() * config.accumulate)
-        share("training.batch", config.batch, part)
-        share("training.pair_batch", config.pair_batch or config.batch, part)
+        part = Shard(0, world_size() * config.accumulate)
+        rows_per_shard("training.batch", config.batch, part)
+        rows_per_shard("training.pair_batch", config.pair_batch or config.batch, part)
 
 
 def build_method_inputs(
-    recipe: DistillRecipe, start: Starting, device: torch.device, folder: Path | None = None
+    recipe: DistillRecipe, start: StudentInit, device: torch.device, folder: Path | None = None
 ) -> MethodInputs:
     """What the recipe's method is built from; the run in `folder` records which files its weights came from.
 
@@ -258,7 +258,7 @@ def measure(recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch
     judge = find_quick_judge(recipe.model_copy(update={"evaluation": after}), teacher, folder, device, say)
     if judge is None:
         return None
-    return lambda network: judge(teacher_draws(teacher, generated(network), device))["score"]
+    return lambda network: judge(teacher_draws(teacher, generator_source(network), device))["score"]
 
 
 def bound_to(recipe: DistillRecipe, teacher: Teacher) -> dict[str, Any]:

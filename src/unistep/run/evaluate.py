@@ -23,16 +23,16 @@ from unistep.reports import print_table, write_report, write_samples
 from unistep.run.checkpoints import export_checkpoint
 from unistep.run.console import Talk
 from unistep.run.evaluation_checks import check_evaluation, deciding_samples, generator_folder
-from unistep.run.evaluation_protocol import alignment_of, judged_teacher
+from unistep.run.evaluation_protocol import alignment_of, apply_protocol
 from unistep.run.extractors import AnyJudge, find_judge, point_reference
 from unistep.run.folder import load_run_recipe, only_writer, read_record
-from unistep.run.sample_sources import Draws, generated, solved_teacher, teacher_draws
+from unistep.run.sample_sources import SampleSource, generator_source, solved_teacher, teacher_draws
 from unistep.run.teacher import find_teacher
 from unistep.run.teacher_cache import TeacherCache, is_known
 from unistep.teachers.checkpoint import load_generator
 from unistep.teachers.diffusers.conditioner import TextConditioner
 from unistep.teachers.teacher import Teacher
-from unistep.training.distributed import on_main, process_group, resolve_device
+from unistep.training.distributed import on_rank_zero, process_group, resolve_device
 
 TEACHER, ONE_STEP, STUDENT = "teacher", "teacher at one step", "one-step generator"
 NO_JUDGE = (
@@ -84,7 +84,7 @@ def evaluate(
             mistakes.add(NO_JUDGE)
         mistakes.require_none()
         if checkpoint is not None:
-            recipe = with_row(recipe, on_main(lambda: export_checkpoint(folder, checkpoint)))
+            recipe = with_row(recipe, on_rank_zero(lambda: export_checkpoint(folder, checkpoint)))
         result = evaluate_run(recipe, found, folder, where, say, recompute, cache)
     assert result is not None, "there is a judge, or exact samples to compare points with"
     return result
@@ -113,7 +113,7 @@ def evaluate_run(
 
     Images without a judge are shown in the report, not measured: then there is no result.
     """
-    teacher = judged_teacher(recipe, teacher, device)
+    teacher = apply_protocol(recipe, teacher, device)
     judge = find_judge(recipe, teacher, folder, device, say, recompute)
 
     def judged() -> Evaluation | None:
@@ -139,7 +139,7 @@ def evaluate_run(
         say(f"report: {report}")
         return result
 
-    return on_main(judged)
+    return on_rank_zero(judged)
 
 
 def candidates(
@@ -155,7 +155,7 @@ def candidates(
     """Teacher under its full solver, teacher cut to one step, the generators beside, and the generator."""
     evaluation = recipe.evaluation
 
-    def row(name: str, role: Role, draws: Draws, nfe: int, model: str, how: Mapping[str, object]) -> Candidate:
+    def row(name: str, role: Role, draws: SampleSource, nfe: int, model: str, how: Mapping[str, object]) -> Candidate:
         identity = cached = None
         if judge is not None and role != "student":
             made = {**how, **special(evaluation, teacher, alignment)}
@@ -168,8 +168,8 @@ def candidates(
             device=draws.device, identity=identity, cached=cached,
         )  # fmt: skip
 
-    def drawn(network: Generator) -> Draws:
-        return teacher_draws(teacher, generated(network), device)
+    def drawn(network: Generator) -> SampleSource:
+        return teacher_draws(teacher, generator_source(network), device)
 
     full, nfe = solved_teacher(teacher, evaluation.solver, recipe.teacher.guidance, device)
     how = {**evaluation.solver.model_dump(), "guidance": recipe.teacher.guidance}
@@ -236,7 +236,7 @@ def require_judging(recipe: DistillRecipe, teacher: Teacher, folder: Path, devic
     Raises:
         UserError: naming the setting.
     """
-    evaluation, teacher = recipe.evaluation, judged_teacher(recipe, teacher, device)
+    evaluation, teacher = recipe.evaluation, apply_protocol(recipe, teacher, device)
     judge = find_judge(recipe, teacher, folder, device, say)
     if judge is not None:
         reference = judge.reference("train")

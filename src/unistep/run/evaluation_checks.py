@@ -21,7 +21,7 @@ from unistep.evaluation.reference import ONE_BY_ONE, ReferenceFeatures
 from unistep.recipes.load import recipe_of
 from unistep.recipes.schema import DistillRecipe, TeachRecipe
 from unistep.recipes.sections import EvaluationConfig
-from unistep.run.evaluation_protocol import alignment_of, judged_teacher
+from unistep.run.evaluation_protocol import alignment_of, apply_protocol
 from unistep.run.extractors import AnyJudge, judge_of, point_reference, require_images_for_judge
 from unistep.run.reference_images import REAL, load_real, published, splits_of
 from unistep.teachers.checkpoint import read_generator
@@ -142,7 +142,7 @@ def check_evaluation(
     """
     evaluation, judged = recipe.evaluation, teacher
     with mistakes.collect():
-        judged = judged_teacher(recipe, teacher, device)
+        judged = apply_protocol(recipe, teacher, device)
         with mistakes.collect():
             alignment_of(evaluation, judged, torch.device("cpu"))
     for name, spec in evaluation.beside.items():

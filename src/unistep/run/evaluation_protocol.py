@@ -17,12 +17,12 @@ from unistep.teachers.diffusers.conditioner import TextConditioner
 from unistep.teachers.diffusers.prompts import read_prompts
 from unistep.teachers.load import load_prompts
 from unistep.teachers.teacher import Teacher
-from unistep.training.distributed import on_main
+from unistep.training.distributed import on_rank_zero
 
 CLIP = "clip:"
 
 
-def judged_teacher(recipe: DistillRecipe, teacher: Teacher, device: torch.device) -> Teacher:
+def apply_protocol(recipe: DistillRecipe, teacher: Teacher, device: torch.device) -> Teacher:
     """The teacher whose conditions and images are those of the evaluation; the same where it asks for nothing special.
 
     With `evaluation.prompts` sample i, of seed first_seed + i, has prompt i (modulo their number).
@@ -44,7 +44,7 @@ def own_prompts(recipe: DistillRecipe, prompts: str, teacher: Teacher, device: t
     load, own = recipe.teacher.load, teacher.conditioner
     if isinstance(own, Captions):
         asked = (own.encoding, prompts, device.type)
-        on_main(lambda: captions(*asked))  # one rank encodes for all
+        on_rank_zero(lambda: captions(*asked))  # one rank encodes for all
         return captions(*asked)
     if load is None or not isinstance(own, TextConditioner):
         raise UserError(
@@ -52,7 +52,7 @@ def own_prompts(recipe: DistillRecipe, prompts: str, teacher: Teacher, device: t
             "teacher.load"
         )
     place = (load, json.dumps(recipe.teacher.options, sort_keys=True), prompts, device.type)
-    on_main(lambda: encoded(*place))
+    on_rank_zero(lambda: encoded(*place))
     return encoded(*place)
 
 

@@ -22,13 +22,13 @@ from unistep.io.progress import show_progress
 from unistep.recipes.schema import DistillRecipe
 from unistep.recipes.sections import EvaluationConfig
 from unistep.run.console import Talk
-from unistep.run.evaluation_protocol import judged_teacher
+from unistep.run.evaluation_protocol import apply_protocol
 from unistep.run.hooks import QuickJudge
 from unistep.run.reference_images import key_of, load_real, splits_of, with_references
-from unistep.run.sample_sources import Draws
+from unistep.run.sample_sources import SampleSource
 from unistep.teachers.analytic import GaussianMixture
 from unistep.teachers.teacher import Teacher
-from unistep.training.distributed import on_main
+from unistep.training.distributed import on_rank_zero
 
 REFERENCE_SEEDS = (0, 50_000_000)  # of the exact samples compared with, and of those that stand for the floor
 AnyJudge = Judge | FeatureJudge
@@ -56,7 +56,7 @@ def trained_judge(
             )  # fmt: skip
         judge.save(folder)
 
-    on_main(train)
+    on_rank_zero(train)
     judge = load_judge(folder)
     say(f"the judge classifies {100 * judge.accuracy:.1f} % of held-out images rightly")
     return judge
@@ -82,7 +82,7 @@ def keep_perceptual(folder: Path, data: ImageDataset, steps: int, say: Talk) -> 
             )
         save_perceptual(folder, network, description)
 
-    on_main(train)
+    on_rank_zero(train)
 
 
 def find_judge(
@@ -94,7 +94,7 @@ def find_judge(
 
     Args:
         recipe: its evaluation names the judge, and real images for one that has none.
-        teacher: whose images are judged, as the evaluation sees them (see `judged_teacher`).
+        teacher: whose images are judged, as the evaluation sees them (see `apply_protocol`).
         folder: of the run; the features of real images are kept there.
         device: where to look at images.
         say: told what takes time.
@@ -198,7 +198,7 @@ def find_quick_judge(
     recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.device, say: Talk
 ) -> QuickJudge | None:
     """The judge of evaluations during a distillation; None where nothing can judge."""
-    seen = judged_teacher(recipe, teacher, device)
+    seen = apply_protocol(recipe, teacher, device)
     judge = find_judge(recipe, seen, folder, device, say)
     if judge is not None:
         quick = quick_image_judge(judge, recipe.evaluation)
@@ -235,7 +235,7 @@ def judged_features(
 
     None for any other: the large networks of photographs would take longer, for every line of the log, than a step.
     """
-    judge = find_judge(recipe, judged_teacher(recipe, teacher, device), folder, device, say)
+    judge = find_judge(recipe, apply_protocol(recipe, teacher, device), folder, device, say)
     return JudgeFeatures(judge, recipe.evaluation.resize) if isinstance(judge, Judge) else None
 
 
@@ -246,7 +246,7 @@ def quick_image_judge(judge: AnyJudge, evaluation: EvaluationConfig) -> QuickJud
     """
     reference = judge.reference("train")
 
-    def quick(draws: Draws) -> Mapping[str, float]:
+    def quick(draws: SampleSource) -> Mapping[str, float]:
         count, first = evaluation.samples_during_training, evaluation.first_seed
         metrics = usable(quick_metrics(reference, count), reference, count)
         judge_samples(draws, judge, metrics, num_samples=count, first_seed=first, batch=evaluation.batch)
@@ -259,7 +259,7 @@ def quick_image_judge(judge: AnyJudge, evaluation: EvaluationConfig) -> QuickJud
 def quick_point_judge(reference: PointReference, evaluation: EvaluationConfig) -> QuickJudge:
     """Energy distance, modes covered; the distance decides."""
 
-    def quick(draws: Draws) -> Mapping[str, float]:
+    def quick(draws: SampleSource) -> Mapping[str, float]:
         first = evaluation.first_seed
         seeds = torch.arange(first, first + evaluation.samples_during_training)
         found = point_figures(draws(seeds)[0], reference.real, reference.modes)

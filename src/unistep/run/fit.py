@@ -13,15 +13,15 @@ from unistep.networks import build_denoiser
 from unistep.recipes.schema import DistillRecipe
 from unistep.recipes.sections import FitConfig
 from unistep.run.console import Talk
-from unistep.run.hooks import looking_hooks
-from unistep.run.sample_sources import Draws, solved
+from unistep.run.hooks import build_hooks
+from unistep.run.sample_sources import SampleSource, teacher_source
 from unistep.teachers.analytic import GaussianMixture
 from unistep.teachers.checkpoint import save_denoiser
 from unistep.teachers.checkpoint_config import random_denoiser
 from unistep.teachers.load import load_teacher
 from unistep.teachers.teacher import Teacher
 from unistep.training.batches import Streams, TensorImages
-from unistep.training.distributed import full_tensor, on_main, unwrap
+from unistep.training.distributed import full_tensor, on_rank_zero, unwrap
 from unistep.training.loop import TrainResult, train
 from unistep.training.prepare import prepare_network
 from unistep.training.random import derived_seed
@@ -72,9 +72,9 @@ def fitted(recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.
     config = fit_config(fit, teacher, mixture)
     method = build_fit(fit, teacher, config, device)
 
-    def draws(network: torch.nn.Module) -> Draws:
-        model, _ = solved(network, teacher.process, None, recipe.evaluation.solver, 1.0)
-        return Draws(model=model, shape=teacher.shape, codec=teacher.codec, conditioner=None, device=device)
+    def draws(network: torch.nn.Module) -> SampleSource:
+        model, _ = teacher_source(network, teacher.process, None, recipe.evaluation.solver, 1.0)
+        return SampleSource(model=model, shape=teacher.shape, codec=teacher.codec, conditioner=None, device=device)
 
     if not is_fitted(folder):
         say(f"fitting a network to {teacher.source}, which has no weights")
@@ -83,7 +83,7 @@ def fitted(recipe: DistillRecipe, teacher: Teacher, folder: Path, device: torch.
         samples_of(fit, teacher, mixture, device),
         fit.training,
         folder,
-        looking_hooks(draws, None, say),
+        build_hooks(draws, None, say),
         {**fit.model_dump(mode="json", exclude={"max_error"}), "teacher_sha256": teacher.sha256},
         config,
     )
@@ -184,4 +184,4 @@ def export_average(result: TrainResult, network: nn.Module, folder: Path, config
     exported = random_denoiser(config)  # not a copy: sharded networks cannot be copied
     last = network.state_dict() if result.ema is None else result.ema.state_dict()
     exported.load_state_dict({name: full_tensor(value) for name, value in last.items()})
-    on_main(lambda: save_denoiser(folder, exported, config))
+    on_rank_zero(lambda: save_denoiser(folder, exported, config))

@@ -18,8 +18,8 @@ from unistep.io.locking import locked
 from unistep.io.text_files import read_json
 from unistep.recipes.load import Recipe, dump_recipe, load_recipe
 from unistep.run.console import Talk
-from unistep.training.distributed import on_main
-from unistep.training.resume import binding, flatten, require_same_recipe
+from unistep.training.distributed import on_rank_zero
+from unistep.training.resume import flatten, locked_settings, require_same_recipe
 
 LEARNT = ("checkpoints/step-*", "judge/*", "generator/*")
 WRITTEN = (".", "judge", "previews", "features", "samples", "teacher", "teacher/previews")  # by this run alone
@@ -33,7 +33,7 @@ def only_writer(folder: Path, say: Talk) -> Iterator[None]:
         UserError: if another process is at work in the folder.
     """
     with ExitStack() as stack:
-        on_main(lambda: hold(stack, folder, say))
+        on_rank_zero(lambda: hold(stack, folder, say))
         yield
 
 
@@ -106,7 +106,7 @@ def load_run_recipe(folder: Path) -> Recipe:
 
 def settings(recipe: Recipe) -> dict[str, Any]:
     """The values that a resumed run must share with the one that was started; how it is judged may change."""
-    return binding(recipe.model_dump(mode="json", exclude={"about", "evaluation", "name"}))
+    return locked_settings(recipe.model_dump(mode="json", exclude={"about", "evaluation", "name"}))
 
 
 def record(folder: Path, **facts: Any) -> None:

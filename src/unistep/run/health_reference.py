@@ -13,11 +13,11 @@ from torch import Tensor
 from unistep.errors import UserError
 from unistep.io.atomic import atomic_write
 from unistep.io.text_files import read_json
-from unistep.run.sample_sources import Draws
-from unistep.training.distributed import on_main
+from unistep.run.sample_sources import SampleSource
+from unistep.training.distributed import on_rank_zero
 from unistep.training.health import SampleStatistics, sample_statistics
 from unistep.training.monitor_samples import Spread
-from unistep.types import Cond, select
+from unistep.types import Cond, index_condition
 
 FIRST_SEED = 10_000_000
 MANY, FEW = 256, 64  # samples of a teacher
@@ -45,11 +45,16 @@ class HealthReference:
 
     def diversity(self, x: Tensor, cond: Cond) -> float:
         """How far apart samples [b, *dims] lie over how far the teacher's do."""
-        return self.spread.ratio(self.seen(x[:WATCHED]), classes(select(cond, slice(WATCHED))))
+        return self.spread.ratio(self.seen(x[:WATCHED]), classes(index_condition(cond, slice(WATCHED))))
 
 
 def health_reference(
-    teacher: Draws, features: Features | None, batch: int, nfe: int, file: Path | None, made_with: Mapping[str, Any]
+    teacher: SampleSource,
+    features: Features | None,
+    batch: int,
+    nfe: int,
+    file: Path | None,
+    made_with: Mapping[str, Any],
 ) -> HealthReference:
     """Reads the reference of a run, or draws some of the teacher's samples on the first rank and keeps their numbers.
 
@@ -81,7 +86,7 @@ def health_reference(
             atomic_write(file, (json.dumps({"made_with": facts, **values}, indent=2) + "\n").encode())
         return made
 
-    return HealthReference(*on_main(numbers), seen)
+    return HealthReference(*on_rank_zero(numbers), seen)
 
 
 def reference_seeds(shape: tuple[int, ...], nfe: int) -> Tensor:
@@ -90,7 +95,7 @@ def reference_seeds(shape: tuple[int, ...], nfe: int) -> Tensor:
 
 
 def drawn(
-    teacher: Draws, seen: Callable[[Tensor], Tensor], seeds: Tensor, batch: int
+    teacher: SampleSource, seen: Callable[[Tensor], Tensor], seeds: Tensor, batch: int
 ) -> tuple[SampleStatistics, Spread]:
     """The numbers of the teacher's samples of some seeds, so many at once."""
     parts, features, labels = [], [], []

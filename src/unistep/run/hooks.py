@@ -10,22 +10,25 @@ from unistep.io.atomic import atomic_write
 from unistep.reports import draw_points, grid_png, render
 from unistep.run.console import Talk
 from unistep.run.health_reference import HealthReference
-from unistep.run.sample_sources import Draws
-from unistep.training.distributed import is_main
+from unistep.run.sample_sources import SampleSource
+from unistep.training.distributed import is_rank_zero
 from unistep.training.hooks import Hooks, View
 
-LOOKED_AT = 2_000_000  # seeds from here are for looking at: neither pairs nor the evaluation have them
-IMAGE_SEEDS, POINT_SEEDS = torch.arange(LOOKED_AT, LOOKED_AT + 10), torch.arange(LOOKED_AT, LOOKED_AT + 2000)
+PREVIEW_FIRST_SEED = 2_000_000  # of previews and `sample`; neither pairs nor evaluations use seeds from here on
+IMAGE_SEEDS, POINT_SEEDS = (
+    torch.arange(PREVIEW_FIRST_SEED, PREVIEW_FIRST_SEED + 10),
+    torch.arange(PREVIEW_FIRST_SEED, PREVIEW_FIRST_SEED + 2000),
+)
 
-QuickJudge = Callable[[Draws], Mapping[str, float]]
+QuickJudge = Callable[[SampleSource], Mapping[str, float]]
 """Draws -> figures, the deciding one under `score`, lower is better."""
 
 
-def looking_hooks(
-    draws: Callable[[nn.Module], Draws],
+def build_hooks(
+    draws: Callable[[nn.Module], SampleSource],
     quick: QuickJudge | None,
     say: Talk,
-    teacher: Draws | None = None,
+    teacher: SampleSource | None = None,
     health: HealthReference | None = None,
 ) -> Hooks:
     """Previews and quick figures of the averaged network.
@@ -46,7 +49,7 @@ def looking_hooks(
             below = {f"step {view.step}": drawn(seeds)[0]}
         if teacher is not None and not above:
             above["teacher"] = teacher(seeds)[0]
-        if is_main():
+        if is_rank_zero():
             write_picture(view.run_dir / "previews" / f"step-{view.step:07d}.png", above | below)
 
     def evaluate(view: View) -> Mapping[str, float]:

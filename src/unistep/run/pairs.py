@@ -22,7 +22,7 @@ from unistep.run.preflight import require_pairs
 from unistep.run.solver_choice import FILE, find_choice
 from unistep.run.teacher import find_teacher
 from unistep.teachers.teacher import Teacher
-from unistep.training.distributed import barrier, on_main, process_group, rank, resolve_device, world_size
+from unistep.training.distributed import barrier, on_rank_zero, process_group, rank, resolve_device, world_size
 
 
 def make_pairs(
@@ -59,10 +59,10 @@ def make_pairs(
     with process_group(where):
         ready = require_pairs(resolved, folder_of(resolved, out), where, teacher)
         with only_writer(folder_of(resolved, out), say):
-            folder = on_main(lambda: open_run(resolved, Path(out) if out else None))
-            on_main(lambda: record_start(folder, where))
+            folder = on_rank_zero(lambda: open_run(resolved, Path(out) if out else None))
+            on_rank_zero(lambda: record_start(folder, where))
             found = ready.loaded or find_teacher(resolved, folder, where, say, quiet)
-            on_main(lambda: record(folder, teacher={"source": found.source, "sha256": found.sha256}))
+            on_rank_zero(lambda: record(folder, teacher={"source": found.source, "sha256": found.sha256}))
             if resolved.teacher.certify:
                 require_certificate(found, folder, where, say)
             return pairs_of_run(resolved, found, folder, where, say, quiet).folder
@@ -83,7 +83,7 @@ def pairs_of_run(
     solver = known_solver(recipe, config, teacher, folder, device, say)
     say(f"pairs: {config.count:,} of {teacher.source} in {place}")
     with ExitStack() as stack:
-        if on_main(lambda: is_incomplete(config, place)):
+        if on_rank_zero(lambda: is_incomplete(config, place)):
             stack.enter_context(only_writer(place, say))
         store = generate_pairs(
             teacher, sampler_of(solver), place, count=config.count, first_seed=config.first_seed,
@@ -115,8 +115,8 @@ def known_solver(
     if not isinstance(solver, AutoSolverConfig):
         return solver
     file = place_of(config, folder) / FILE
-    kept = on_main(lambda: find_choice(solver, recipe, teacher, file, device, say))
-    on_main(lambda: record(folder, pairs_solver=kept.json()))
+    kept = on_rank_zero(lambda: find_choice(solver, recipe, teacher, file, device, say))
+    on_rank_zero(lambda: record(folder, pairs_solver=kept.json()))
     return kept.solver
 
 

@@ -22,7 +22,7 @@ from unistep.run.distance import distance_of
 from unistep.run.evaluation_checks import check_evaluation
 from unistep.run.fit import fit_config, fit_of, mixture_of
 from unistep.run.teach_checks import META, check_shares, check_solver, require_teachable
-from unistep.run.teacher import Starting, as_recipe_says, find_teacher
+from unistep.run.teacher import StudentInit, apply_lora, find_teacher
 from unistep.run.training_images import read_images, real_images
 from unistep.run.weights import initial_time, initial_weights
 from unistep.teachers.checkpoint import teacher_from_config
@@ -125,7 +125,7 @@ def find_start(recipe: DistillRecipe, folder: Path, device: torch.device, own: T
     return Start(require_teachable(teaching, device)[0], None)
 
 
-def starting_shapes(recipe: DistillRecipe, teacher: Teacher, mistakes: Mistakes) -> Starting:
+def starting_shapes(recipe: DistillRecipe, teacher: Teacher, mistakes: Mistakes) -> StudentInit:
     """Teacher and network that a distillation starts from, in shape: nothing is allocated for copies of them.
 
     Raises:
@@ -142,16 +142,16 @@ def starting_shapes(recipe: DistillRecipe, teacher: Teacher, mistakes: Mistakes)
             require_memory(denoiser, "fit.network")
         network = teacher_from_config(denoiser, config, source="fit", sha256="")
     shapes = replace(network, denoiser=copy_to_meta(network.denoiser))
-    start = Starting(teacher, network)
+    start = StudentInit(teacher, network)
     with mistakes.collect():  # adapters that suit no network of the teacher's kind: without, the rest can be checked
-        start = as_recipe_says(recipe, start)
+        start = apply_lora(recipe, start)
     return replace(start, teacher=replace(teacher, denoiser=copy_to_meta(teacher.denoiser)), network=shapes)
 
 
 # --------------------------------------------------------------------------------------------------- stages and solvers
 
 
-def check_method(stages: Iterable[Stage], start: Starting, device: torch.device, mistakes: Mistakes) -> None:
+def check_method(stages: Iterable[Stage], start: StudentInit, device: torch.device, mistakes: Mistakes) -> None:
     """Whether the method of each stage can be built: its noise level, distance and start, and which networks learn."""
     for stage in stages:
         recipe, held_at = stage.recipe, None

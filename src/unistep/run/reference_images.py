@@ -26,7 +26,7 @@ from unistep.io.atomic import atomic_write
 from unistep.io.progress import show_progress
 from unistep.recipes.sections import EvaluationConfig
 from unistep.run.console import Talk
-from unistep.training.distributed import on_main
+from unistep.training.distributed import on_rank_zero
 
 FORMAT = "unistep-reference/1"
 REAL = "evaluation.real"
@@ -108,7 +108,7 @@ def features_of(
             path.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(path, save(tensors, {"config": json.dumps({"format": FORMAT, **identity}, sort_keys=True)}))
 
-    on_main(compute)
+    on_rank_zero(compute)
     _, tensors, _ = read_file(path, FORMAT)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return unpack_reference(tensors, "images", digest, source=f"{data.path or data.kind}, {data.split or 'all'}")

@@ -21,8 +21,8 @@ from unistep.io.locking import locked
 from unistep.io.progress import show_progress
 from unistep.recipes.sections import SolverConfig
 from unistep.run.checkpoints import export_checkpoint
-from unistep.run.hooks import LOOKED_AT, picture_png
-from unistep.run.sample_sources import Draws, Model, generated, solved_teacher
+from unistep.run.hooks import PREVIEW_FIRST_SEED, picture_png
+from unistep.run.sample_sources import Model, SampleSource, generator_source, solved_teacher
 from unistep.teachers.checkpoint import codec_and_conditioner, load_generator
 from unistep.teachers.diffusers.captions import Captions
 from unistep.teachers.diffusers.prompts import read_prompts
@@ -40,7 +40,7 @@ def sample(
     run: str | Path,
     *,
     num: int = 64,
-    first_seed: int = LOOKED_AT,
+    first_seed: int = PREVIEW_FIRST_SEED,
     labels: Iterable[str | int] | None = None,
     prompts: str | Sequence[str] | None = None,
     files: bool = False,
@@ -95,7 +95,7 @@ def sample(
     return folder / f"{name}{tag}.png"
 
 
-def drawn_in_tiles(draws: Draws, seeds: Tensor, wanted: Tensor | None, quiet: bool) -> Tensor:
+def drawn_in_tiles(draws: SampleSource, seeds: Tensor, wanted: Tensor | None, quiet: bool) -> Tensor:
     """Decoded samples of seeds under labels [n, ...], a few at a time."""
     made: list[Tensor] = []
     with show_progress("sampling", len(seeds), not quiet) as update:
@@ -118,12 +118,12 @@ def free_tag(folder: Path, name: str, drawn: bytes) -> str:
     raise AssertionError("unreachable")
 
 
-def draws_from(run: str | Path, device: torch.device, own: Teacher | None = None) -> Draws:
+def draws_from(run: str | Path, device: torch.device, own: Teacher | None = None) -> SampleSource:
     """Whatever can be sampled at a place: a generator first, a teacher else."""
     folder = Path(run)
     if (folder / "generator").is_dir() or is_generator(folder):
         generator, config, _ = load_generator(folder, own)
-        return drawn_by(generated(generator.to(device)), config, own, device)
+        return drawn_by(generator_source(generator.to(device)), config, own, device)
     if is_export(folder):
         return drawn_by(*open_export(folder, own, device), own, device)
     if (folder / "recipe.yaml").is_file() and not (folder / "teacher" / "config.json").is_file():
@@ -133,13 +133,13 @@ def draws_from(run: str | Path, device: torch.device, own: Teacher | None = None
     return solved_teacher(teacher, SolverConfig(), 1.0, device)[0]
 
 
-def drawn_by(model: Model, config: dict[str, Any], own: Teacher | None, device: torch.device) -> Draws:
+def drawn_by(model: Model, config: dict[str, Any], own: Teacher | None, device: torch.device) -> SampleSource:
     """Draws of a generator, as its configuration or the caller's own teacher decodes and conditions them."""
     codec, conditioner = codec_and_conditioner(config, own)
-    return Draws(model=model, shape=tuple(config["shape"]), codec=codec, conditioner=conditioner, device=device)
+    return SampleSource(model=model, shape=tuple(config["shape"]), codec=codec, conditioner=conditioner, device=device)
 
 
-def prompted(draws: Draws, prompts: Sequence[str]) -> Draws:
+def prompted(draws: SampleSource, prompts: Sequence[str]) -> SampleSource:
     """The same model asked for other prompts.
 
     Raises:

@@ -23,7 +23,7 @@ Model = Callable[[Tensor, Cond, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draws:
+class SampleSource:
     """Samples of a model, each a pure function of its seed: noise and class come from the seed alone.
 
     Attributes:
@@ -64,12 +64,12 @@ class Draws:
         return self(torch.arange(size))[0]
 
 
-def generated(generator: nn.Module) -> Model:
+def generator_source(generator: nn.Module) -> Model:
     """A generator as a model, with all its steps; one that is trained on several ranks too."""
     return cast(Generator, unwrap(generator)).sample
 
 
-def solved(
+def teacher_source(
     denoiser: nn.Module,
     process: NoiseProcess,
     conditioner: Conditioner | None,
@@ -83,16 +83,18 @@ def solved(
     return lambda z, cond, seeds: sampler(guided, process, z, cond, seeds).x, nfe
 
 
-def teacher_draws(teacher: Teacher, model: Model, device: torch.device) -> Draws:
+def teacher_draws(teacher: Teacher, model: Model, device: torch.device) -> SampleSource:
     """Draws in a teacher's space."""
-    return Draws(
+    return SampleSource(
         model=model, shape=teacher.shape, codec=teacher.codec, conditioner=teacher.conditioner, device=device
     )  # fmt: skip
 
 
-def solved_teacher(teacher: Teacher, solver: SolverConfig, guidance: float, device: torch.device) -> tuple[Draws, int]:
+def solved_teacher(
+    teacher: Teacher, solver: SolverConfig, guidance: float, device: torch.device
+) -> tuple[SampleSource, int]:
     """Draws of a teacher under a solver, and their network evaluations per sample."""
-    model, nfe = solved(teacher.denoiser, teacher.process, teacher.conditioner, solver, guidance)
+    model, nfe = teacher_source(teacher.denoiser, teacher.process, teacher.conditioner, solver, guidance)
     return teacher_draws(teacher, model, device), nfe
 
 

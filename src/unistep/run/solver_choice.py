@@ -14,7 +14,17 @@ from unistep.errors import UserError
 from unistep.io.atomic import atomic_write
 from unistep.io.progress import show_waiting
 from unistep.io.text_files import read_json
-from unistep.pairs.choice import Choice, Probe, Tried, choose_solver, in_words, most_spent, suited, trials, unreached
+from unistep.pairs.choice import (
+    Candidate,
+    Choice,
+    Probe,
+    choose_solver,
+    compatible_solvers,
+    in_words,
+    most_spent,
+    trials,
+    unreached,
+)
 from unistep.pairs.facts import plain, require_facts
 from unistep.pairs.manifest import MANIFEST, read_manifest
 from unistep.pairs.solve import fixed_kernels
@@ -28,7 +38,7 @@ FORMAT = "unistep.solver-choice.v1"
 
 
 @dataclass(frozen=True)
-class Kept:
+class CachedChoice:
     """A choice as it is kept.
 
     Attributes:
@@ -63,7 +73,7 @@ class Kept:
 
 def find_choice(
     config: AutoSolverConfig, recipe: DistillRecipe, teacher: Teacher, file: Path, device: torch.device, say: Talk
-) -> Kept:
+) -> CachedChoice:
     """The choice in `file` if it answers the same question; otherwise it is made, and kept there.
 
     Args:
@@ -107,7 +117,7 @@ def question(config: AutoSolverConfig, recipe: DistillRecipe, teacher: Teacher) 
 
 def chosen_now(
     config: AutoSolverConfig, recipe: DistillRecipe, teacher: Teacher, device: torch.device, asked: Mapping[str, Any]
-) -> Kept:
+) -> CachedChoice:
     """The choice, made now."""
     assert recipe.pairs is not None
     first, started = recipe.pairs.first_seed, time.perf_counter()
@@ -117,15 +127,15 @@ def chosen_now(
         choice = choose_solver(
             probe, tolerance=config.tolerance, candidates=candidates(config, teacher), evaluations=config.evaluations
         )
-    return Kept(asked, choice, time.perf_counter() - started)
+    return CachedChoice(asked, choice, time.perf_counter() - started)
 
 
 def candidates(config: AutoSolverConfig, teacher: Teacher) -> tuple[str, ...]:
     """Those that the recipe names, or all that suit the process."""
-    return config.candidates or tuple(suited(teacher.process))
+    return config.candidates or tuple(compatible_solvers(teacher.process))
 
 
-def read_choice(file: Path) -> Kept:
+def read_choice(file: Path) -> CachedChoice:
     """What `find_choice` wrote.
 
     Raises:
@@ -138,7 +148,7 @@ def read_choice(file: Path) -> Kept:
         choice = found.pop("choice")
         chosen, reference = trial_of(choice.pop("chosen")), trial_of(choice.pop("reference"))
         tried = tuple(trial_of(trial) for trial in choice.pop("tried"))
-        return Kept(choice=Choice(chosen=chosen, reference=reference, tried=tried, **choice), **found)
+        return CachedChoice(choice=Choice(chosen=chosen, reference=reference, tried=tried, **choice), **found)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{file}: no readable choice ({error}); delete this one file, it is made anew") from error
 
@@ -148,9 +158,9 @@ def finite(trial: dict[str, Any]) -> dict[str, Any]:
     return {**trial, "error": trial["error"] if math.isfinite(trial["error"]) else None}
 
 
-def trial_of(found: dict[str, Any]) -> Tried:
+def trial_of(found: dict[str, Any]) -> Candidate:
     """What `finite` made plain."""
-    return Tried(**{**found, "error": math.inf if found["error"] is None else found["error"]})
+    return Candidate(**{**found, "error": math.inf if found["error"] is None else found["error"]})
 
 
 def solver_config(found: Mapping[str, Any]) -> SolverConfig:
@@ -162,7 +172,7 @@ def solver_config(found: Mapping[str, Any]) -> SolverConfig:
 
 
 @dataclass(frozen=True)
-class Foreseen:
+class PlannedSolver:
     """A solver to plan with, and what choosing it takes at most.
 
     Attributes:
@@ -176,15 +186,15 @@ class Foreseen:
     evaluations: int = 0
 
 
-def foresee(recipe: DistillRecipe, pairs: PairsConfig, teacher: Teacher, file: Path) -> Foreseen:
+def foresee(recipe: DistillRecipe, pairs: PairsConfig, teacher: Teacher, file: Path) -> PlannedSolver:
     """What a plan can know of the pairs' solver without solving anything."""
     config = pairs.solver
     if isinstance(config, SolverConfig):
-        return Foreseen(config)
+        return PlannedSolver(config)
     if file.is_file() and (kept := read_choice(file)).asked == question(config, recipe, teacher):
-        return Foreseen(kept.solver)
+        return PlannedSolver(kept.solver)
     tried = trials(candidates(config, teacher), config.evaluations, teacher.process)
     if not tried:
         raise UserError(unreached([], config.tolerance))
     dearest = solver_config(tried[-1].config())
-    return Foreseen(dearest, config.probe, most_spent(tried, teacher.process))
+    return PlannedSolver(dearest, config.probe, most_spent(tried, teacher.process))

@@ -20,9 +20,9 @@ from unistep.run.continue_run import continue_run, earlier_recipes, find_run, ma
 from unistep.run.extractors import judge_of, keep_perceptual, quick_image_judge, ready, trained_judge
 from unistep.run.fit import export_average
 from unistep.run.folder import agreed, folder_of, only_writer, open_run, record_start
-from unistep.run.hooks import looking_hooks
+from unistep.run.hooks import build_hooks
 from unistep.run.reference_images import splits_of
-from unistep.run.sample_sources import Draws, solved
+from unistep.run.sample_sources import SampleSource, teacher_source
 from unistep.run.teach_checks import require_teachable
 from unistep.run.teach_config import conditioning, teacher_config
 from unistep.teachers.checkpoint import load_denoiser
@@ -31,7 +31,7 @@ from unistep.teachers.codecs import PixelCodec
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.teachers.teacher import Conditioner
 from unistep.training.batches import EncodedImages, Streams
-from unistep.training.distributed import on_main, process_group, require_agreement, resolve_device, unwrap
+from unistep.training.distributed import on_rank_zero, process_group, require_agreement, resolve_device, unwrap
 from unistep.training.hooks import Hooks
 from unistep.training.loop import train
 from unistep.training.prepare import prepare_network
@@ -76,9 +76,9 @@ def teach(
         config = teacher_config(resolved, data, conditioner)
         with only_writer(run or folder_of(resolved, out), say):
             if run is not None:
-                on_main(lambda: continue_run(resolved, run, say))
-            folder = on_main(lambda: open_run(resolved, run or (Path(out) if out else None)))
-            on_main(lambda: record_start(folder, where))
+                on_rank_zero(lambda: continue_run(resolved, run, say))
+            folder = on_rank_zero(lambda: open_run(resolved, run or (Path(out) if out else None)))
+            on_rank_zero(lambda: record_start(folder, where))
             method = build_teaching(resolved, config, where)
             result = train(
                 method,
@@ -91,7 +91,7 @@ def teach(
                 earlier=[bound_to(other) for other in earlier_recipes(TeachRecipe, folder)],
             )
             export_average(result, unwrap(method.denoiser), folder / "teacher", config)
-            on_main(lambda: mark_finished(folder, resolved))
+            on_rank_zero(lambda: mark_finished(folder, resolved))
     return folder
 
 
@@ -145,12 +145,12 @@ def teaching_hooks(
     """Previews and quality of the teacher in the making, under the recipe's solver; the judge is trained first."""
     evaluation, process = recipe.evaluation, process_from_config(recipe.process)
 
-    def draws(network: nn.Module) -> Draws:
-        model, _ = solved(network, process, conditioner, evaluation.solver, recipe.guidance)
-        return Draws(model=model, shape=data.shape, codec=PixelCodec(), conditioner=conditioner, device=device)
+    def draws(network: nn.Module) -> SampleSource:
+        model, _ = teacher_source(network, process, conditioner, evaluation.solver, recipe.guidance)
+        return SampleSource(model=model, shape=data.shape, codec=PixelCodec(), conditioner=conditioner, device=device)
 
     if evaluation.judge is None:
-        return looking_hooks(draws, None, say)
+        return build_hooks(draws, None, say)
     if evaluation.judge == "train":
         judge = trained_judge(folder / "judge", lambda: data, evaluation.judge_steps, say)
         keep_perceptual(folder / "judge", data, evaluation.judge_steps, say)
@@ -160,4 +160,4 @@ def teaching_hooks(
     real = splits_of(evaluation) or {"train": recipe.data}
     judge = ready(judge, evaluation, real, folder, sample, device, say)
     require_enough_samples(judge.reference("train"), None, evaluation.samples_during_training)
-    return looking_hooks(draws, quick_image_judge(judge, evaluation), say)
+    return build_hooks(draws, quick_image_judge(judge, evaluation), say)

@@ -19,11 +19,11 @@ from unistep.run.teach_config import conditioning, teacher_config
 from unistep.teachers.checkpoint import load_denoiser, teacher_from_config
 from unistep.teachers.checkpoint_config import random_denoiser
 from unistep.teachers.teacher import Teacher
-from unistep.training.batches import share
+from unistep.training.batches import rows_per_shard
 from unistep.training.config import TrainingConfig
 from unistep.training.distributed import world_size
 from unistep.training.optim import check_names
-from unistep.training.random import Part
+from unistep.training.random import Shard
 
 META = torch.device("meta")
 
@@ -69,12 +69,12 @@ def check_init(init: str | None, denoiser: nn.Module, mistakes: Mistakes) -> Non
 
 def check_shares(section: str, config: TrainingConfig, mistakes: Mistakes, has_pairs: bool = False) -> None:
     """Whether ranks and micro-batches get whole rows."""
-    part = Part(0, world_size() * config.accumulate)
+    part = Shard(0, world_size() * config.accumulate)
     with mistakes.collect():
-        share(f"{section}.batch", config.batch, part)
+        rows_per_shard(f"{section}.batch", config.batch, part)
     if has_pairs and config.pair_batch is not None:
         with mistakes.collect():
-            share(f"{section}.pair_batch", config.pair_batch, part)
+            rows_per_shard(f"{section}.pair_batch", config.pair_batch, part)
 
 
 def check_solver(

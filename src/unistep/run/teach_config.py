@@ -17,7 +17,7 @@ from unistep.teachers.conditioners import LabelConditioner
 from unistep.teachers.diffusers.captions import Captions, TextEncoding
 from unistep.teachers.diffusers.families import FAMILIES
 from unistep.teachers.teacher import Conditioner
-from unistep.training.distributed import on_main
+from unistep.training.distributed import on_rank_zero
 
 AUTO = "auto"  # a size of the network that the images decide
 SHOWN = 10  # names of classes
@@ -102,7 +102,7 @@ def captions_of(text: TextConfig, captions: tuple[str, ...], device: torch.devic
     """Each different caption once, in the order of the images, encoded by one rank for all."""
     prompts = tuple(dict.fromkeys(captions))
     encoding = TextEncoding.of(text.encoder, text.tokens)
-    on_main(lambda: Captions.encoded(encoding, prompts, device))
+    on_rank_zero(lambda: Captions.encoded(encoding, prompts, device))
     return Captions.encoded(encoding, prompts, device)
 
 

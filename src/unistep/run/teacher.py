@@ -27,12 +27,12 @@ from unistep.teachers.load import load_teacher, prepare_teacher
 from unistep.teachers.module import ModuleDenoiser
 from unistep.teachers.teacher import Teacher
 from unistep.training.config import TrainingConfig
-from unistep.training.distributed import on_main, world_size
+from unistep.training.distributed import on_rank_zero, world_size
 from unistep.training.random import derived_seed
 
 
 @dataclass(frozen=True)
-class Starting:
+class StudentInit:
     """Where a distillation starts.
 
     Attributes:
@@ -66,7 +66,7 @@ class Starting:
 
 def starting_point(
     recipe: DistillRecipe, folder: Path, device: torch.device, say: Talk, quiet: bool, own: Teacher | None = None
-) -> Starting:
+) -> StudentInit:
     """The recipe's teacher (or the caller's own) on the device, and the network to start from.
 
     Raises:
@@ -81,12 +81,12 @@ def starting_point(
     if recipe.teacher.certify:
         require_certificate(teacher, folder, device, say)
     if any(True for _ in teacher.denoiser.parameters()):
-        return Starting(teacher, teacher)
+        return StudentInit(teacher, teacher)
     fitted_earlier = is_fitted(folder / "teacher")
     network, certificate = certified(recipe, teacher, folder / "teacher", device, say)
     if not fitted_earlier or "fit" not in read_record(folder / "run.json"):
-        on_main(lambda: record(folder, fit=certificate))
-    return Starting(teacher, network)
+        on_rank_zero(lambda: record(folder, fit=certificate))
+    return StudentInit(teacher, network)
 
 
 def require_described(teacher: Teacher) -> None:
@@ -116,7 +116,7 @@ def find_teacher(recipe: DistillRecipe, folder: Path, device: torch.device, say:
     if recipe.teacher.load is not None:
         place = (recipe.teacher.load, recipe.teacher.options, device.type)
         if world_size() > 1:
-            on_main(lambda: prepare_teacher(*place))
+            on_rank_zero(lambda: prepare_teacher(*place))
         return load_teacher(*place)
     if recipe.teacher.teach is None:
         raise UserError(
@@ -128,7 +128,7 @@ def find_teacher(recipe: DistillRecipe, folder: Path, device: torch.device, say:
 
 
 @dataclass(frozen=True)
-class AdaptedStart(Starting):
+class AdaptedStart(StudentInit):
     """A start whose copies share the teacher's weights and learn an adapter each.
 
     Attributes:
@@ -148,7 +148,7 @@ class AdaptedStart(Starting):
         return {**super().description(generator), "lora": described(self.lora, self.base)}
 
 
-def as_recipe_says(recipe: DistillRecipe, start: Starting) -> Starting:
+def apply_lora(recipe: DistillRecipe, start: StudentInit) -> StudentInit:
     """The start itself, or with adapters where the recipe has a section `lora`.
 
     Raises:

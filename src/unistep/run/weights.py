@@ -13,10 +13,10 @@ from unistep.networks.state_dict import require_same_tensors
 from unistep.recipes.sections import ExportedWeights, GeneratorConfig
 from unistep.run.evaluation_checks import generator_folder
 from unistep.run.folder import record
-from unistep.run.teacher import Starting
+from unistep.run.teacher import StudentInit
 from unistep.teachers.checkpoint import load_generator
 from unistep.teachers.teacher import Teacher
-from unistep.training.distributed import full_tensor, on_main, unwrap
+from unistep.training.distributed import full_tensor, on_rank_zero, unwrap
 from unistep.training.ema import EMA
 from unistep.training.hooks import eval_mode
 
@@ -25,7 +25,7 @@ Measure = Callable[[nn.Module], float]
 
 
 def initial_weights(
-    init: str | None, start: Starting, held_at: float | None, folder: Path | None
+    init: str | None, start: StudentInit, held_at: float | None, folder: Path | None
 ) -> dict[str, Tensor] | None:
     """The denoiser of the generator that `generator.init` names, None where it names none.
 
@@ -50,7 +50,7 @@ def initial_weights(
     state = generator.denoiser.state_dict()
     require_same_tensors(start.copy(), state, f"generator.init {init}")
     if folder is not None:
-        on_main(lambda: record(folder, generator_init={"source": init, "sha256": sha256}))
+        on_rank_zero(lambda: record(folder, generator_init={"source": init, "sha256": sha256}))
     return state
 
 
@@ -71,7 +71,7 @@ def initial_time(config: GeneratorConfig, teacher: Teacher) -> float | None:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class SelectedWeights:
     """The weights to export.
 
     Attributes:
@@ -85,7 +85,9 @@ class Chosen:
     scores: dict[str, float] = field(default_factory=dict)
 
 
-def choose_weights(wanted: ExportedWeights, generator: nn.Module, ema: EMA | None, measure: Measure | None) -> Chosen:
+def choose_weights(
+    wanted: ExportedWeights, generator: nn.Module, ema: EMA | None, measure: Measure | None
+) -> SelectedWeights:
     """The generator's averaged or last weights; every rank must call it.
 
     Args:
@@ -96,15 +98,15 @@ def choose_weights(wanted: ExportedWeights, generator: nn.Module, ema: EMA | Non
     """
     raw = {name: full_tensor(value) for name, value in unwrap(generator).state_dict().items()}
     if ema is None or wanted == "raw":
-        return Chosen("raw", raw)
+        return SelectedWeights("raw", raw)
     if wanted == "ema" or measure is None:
-        return Chosen("ema", ema.state_dict())
+        return SelectedWeights("ema", ema.state_dict())
     with eval_mode(generator):
         scores = {"raw": measure(generator)}
         with ema.applied():
             scores["ema"] = measure(generator)
-    better = on_main(lambda: nearer(scores))  # ranks may differ in the last digit
-    return Chosen(better, raw if better == "raw" else ema.state_dict(), scores)
+    better = on_rank_zero(lambda: nearer(scores))  # ranks may differ in the last digit
+    return SelectedWeights(better, raw if better == "raw" else ema.state_dict(), scores)
 
 
 def nearer(scores: Mapping[str, float]) -> str:

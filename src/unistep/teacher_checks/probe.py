@@ -12,7 +12,7 @@ from unistep.diffusion.process.base import NoiseProcess
 from unistep.diffusion.samplers import DPMpp2M, seeded_normal
 from unistep.teacher_checks.even_grid import EvenGrid
 from unistep.teachers.teacher import Teacher
-from unistep.types import Cond, bcast, select, to_device
+from unistep.types import Cond, bcast, index_condition, to_device
 
 LEVELS = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98)  # places on the training grid
 FIRST_SEED = 30_000_000  # far from the seeds of pairs, evaluation and previews
@@ -63,7 +63,9 @@ class Probe:
 
     def ask(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """mu(x_t, t, cond), a few rows at a time."""
-        return in_batches(lambda rows: self.teacher(x_t[rows], t[rows], select(cond, rows)), len(x_t), self.batch)
+        return in_batches(
+            lambda rows: self.teacher(x_t[rows], t[rows], index_condition(cond, rows)), len(x_t), self.batch
+        )
 
     def errors(self) -> list[Tensor]:
         """Mean squared error of each sample, float64 [n], at each level."""
@@ -101,7 +103,7 @@ def probe(teacher: Teacher, device: torch.device) -> Probe:
     solver, process = DPMpp2M(NUM_STEPS), cast(NoiseProcess, EvenGrid(teacher.process))
 
     def solve(rows: slice) -> Tensor:
-        return solver(teacher, process, z[rows], select(cond, rows)).x
+        return solver(teacher, process, z[rows], index_condition(cond, rows)).x
 
     x_0 = in_batches(solve, len(z), batch)
     bare = Probe(teacher=teacher, x_0=x_0, cond=cond, levels=(), batch=batch)

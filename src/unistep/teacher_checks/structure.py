@@ -12,7 +12,7 @@ from unistep.errors import UserError
 from unistep.teacher_checks.certificate import Check, nan_as_infinity
 from unistep.teacher_checks.probe import FIRST_SEED, LEVELS, Probe
 from unistep.teachers.teacher import Teacher
-from unistep.types import select, to_device
+from unistep.types import index_condition, to_device
 
 ROUND_TRIP = 1e-3
 ALONE = {torch.float32: 1e-2, torch.float16: 1e-2, torch.bfloat16: 5e-2}  # by the type of the network
@@ -56,7 +56,7 @@ def shapes_and_rows(teacher: Teacher, device: torch.device) -> Check:
         x_t = x * (teacher.process.alpha(t) ** 2 + teacher.process.sigma(t) ** 2).sqrt().reshape(
             -1, *[1] * (x.ndim - 1)
         )
-        together, alone = teacher(x_t, t, cond), teacher(x_t[:1], t[:1], select(cond, slice(0, 1)))
+        together, alone = teacher(x_t, t, cond), teacher(x_t[:1], t[:1], index_condition(cond, slice(0, 1)))
         if together.shape != x_t.shape or alone.shape != x_t[:1].shape:
             words = f"found output {tuple(together.shape)}, expected the input's {tuple(x_t.shape)}"
             return Check(name=name, passed=False, words=words)

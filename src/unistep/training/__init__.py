@@ -20,5 +20,5 @@ from unistep.training.hooks import View as View
 from unistep.training.loop import TrainResult as TrainResult
 from unistep.training.loop import train as train
 from unistep.training.prepare import prepare_network as prepare_network
-from unistep.training.random import Part as Part
+from unistep.training.random import Shard as Shard
 from unistep.training.random import StepRandom as StepRandom

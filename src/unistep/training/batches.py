@@ -14,14 +14,14 @@ from unistep.errors import UserError
 from unistep.methods.base import Batch, Phase, Random
 from unistep.teachers.teacher import Codec, Conditioner
 from unistep.training.prefetch import Prefetcher
-from unistep.training.random import Part, StepRandom, derived_seed
-from unistep.types import Cond, select, to_device, upload
+from unistep.training.random import Shard, StepRandom, derived_seed
+from unistep.types import Cond, index_condition, to_device, upload
 
 
 class BatchSource(Protocol):
     """The source of the loop's batches."""
 
-    def batch(self, step: int, phase: Phase, part: Part, prefetcher: Prefetcher | None = None) -> Batch:
+    def batch(self, step: int, phase: Phase, part: Shard, prefetcher: Prefetcher | None = None) -> Batch:
         """The rows of one part of the global batch of a phase of a step; no state, no order of calls."""
         ...
 
@@ -97,7 +97,7 @@ class TensorImages:
 
     def rows(self, index: Tensor) -> tuple[Tensor, Cond]:
         """x [b, *dims], cond of the rows."""
-        return self.x[index], select(self.cond, index)
+        return self.x[index], index_condition(self.cond, index)
 
 
 class Streams:
@@ -135,7 +135,7 @@ class Streams:
         self.device, self.conditioner, self.pairs, self.images = device, conditioner, pairs, images
         self.real_condition, self.reading = real_condition, Lock()
 
-    def batch(self, step: int, phase: Phase, part: Part, prefetcher: Prefetcher | None = None) -> Batch:
+    def batch(self, step: int, phase: Phase, part: Shard, prefetcher: Prefetcher | None = None) -> Batch:
         """One part of one phase's global batch.
 
         Args:
@@ -145,7 +145,7 @@ class Streams:
         Raises:
             UserError: if a batch cannot be divided among the parts.
         """
-        size, name = share("training.batch", self.size, part), ("batch", phase.name, part)
+        size, name = rows_per_shard("training.batch", self.size, part), ("batch", phase.name, part)
         read, read_next = (partial(self.read, s, phase, part) for s in (step, step + 1))
         if prefetcher is None:
             cond, (pair_z, pair_x, pair_cond) = read()
@@ -159,20 +159,20 @@ class Streams:
             pair_x=None if pair_x is None else upload(pair_x, self.device), pair_cond=to_device(pair_cond, self.device),
         )  # fmt: skip
 
-    def read(self, step: int, phase: Phase, part: Part) -> tuple[Cond, tuple[Tensor | None, Tensor | None, Cond]]:
+    def read(self, step: int, phase: Phase, part: Shard) -> tuple[Cond, tuple[Tensor | None, Tensor | None, Cond]]:
         """Conditions and pairs of a batch, on the CPU; one thread at a time."""
         with self.reading:
             return self.condition(step, phase.name, part), self.pair_rows(step, phase, part)
 
-    def condition(self, step: int, phase: str, part: Part) -> Cond:
+    def condition(self, step: int, phase: str, part: Shard) -> Cond:
         """Conditions of the unpaired stream, each from a seed of its own."""
         if self.conditioner is None:
             return None
-        size = share("training.batch", self.size, part)
+        size = rows_per_shard("training.batch", self.size, part)
         seeds = StepRandom(self.seed, step, f"conditions of {phase}", part).integers(size, 0, 2**62)
         return self.conditioner.from_seeds(seeds)
 
-    def pair_rows(self, step: int, phase: Phase, part: Part) -> tuple[Tensor | None, Tensor | None, Cond]:
+    def pair_rows(self, step: int, phase: Phase, part: Shard) -> tuple[Tensor | None, Tensor | None, Cond]:
         """z, x and condition of this part's pairs."""
         if self.pairs is None or "pairs" not in phase.inputs:
             return None, None, None
@@ -184,7 +184,7 @@ class Streams:
             cond = self.conditioner.from_labels(cond)
         return rows.z, rows.x, cond
 
-    def image_rows(self, step: int, phase: Phase, part: Part) -> tuple[Tensor | None, Cond]:
+    def image_rows(self, step: int, phase: Phase, part: Shard) -> tuple[Tensor | None, Cond]:
         """This part's real images and their condition."""
         if self.images is None or "images" not in phase.inputs:
             return None, None
@@ -194,13 +194,13 @@ class Streams:
             cond = self.real_condition(cond, StepRandom(self.seed, step, f"labels of {phase.name}", part))
         return upload(x, self.device), to_device(cond, self.device)
 
-    def places(self, setting: str, batch: int, n: int, kind: str, step: int, phase: str, part: Part) -> Tensor:
+    def places(self, setting: str, batch: int, n: int, kind: str, step: int, phase: str, part: Shard) -> Tensor:
         """Which of n rows this part takes from a batch, in the stream's order of its own for each phase."""
-        rows = share(setting, batch, part)
+        rows = rows_per_shard(setting, batch, part)
         return rows_between(n, step * batch + part.index * rows, rows, derived_seed(self.seed, f"{kind} of", phase))
 
 
-def share(setting: str, rows: int, part: Part) -> int:
+def rows_per_shard(setting: str, rows: int, part: Shard) -> int:
     """Rows of each part.
 
     Raises:

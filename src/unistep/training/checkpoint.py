@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from unistep.errors import UserError
 from unistep.io.text_files import read_json
 from unistep.networks.weights_file import sort_metadata
-from unistep.training.distributed import on_main
+from unistep.training.distributed import on_rank_zero
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -56,7 +56,7 @@ class Checkpoints:
 
     def latest(self) -> Path | None:
         """The newest complete checkpoint; all ranks get the same answer."""
-        return on_main(lambda: self.path(self.steps()[-1]) if self.steps() else None)
+        return on_rank_zero(lambda: self.path(self.steps()[-1]) if self.steps() else None)
 
     def save(
         self, step: int, tensors: Mapping[str, Tensor], record: Mapping[str, Any], best: int | None = None
@@ -73,13 +73,13 @@ class Checkpoints:
             UserError: if the folder cannot be written or the disk is full; older checkpoints are untouched.
         """
         final, draft = self.path(step), self.folder / f".draft-step-{step:07d}"
-        if on_main(lambda: (final / MANIFEST).exists()):
+        if on_rank_zero(lambda: (final / MANIFEST).exists()):
             return final
-        on_main(lambda: guarded(self.folder, lambda: start_draft(draft)))
+        on_rank_zero(lambda: guarded(self.folder, lambda: start_draft(draft)))
         guarded(self.folder, lambda: write_tensors(draft, tensors))
         shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
-        on_main(lambda: guarded(self.folder, lambda: seal(draft, final, step, shapes, record)))
-        on_main(lambda: guarded(self.folder, lambda: self.prune(best)))
+        on_rank_zero(lambda: guarded(self.folder, lambda: seal(draft, final, step, shapes, record)))
+        on_rank_zero(lambda: guarded(self.folder, lambda: self.prune(best)))
         return final
 
     def load(self, path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class Checkpoints:
         Raises:
             UserError: if a file is missing, shortened or changed, or the tensors are other ones.
         """
-        manifest = on_main(lambda: verify(path))
+        manifest = on_rank_zero(lambda: verify(path))
         same_tensors(path, manifest["tensors"], {name: list(t.shape) for name, t in tensors.items()})
         with quiet():
             reader = HuggingFaceStorageReader(str(path))

@@ -18,7 +18,7 @@ from unistep.errors import UserError, brief
 
 Strategy = Literal["none", "ddp", "fsdp"]
 Result = TypeVar("Result")
-PATIENCE = timedelta(days=7)
+PROCESS_GROUP_TIMEOUT = timedelta(days=7)
 """How long ranks wait for each other: the first one embeds prompts and judges alone, which may take a day. torchrun
 ends them all if one dies."""
 
@@ -35,7 +35,7 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def is_main() -> bool:
+def is_rank_zero() -> bool:
     """Whether this rank writes files and talks."""
     return rank() == 0
 
@@ -57,7 +57,7 @@ def process_group(device: torch.device) -> Iterator[None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl", timeout=PATIENCE)
+    dist.init_process_group("gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl", timeout=PROCESS_GROUP_TIMEOUT)
     try:
         yield
     finally:
@@ -193,12 +193,12 @@ def require_agreement(facts: Mapping[str, Any]) -> None:
                 )
 
 
-def on_main(action: Callable[[], Result]) -> Result:
+def on_rank_zero(action: Callable[[], Result]) -> Result:
     """Runs an action on rank 0 only; its result, or its UserError, reaches every rank."""
     if world_size() == 1:
         return action()
     outcome: list[Any] = [None, None]
-    if is_main():
+    if is_rank_zero():
         try:
             outcome[0] = action()
         except Exception as error:

@@ -38,7 +38,7 @@ def sample_statistics(x: Tensor) -> SampleStatistics:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class Observation:
     """What the monitor sees at one log step; what a method does not have is None.
 
     Attributes:
@@ -118,7 +118,7 @@ class HealthMonitor:
         self.quiet: dict[str, int] = {}  # readings since each alarm last had a reason
         self.alarms: list[Alarm] = []
 
-    def observe(self, reading: Reading) -> list[Alarm]:
+    def observe(self, reading: Observation) -> list[Alarm]:
         """Takes a reading; the alarms that begin to ring with it."""
         found = {
             "fake_score_lag": self.fake_score_lag(reading),
@@ -143,7 +143,7 @@ class HealthMonitor:
 
     # ---------------------------------------------------------------------------------------------- the four alarms
 
-    def fake_score_lag(self, reading: Reading) -> str | None:
+    def fake_score_lag(self, reading: Observation) -> str | None:
         """The fake score denoises fresh samples worse than the teacher, exactly like it, or ever worse."""
         if reading.fake_loss is None:
             return self.as_before("fake_score_lag")
@@ -169,7 +169,7 @@ class HealthMonitor:
             return None
         return f"the fake score's loss is {level:.3g}, it was {median(past):.3g}: it lags behind"
 
-    def sample_drift(self, reading: Reading) -> str | None:
+    def sample_drift(self, reading: Observation) -> str | None:
         """Brightness or contrast of the samples leave the teacher's."""
         if reading.samples is None or self.reference is None:
             return self.as_before("sample_drift")
@@ -186,7 +186,7 @@ class HealthMonitor:
             return f"samples have {side} contrast than the teacher's (std {std:.3f}, teacher {r.std:.3f})"
         return None
 
-    def diversity_collapse(self, reading: Reading) -> str | None:
+    def diversity_collapse(self, reading: Observation) -> str | None:
         """Samples of one batch are nearer to each other than the teacher's."""
         if reading.samples is None or math.isnan(reading.samples.diversity):
             return self.as_before("diversity_collapse")
@@ -196,7 +196,7 @@ class HealthMonitor:
             return None
         return f"samples are alike: their mean distance is {100 * ratio:.0f} % of the teacher's"
 
-    def gradient_explosion(self, reading: Reading) -> str | None:
+    def gradient_explosion(self, reading: Observation) -> str | None:
         """A gradient norm far above its running median: twice within a window, or once five times as far."""
         words = None
         for network, norm in reading.grad_norms.items():

@@ -15,16 +15,23 @@ from unistep.methods.base import Method
 from unistep.training.batches import BatchSource
 from unistep.training.checkpoint import Checkpoints, read_record
 from unistep.training.config import TrainingConfig
-from unistep.training.distributed import any_rank, is_main, mean_over_ranks, on_main, resolve_device, world_size
+from unistep.training.distributed import (
+    any_rank,
+    is_rank_zero,
+    mean_over_ranks,
+    on_rank_zero,
+    resolve_device,
+    world_size,
+)
 from unistep.training.ema import EMA
 from unistep.training.finite import require_finite_parameters
-from unistep.training.health import HealthMonitor, Reading
+from unistep.training.health import HealthMonitor, Observation
 from unistep.training.hooks import Hooks, View
 from unistep.training.monitor_samples import statistics
 from unistep.training.prefetch import Prefetcher
 from unistep.training.progress import ProgressDisplay
 from unistep.training.random import VERSION
-from unistep.training.resume import binding, require_same_randomness, require_same_recipe, require_whole_record
+from unistep.training.resume import locked_settings, require_same_randomness, require_same_recipe, require_whole_record
 from unistep.training.signals import StopSignals
 from unistep.training.state import TrainState
 from unistep.training.step import StepReport, train_step
@@ -112,15 +119,15 @@ class Trainer:
         self.until = config.steps if until is None else until
         self.batches, self.config, self.run_dir, self.hooks = batches, config, run_dir, hooks
         self.device = resolve_device(config.device)
-        self.recipe = binding(recipe if recipe is not None else config.model_dump())
-        self.earlier = [binding(other) for other in earlier]
+        self.recipe = locked_settings(recipe if recipe is not None else config.model_dump())
+        self.earlier = [locked_settings(other) for other in earlier]
         self.averaged = {"name": method.ema_network, "description": description}
         monitor = HealthMonitor(hooks.reference, config.steps, hooks.health)
         self.state = TrainState.start(method, config, monitor)
         self.checkpoints = Checkpoints(run_dir / "checkpoints", config.checkpoint.keep)
         self.resume()
-        self.tracker = Tracker(run_dir, self.state.step, is_main())
-        self.progress = ProgressDisplay(config.steps, self.state.step, is_main(), hooks.message)
+        self.tracker = Tracker(run_dir, self.state.step, is_rank_zero())
+        self.progress = ProgressDisplay(config.steps, self.state.step, is_rank_zero(), hooks.message)
         self.saved_at, self.timer = time.monotonic(), StepTimer(config.batch)
         self.prefetcher = None if self.device.type == "cpu" else Prefetcher(self.device)
 
@@ -152,7 +159,7 @@ class Trainer:
         if self.due(self.config.log_every) or self.state.step == 1:
             self.log(report)
         best = self.preview_and_evaluate()
-        stop, by_clock = any_rank(signals.received is not None, is_main() and self.time_to_save())
+        stop, by_clock = any_rank(signals.received is not None, is_rank_zero() and self.time_to_save())
         ended = self.state.step == self.until
         if stop or by_clock or best or ended or self.due(self.config.checkpoint.every_steps):
             self.save()
@@ -207,7 +214,7 @@ class Trainer:
         newest = self.checkpoints.latest()
         if newest is None:
             return
-        record = on_main(lambda: read_record(newest))
+        record = on_rank_zero(lambda: read_record(newest))
         require_whole_record(record, str(newest))
         if record["recipe"] not in self.earlier:
             require_same_recipe(record["recipe"], self.recipe, str(newest))
@@ -218,7 +225,7 @@ class Trainer:
     def save(self) -> None:
         """A checkpoint of the present step, unless a weight is not finite."""
         require_finite_parameters(self.state.optimizers, self.state.step)
-        on_main(self.tracker.require_present)
+        on_rank_zero(self.tracker.require_present)
         record = self.state.record() | {"recipe": self.recipe, "averaged": self.averaged, "randomness": VERSION}
         self.checkpoints.save(self.state.step, self.state.tensors(), record, self.state.best_step)
         self.saved_at = time.monotonic()
@@ -237,7 +244,7 @@ class Trainer:
         """Feeds the health monitor; alarms go to the progress output."""
         norms = mean_over_ranks(self.state.take_peaks())
         fake_loss, teacher_loss = self.state.method.health_losses(values)
-        reading = Reading(step=self.state.step, fake_loss=fake_loss, teacher_loss=teacher_loss, grad_norms=norms)
+        reading = Observation(step=self.state.step, fake_loss=fake_loss, teacher_loss=teacher_loss, grad_norms=norms)
         samples = statistics(self.state, report.sample_batches, self.config, self.device, self.hooks.diversity)
         if samples is not None:
             known = {name: value for name, value in dataclasses.asdict(samples).items() if not math.isnan(value)}
@@ -265,7 +272,7 @@ class Trainer:
             return False
         with torch.no_grad():
             answer = self.hooks.evaluate(self.view())
-        scores = on_main(lambda: dict(answer) if isinstance(answer, Mapping) else {"score": float(answer)})
+        scores = on_rank_zero(lambda: dict(answer) if isinstance(answer, Mapping) else {"score": float(answer)})
         if "score" not in scores:
             raise ValueError(f"the evaluation hook answered {sorted(scores)}, expected a number under 'score'")
         self.tracker.log(self.state.step, {f"evaluation/{name}": value for name, value in scores.items()})

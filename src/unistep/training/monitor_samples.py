@@ -15,8 +15,8 @@ from unistep.training.health import SampleStatistics, sample_statistics
 from unistep.training.hooks import Diversity
 from unistep.training.random import StepRandom
 from unistep.training.state import TrainState
-from unistep.training.step import local_part
-from unistep.types import joined
+from unistep.training.step import local_shard
+from unistep.types import cat_conditions
 
 ENOUGH_PAIRS = 100  # of one class, to expect in a batch; 64 samples of 10 classes: 200, their ratio scatters by 6 %
 
@@ -80,20 +80,22 @@ def statistics(
         device: where the networks are.
         diversity: how far apart samples lie over how far the teacher's do.
     """
-    parts = [seen(state, batch, micro, config, device) for micro, batch in enumerate(made)]
+    parts = [complete_samples(state, batch, micro, config, device) for micro, batch in enumerate(made)]
     if sum(map(len, parts)) < 2:
         return None
     x = torch.cat(parts)
     found = dataclasses.asdict(sample_statistics(x))
     if diversity is not None:
-        found["diversity"] = diversity(x, joined(*(batch.cond for batch in made)))
+        found["diversity"] = diversity(x, cat_conditions(*(batch.cond for batch in made)))
     return SampleStatistics(**mean_over_ranks(found))
 
 
-def seen(state: TrainState, batch: Batch, micro: int, config: TrainingConfig, device: torch.device) -> Tensor:
+def complete_samples(
+    state: TrainState, batch: Batch, micro: int, config: TrainingConfig, device: torch.device
+) -> Tensor:
     """The samples of a micro-batch, or what the method answers to its conditions where those are no final ones."""
     assert batch.samples is not None
-    rng = StepRandom(config.seed, state.step, "watch", local_part(micro, config.accumulate), device)
+    rng = StepRandom(config.seed, state.step, "watch", local_shard(micro, config.accumulate), device)
     with autocast(device, config.precision):
         x = state.method.monitor_samples(batch, rng)
     return batch.samples if x is None else x

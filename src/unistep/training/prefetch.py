@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from unistep.training.random import Part, Request, StepRandom, derived_seed, draw, stream_key
+from unistep.training.random import Request, Shard, StepRandom, derived_seed, draw, stream_key
 
 Result = TypeVar("Result")
 
@@ -51,7 +51,7 @@ class Prefetcher:
         for key in [key for key in self.pending if key[0] < step]:
             self.pending.pop(key).cancel()
 
-    def random(self, seed: int, step: int, stream: str, part: Part) -> StepRandom:
+    def random(self, seed: int, step: int, stream: str, part: Shard) -> StepRandom:
         """The random numbers of a stream, with the prefetched draws."""
         ready = self.take(step, (stream, part), list[tuple[Request, Tensor]])
         return StepRandom(seed, step, stream, part, self.device, ready)
@@ -61,7 +61,7 @@ class Prefetcher:
         requests, part = tuple(rng.requests), rng.part
         self.submit(step, (stream, part), lambda: self.draw_all(stream_key(seed, step, stream), part, requests))
 
-    def draw_all(self, key: int, part: Part, requests: Sequence[Request]) -> list[tuple[Request, Tensor]]:
+    def draw_all(self, key: int, part: Shard, requests: Sequence[Request]) -> list[tuple[Request, Tensor]]:
         """All draws of a stream in a step."""
         return [(request, self.pin(draw(key, part, number, request))) for number, request in enumerate(requests)]
 
@@ -77,7 +77,7 @@ class Prefetcher:
 
 @contextmanager
 def phase_random(
-    seed: int, step: int, phase: str, part: Part, device: torch.device, prefetcher: Prefetcher | None = None
+    seed: int, step: int, phase: str, part: Shard, device: torch.device, prefetcher: Prefetcher | None = None
 ) -> Iterator[StepRandom]:
     """The random numbers of a phase of a step; inside the `with` block layers such as dropout have a seed of their own.
 

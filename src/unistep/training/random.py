@@ -33,11 +33,11 @@ CHUNK = 1 << 15  # words at a time: their intermediate results stay in a core's 
 
 
 @dataclass(frozen=True)
-class Part:
-    """This rank's share of one micro-batch: a run of consecutive rows of the global batch.
+class Shard:
+    """A shard of the global batch: the consecutive rows of one rank in one micro-batch.
 
-    With W ranks and M micro-batches, rank r sees in micro-batch m the part m W + r of W M. Every part has as many
-    rows, so the mean over parts of the parts' means is the mean over the global batch.
+    With W ranks and M micro-batches, rank r has shard m W + r of W M in micro-batch m. All shards have the same number
+    of rows, so the mean over their means is the mean over the global batch.
     """
 
     index: int = 0
@@ -84,11 +84,11 @@ class StepRandom:
         seed: int,
         step: int,
         stream: str,
-        part: Part | None = None,
+        part: Shard | None = None,
         device: torch.device | str = "cpu",
         ready: Sequence[tuple[Request, Tensor]] = (),
     ):
-        self.key, self.part, self.device, self.ready = stream_key(seed, step, stream), part or Part(), device, ready
+        self.key, self.part, self.device, self.ready = stream_key(seed, step, stream), part or Shard(), device, ready
         self.requests: list[Request] = []
 
     def normal(self, rows: int, *dims: int) -> Tensor:
@@ -117,7 +117,7 @@ def stream_key(seed: int, step: int, stream: str) -> int:
     return int.from_bytes(hash_keys(seed, step, stream)[:16], "little")
 
 
-def draw(key: int, part: Part, number: int, request: Request) -> Tensor:
+def draw(key: int, part: Shard, number: int, request: Request) -> Tensor:
     """This part's rows of draw `number` of a stream, on the CPU; row i has the words i w .. i w + w - 1, w a row's."""
     kind, rows, values = request
     size = math.prod(values) if kind == "normal" else 1

@@ -7,7 +7,7 @@ from typing import Any
 from unistep.errors import UserError
 from unistep.training.random import VERSION
 
-FREE = (
+UNLOCKED = (
     "device", "strategy", "accumulate", "log_every", "preview_every", "evaluate_every", "gradient_checkpointing",
     "checkpoint", "compile", "pairs.path", "generator.weights", "fit.max_error", "teacher.certify",
 )  # fmt: skip
@@ -25,7 +25,7 @@ def flatten(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def is_free(key: str) -> bool:
     """Whether a flat key names a free setting, in whichever `training` section it stands (`fit.training.log_every`)."""
     own = f".{key}".rpartition(".training.")[2].removeprefix(".")
-    return any(own == free or own.startswith(free + ".") for free in FREE)
+    return any(own == free or own.startswith(free + ".") for free in UNLOCKED)
 
 
 def is_within(key: str, names: Iterable[str]) -> bool:
@@ -33,7 +33,7 @@ def is_within(key: str, names: Iterable[str]) -> bool:
     return any(f"{key}.".startswith(f"{name}.") for name in names)
 
 
-def binding(recipe: Mapping[str, Any]) -> dict[str, Any]:
+def locked_settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The flat settings that a resumed run must share, as JSON would read them back."""
     return json.loads(json.dumps({key: value for key, value in flatten(recipe).items() if not is_free(key)}))
 
@@ -42,8 +42,8 @@ def require_same_recipe(saved: Mapping[str, Any], current: Mapping[str, Any], wh
     """Refuses to go on with a changed recipe.
 
     Args:
-        saved: `binding` of the recipe that wrote the checkpoint.
-        current: `binding` of the present one.
+        saved: `locked_settings` of the recipe that wrote the checkpoint.
+        current: `locked_settings` of the present one.
         where: the checkpoint, for the message.
 
     Raises:

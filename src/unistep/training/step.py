@@ -14,7 +14,7 @@ from unistep.training.distributed import rank, set_gradient_sync, world_size
 from unistep.training.finite import FiniteCheck, PhaseValues
 from unistep.training.optim import NetworkOptimizer
 from unistep.training.prefetch import Prefetcher, phase_random
-from unistep.training.random import Part
+from unistep.training.random import Shard
 from unistep.training.state import TrainState
 
 
@@ -46,7 +46,7 @@ def train_step(
         finite: dict[str, Tensor] = {}
         for micro in range(config.accumulate):
             sync_gradients(method.networks, phase, last=micro == config.accumulate - 1)
-            part = local_part(micro, config.accumulate)
+            part = local_shard(micro, config.accumulate)
             if phase.reuses_samples:
                 batch = report.batch(micro, phase)
             else:
@@ -128,9 +128,9 @@ class StepReport:
         return dict(zip(values, numbers, strict=True)) | {f"lr/{name}": lr for name, lr in self.lrs.items()}
 
 
-def local_part(micro: int, accumulate: int) -> Part:
+def local_shard(micro: int, accumulate: int) -> Shard:
     """This rank's rows of a micro-batch, one of `accumulate` in a step."""
-    return Part(micro * world_size() + rank(), world_size() * accumulate)
+    return Shard(micro * world_size() + rank(), world_size() * accumulate)
 
 
 def set_trainable(optimizers: Mapping[str, NetworkOptimizer], phase: Phase) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from unistep.errors import UserError
 from unistep.io.atomic import atomic_write
 from unistep.io.text_files import parse_json
-from unistep.training.distributed import on_main
+from unistep.training.distributed import on_rank_zero
 
 
 class Tracker:
@@ -31,7 +31,7 @@ class Tracker:
         self.file: TextIO | None = None
         self.board: Any = None
         self.hook = threading.excepthook
-        on_main(lambda: self.open(step) if enabled else None)
+        on_rank_zero(lambda: self.open(step) if enabled else None)
 
     def open(self, step: int) -> None:
         """Makes the folder, cuts metrics.jsonl back to `step` and opens the files."""

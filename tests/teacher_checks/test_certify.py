@@ -43,6 +43,15 @@ def test_a_teacher_read_rightly_passes(process: str, kind: Prediction) -> None:
     certify(teacher_of(PROCESSES[process], kind)).require()
 
 
+def test_a_table_so_steep_that_levels_share_a_timestep() -> None:
+    """The sigmoid schedule (arXiv:2212.11972) falls to its last alpha-bar in a few timesteps."""
+    ends = torch.tensor([-3.0, 3.0], dtype=torch.float64)
+    first, last = (ends / 0.9).sigmoid()
+    u = torch.arange(1, 1001, dtype=torch.float64) / 1000
+    table = (last - ((u * 6 - 3) / 0.9).sigmoid()) / (last - first)
+    certify(teacher_of(DiscreteVPProcess(table.clamp(1e-4, 0.9999)), "v")).require()
+
+
 @pytest.mark.parametrize("name", ["ring8", "grid25"])
 def test_points_pass_and_their_score_is_the_slope_of_their_density(name: str) -> None:
     certificate = certify(mixture_teacher(name))

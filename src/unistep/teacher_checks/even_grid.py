@@ -20,10 +20,15 @@ class EvenGrid:
         self.alpha, self.sigma, self.terminal = process.alpha, process.sigma, process.terminal
 
     def sampling_times(self, num_steps: int) -> Tensor:
-        """num_steps + 1 float64 times, decreasing from the terminal one to data."""
+        """At most num_steps + 1 float64 times, strictly decreasing from the terminal one to data.
+
+        They are fewer where a table is so steep that neighboring levels share a timestep.
+        """
         first, last = self.process.sampling_times(1).double()
         t = self.process.time(torch.linspace(0, 1, 4097, dtype=torch.float64)).double()
         ratio = (self.process.sigma(t) / self.process.alpha(t).clamp_min(1e-12)).clamp(FINEST, COARSEST).log()
         wanted = torch.linspace(float(ratio[-1]), float(ratio[0]), num_steps, dtype=torch.float64)[1:]
         index = torch.searchsorted(ratio, wanted).clamp(max=len(t) - 1)
-        return torch.cat([first[None], t[index], last[None]])
+        return torch.cat(
+            [first[None], t[index], last[None]]
+        ).unique_consecutive()  # a step of no length divides by zero

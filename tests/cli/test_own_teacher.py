@@ -1,6 +1,7 @@
 """A network of the user's own from Python: distilled, sampled and opened again; its run refuses another teacher."""
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 import unistep
+from unistep.diffusion.prediction import Prediction
 from unistep.diffusion.process import DiscreteVPProcess
 from unistep.diffusion.samplers import seeded_normal
 from unistep.errors import UserError
 from unistep.export import safetensors_file
+from unistep.export.held import FixedTimeGenerator
+from unistep.export.student import Student
 from unistep.networks import build_denoiser
+from unistep.networks.generator import Generator
 from unistep.teachers import teacher_from_module
 from unistep.teachers.checkpoint import save_denoiser
+from unistep.teachers.module import ModuleDenoiser
 
 RECIPE = """
 name: mine
@@ -71,6 +77,33 @@ def test_the_generator_is_opened_and_sampled_with_its_teacher(run: Path) -> None
     assert unistep.sample(run, num=3, teacher=my_teacher(0), checkpoint="last").is_file()
     with pytest.raises(UserError, match="its teacher was a module of your own"):
         unistep.sample(run, num=3)
+
+
+@pytest.mark.slow
+def test_it_goes_to_onnx_which_needs_none_of_its_code(run: Path, tmp_path: Path) -> None:
+    for module in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(module)
+    export = unistep.export_generator(run, to="onnx", teacher=my_teacher(0), out=tmp_path / "graph")
+    contract = json.loads((export / "sampling_contract.json").read_text())
+    assert contract["prediction"] == "eps" and contract["process"]["table"] == "linear"
+    assert np.abs(pixels(export) - pixels(run, teacher=my_teacher(0), out=tmp_path / "run").astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["x0", "eps", "v", "F"])
+def test_held_at_its_time_it_answers_as_it_is_called(kind: Prediction) -> None:
+    torch.manual_seed(0)
+    denoiser = ModuleDenoiser(MyUNet(), DiscreteVPProcess.linear(), kind, conditional=False)
+    generator = Generator(denoiser, denoiser.process).eval()
+    student = Student(generator=generator, config={"shape": [1, 8, 8]}, sha256="", name="mine")
+    z = torch.randn(3, 1, 8, 8)
+    assert torch.allclose(FixedTimeGenerator(student, []).eval()(z), generator(z), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("to", ["safetensors", "diffusers"])
+def test_forms_that_need_its_code_are_refused_and_name_the_one_that_does_not(run: Path, to: str) -> None:
+    with pytest.raises(UserError, match="export with --to onnx") as refused:
+        unistep.export_generator(run, to=to, teacher=my_teacher(0))
+    assert "safetensors" not in str(refused.value)
 
 
 def test_another_teacher_is_refused(run: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import unistep
 from unistep.export.student import Student
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
+from unistep.teachers.module import ModuleDenoiser
 
 FORMAT = "unistep-sampling-contract/1"
 FILE = "sampling_contract.json"
@@ -25,7 +26,7 @@ def contract_of(student: Student, licence: str) -> dict[str, Any]:
         "timesteps": student.times,
         "between_steps": steps.transition if steps.later_times else None,
         "noise_scale": scale,
-        "process": config.get("process"),
+        "process": student.generator.process.config(),
         "prediction": prediction_of(student),
         "guidance": {
             "scale": 1.0,
@@ -49,4 +50,6 @@ def prediction_of(student: Student) -> str:
     denoiser = student.generator.denoiser
     if isinstance(denoiser, DiffusersDenoiser):
         return denoiser.schedule.prediction
+    if isinstance(denoiser, ModuleDenoiser):
+        return denoiser.prediction
     return (student.config.get("preconditioning") or {"type": "edm"})["type"] + " preconditioning"

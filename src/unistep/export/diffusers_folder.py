@@ -62,9 +62,8 @@ def require_diffusers(student: Student) -> DiffusersDenoiser:
     """
     denoiser = student.generator.denoiser
     if not isinstance(denoiser, DiffusersDenoiser):
-        raise UserError(
-            f"{student.name}: its network is none of diffusers' classes; export with --to onnx or --to safetensors"
-        )
+        others = "--to onnx or --to safetensors" if "network" in student.config else "--to onnx"  # which needs no code
+        raise UserError(f"{student.name}: its network is none of diffusers' classes; export with {others}")
     if denoiser.patch > 1:
         raise UserError(
             f"{student.name}: its network sees patches of {denoiser.patch} pixels, which no pipeline makes; export "

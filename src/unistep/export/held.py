@@ -10,6 +10,7 @@ from unistep.errors import UserError
 from unistep.export.student import Student
 from unistep.networks.preconditioning import EDMDenoiser
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
+from unistep.teachers.module import ModuleDenoiser
 from unistep.types import Cond
 
 
@@ -37,6 +38,9 @@ class FixedTimeGenerator(nn.Module):
             scale, on_x0, on_xt = row(schedule.prediction, schedule.process, t, schedule.sigma_data)
             sign = schedule.sign * denoiser.family.sign
             numbers = (-on_xt / on_x0, sign * scale / on_x0, torch.ones(1), t)
+        elif isinstance(denoiser, ModuleDenoiser):
+            scale, on_x0, on_xt = row(denoiser.prediction, denoiser.process, t, denoiser.sigma_data)
+            numbers = (-on_xt / on_x0, scale / on_x0, torch.ones(1), t)
         else:
             assert isinstance(denoiser, EDMDenoiser)
             numbers = denoiser.coefficients(t)
@@ -51,5 +55,9 @@ class FixedTimeGenerator(nn.Module):
         """F(x), [b, *dims]."""
         if isinstance(self.denoiser, DiffusersDenoiser):
             return self.denoiser.raw(x, clock, cond)
+        if isinstance(self.denoiser, ModuleDenoiser):
+            return (
+                self.denoiser.network(x, clock, cond) if self.denoiser.conditional else self.denoiser.network(x, clock)
+            )
         assert isinstance(self.denoiser, EDMDenoiser)
         return self.denoiser.raw(x, clock, self.denoiser.one_hot(cond))

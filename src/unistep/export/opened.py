@@ -70,7 +70,7 @@ def exported_config(file: Path) -> dict[str, Any]:
         config = read_json(file, "export again").get("generator")
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror or error}); export again") from error
-    if not isinstance(config, dict) or not {"network", "shape", "codec", "t_init"} <= config.keys():
+    if not isinstance(config, dict) or not {"shape", "codec", "t_init"} <= config.keys():
         raise UserError(f"{file}: found no configuration of a generator, expected one; export again with this version")
     with naming(file):
         require_types(config)

@@ -51,7 +51,7 @@ def require_rebuildable(student: Student) -> None:
     if "network" not in student.config:
         raise UserError(
             f"{student.name}: its network is a module of your own, which another process cannot rebuild; "
-            "save generator.denoiser.state_dict() beside your code"
+            "export with --to onnx, or save generator.denoiser.state_dict() beside your code"
         )
 
 

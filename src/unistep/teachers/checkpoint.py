@@ -213,7 +213,9 @@ def copied_network(folder: Path, teacher: Teacher | None) -> nn.Module:
         UserError: for a missing teacher.
     """
     if teacher is None:
-        raise UserError(f"{folder}: its teacher was a module of your own; give it as load_generator(folder, teacher)")
+        raise UserError(
+            f"{folder}: its teacher was a module of your own, whose code only Python has; give it as teacher="
+        )
     return teacher.trainable_copy()
 
 

@@ -55,11 +55,10 @@ def trained_judge(
                 on_step=lambda step, _: update(step + 1),
             )  # fmt: skip
         judge.save(folder)
+        say(f"the judge classifies {100 * judge.accuracy:.1f} % of held-out images rightly")
 
-    on_rank_zero(train)
-    judge = load_judge(folder)
-    say(f"the judge classifies {100 * judge.accuracy:.1f} % of held-out images rightly")
-    return judge
+    on_main(train)
+    return load_judge(folder)
 
 
 def keep_perceptual(folder: Path, data: ImageDataset, steps: int, say: Talk) -> None:

@@ -106,6 +106,21 @@ def test_forms_that_need_its_code_are_refused_and_name_the_one_that_does_not(run
     assert "safetensors" not in str(refused.value)
 
 
+def test_the_teacher_itself_is_sampled(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert unistep.sample(my_teacher(0), num=2).parent == Path("samples")
+    both: tuple[dict[str, Any], ...] = ({"checkpoint": "last"}, {"teacher": my_teacher(0)})
+    for other in both:
+        with pytest.raises(UserError, match="run: found a teacher, expected the run"):
+            unistep.sample(my_teacher(0), **other)
+
+
+def test_weights_alone_are_no_teacher_and_the_message_says_what_makes_one(tmp_path: Path) -> None:
+    torch.save(MyUNet().state_dict(), tmp_path / "unet.pt")
+    with pytest.raises(UserError, match=r"found a file, .*in Python, unistep\.Teacher\.from_module"):
+        unistep.certify(tmp_path / "unet.pt", quiet=True)
+
+
 def test_another_teacher_is_refused(run: Path) -> None:
     with pytest.raises(UserError, match=r"found teacher unet\.pt .*, expected the run's own"):
         unistep.evaluate(run, teacher=my_teacher(1), quiet=True)

@@ -57,7 +57,7 @@ def trained_judge(
         judge.save(folder)
         say(f"the judge classifies {100 * judge.accuracy:.1f} % of held-out images rightly")
 
-    on_main(train)
+    on_rank_zero(train)
     return load_judge(folder)
 
 

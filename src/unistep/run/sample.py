@@ -37,7 +37,7 @@ SHOWN = 20  # names in a message; prompts are many
 
 
 def sample(
-    run: str | Path,
+    run: str | Path | Teacher,
     *,
     num: int = 64,
     first_seed: int = PREVIEW_FIRST_SEED,
@@ -54,15 +54,16 @@ def sample(
 
     Args:
         run: a distilled run, its generator folder, or what was exported from it (to safetensors, diffusers or onnx); a
-            teacher's folder or spec (`embedded:fashion-mnist`) works too, under an 18-step Heun solver.
+            teacher's folder, spec (`embedded:fashion-mnist`) or a teacher of your own works too, under an 18-step Heun
+            solver.
         num: how many.
         first_seed: the first seed; the default is none of the pairs' or the evaluation's.
         labels: classes by name or index (or prompts by their text or index), dealt out in turn; None = each seed's own.
         prompts: for models that were taught on captions, other prompts than theirs, dealt out in turn: a file or
             dataset (see `read_prompts`), or the prompts themselves.
         files: write one PNG per image too (points: samples.npy).
-        out: folder; None = RUN/samples, or a folder of the checkpoint's inside. Other samples of the same seeds that
-            are there already are kept: the new ones are numbered (`-2`, `-3`, ...).
+        out: folder; None = RUN/samples, or a folder of the checkpoint's inside (`samples` for a teacher of your own).
+            Other samples of the same seeds that are there already are kept: new ones are numbered (`-2`, `-3`, ...).
         teacher: your own teacher, if the run was made with one.
         checkpoint: `best`, `last` or `step-N` of the run's training instead of what it exported at its end; written
             to a folder of its own first, see `export_checkpoint`.
@@ -75,7 +76,9 @@ def sample(
     Raises:
         UserError: if there is nothing to sample there, or for an unknown label.
     """
-    source = run if checkpoint is None else export_checkpoint(run, checkpoint)
+    if isinstance(run, Teacher) and (checkpoint is not None or teacher is not None):
+        raise UserError("run: found a teacher, expected the run of which a checkpoint or a teacher= is given")
+    source = run if checkpoint is None or isinstance(run, Teacher) else export_checkpoint(run, checkpoint)
     draws = draws_from(source, resolve_device(device), teacher)
     if prompts is not None:
         texts = read_prompts(prompts) if isinstance(prompts, str) else tuple(prompts)
@@ -118,8 +121,11 @@ def free_tag(folder: Path, name: str, drawn: bytes) -> str:
     raise AssertionError("unreachable")
 
 
-def draws_from(run: str | Path, device: torch.device, own: Teacher | None = None) -> SampleSource:
-    """Whatever can be sampled at a place: a generator first, a teacher else."""
+def draws_from(run: str | Path | Teacher, device: torch.device, own: Teacher | None = None) -> SampleSource:
+    """Whatever can be sampled at a place: a generator first, a teacher else; or a teacher itself."""
+    if isinstance(run, Teacher):
+        run.denoiser.to(device)
+        return solved_teacher(run, SolverConfig(), 1.0, device)[0]
     folder = Path(run)
     if (folder / "generator").is_dir() or is_generator(folder):
         generator, config, _ = load_generator(folder, own)
@@ -128,9 +134,7 @@ def draws_from(run: str | Path, device: torch.device, own: Teacher | None = None
         return drawn_by(*open_export(folder, own, device), own, device)
     if (folder / "recipe.yaml").is_file() and not (folder / "teacher" / "config.json").is_file():
         raise UserError(f"{folder}: found a run without a finished model; run its command again to go on")
-    teacher = load_teacher(run)
-    teacher.denoiser.to(device)
-    return solved_teacher(teacher, SolverConfig(), 1.0, device)[0]
+    return draws_from(load_teacher(run), device)
 
 
 def drawn_by(model: Model, config: dict[str, Any], own: Teacher | None, device: torch.device) -> SampleSource:
@@ -156,8 +160,10 @@ def is_generator(folder: Path) -> bool:
     return folder.is_file() or path.is_file() and b'"t_init"' in path.read_bytes()
 
 
-def default_folder(run: str | Path) -> Path:
-    """`samples` in the run, a folder inside for a checkpoint; in the present folder for a packaged teacher."""
+def default_folder(run: str | Path | Teacher) -> Path:
+    """`samples` in the run, a folder inside for a checkpoint; in the present folder for a teacher without one."""
+    if isinstance(run, Teacher):
+        return Path("samples")
     folder = Path(run)
     inside = re.fullmatch(r"generator|export-.+|(?:generator|teacher)-(step-\d+)", folder.name)
     if not folder.is_dir() or inside is None:

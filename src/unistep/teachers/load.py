@@ -58,6 +58,11 @@ def load_own_teacher(spec: str | Path, kind: str, name: str) -> Teacher:
     if kind == "edm":
         return load_edm_teacher(Path(name))
     folder = Path(spec)
+    if folder.is_file():
+        raise UserError(
+            f"teacher: {spec}: found a file, expected a checkpoint's folder or edm:{spec}; a network of your own becomes "
+            "a teacher in Python, unistep.Teacher.from_module"
+        )
     if not folder.is_dir():
         raise UserError(
             f"teacher: found no folder {spec}, expected embedded:NAME, gaussians:NAME, edm:PATH, diffusers:PIPELINE or "

@@ -29,9 +29,8 @@ def load_folder(config: DataConfig) -> ImageDataset:
     """
     root = Path(config.path or "") / (config.split or "")
     if not root.is_dir():
-        raise UserError(
-            f"{root}: found no folder, expected one with images" + (f" ({config.split})" if config.split else "")
-        )
+        split = "; evaluation.real is made of train and test" if config.split and root.parent.is_dir() else ""
+        raise UserError(f"{root}: found no folder, expected one with images{split}")
     mistakes = Mistakes()
     with mistakes.collect():
         found = files_below(root)

@@ -77,7 +77,7 @@ def use_safetensors(contract: dict[str, Any]) -> str:
         "",
         'generator, config, sha256 = unistep.load_generator("generator.safetensors")',
         f"z = torch.randn(4, {', '.join(map(str, contract['shape']))})  # unit noise, never pre-scaled",
-        f"x = generator.sample({arguments}, torch.arange(4))  # in model space ({contract['space']})",
+        f"x = generator.sample({arguments}, torch.arange(4))  # in model space ({space_of(contract)})",
     )
     return PYTHON.format("\n".join(lines))
 
@@ -93,9 +93,15 @@ def use_onnx(contract: dict[str, Any]) -> str:
         "import onnxruntime",
         "",
         'session = onnxruntime.InferenceSession("generator.onnx")',
-        f"(x,) = session.run(None, {{{', '.join(fed)}}})  # in model space ({contract['space']})",
+        f"(x,) = session.run(None, {{{', '.join(fed)}}})  # in model space ({space_of(contract)})",
     )
     return PYTHON.format("\n".join(lines))
+
+
+def space_of(contract: dict[str, Any]) -> str:
+    """What an export's samples are, with the range of pixels."""
+    span = contract["value_range"]
+    return contract["space"] if span is None else f"{contract['space']} in [{span[0]:g}, {span[1]:g}]"
 
 
 def use_comfy(contract: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import unistep
 from unistep.export.student import Student
+from unistep.teachers.codecs import PixelCodec
 from unistep.teachers.diffusers.denoiser import DiffusersDenoiser
 from unistep.teachers.module import ModuleDenoiser
 
@@ -38,11 +39,18 @@ def contract_of(student: Student, licence: str) -> dict[str, Any]:
         "licence": licence,
         "shape": list(student.shape),
         "space": student.space,
+        "value_range": value_range(student),
         "conditioning": (config.get("conditioner") or {}).get("type"),
         "generator_sha256": student.sha256,
         "generator": json.loads(json.dumps(dict(config))),
         "unistep": unistep.__version__,
     }
+
+
+def value_range(student: Student) -> list[float] | None:
+    """What black and white are in model space, where that holds pixels."""
+    codec = student.codec
+    return [codec.low, codec.high] if isinstance(codec, PixelCodec) else None
 
 
 def prediction_of(student: Student) -> str:

@@ -141,9 +141,9 @@ def write_pixels(student: Student, denoiser: DiffusersDenoiser, scheduler: Any, 
     Raises:
         UserError: for samples that it cannot hold.
     """
-    if not isinstance(student.codec, PixelCodec):
+    if student.codec != PixelCodec():
         raise UserError(
-            f"codec: found {student.space}, expected pixels in [-1, 1], the only ones that diffusers' pipelines "
+            f"codec: found {student.codec}, expected pixels in [-1, 1], the only ones that diffusers' pipelines "
             "make; export with --to safetensors or --to onnx"
         )
     network: Any = denoiser.network

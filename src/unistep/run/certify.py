@@ -9,6 +9,7 @@ from unistep.errors import UserError
 from unistep.io.progress import show_waiting
 from unistep.reports.certificate import print_certificate
 from unistep.run.console import Talk
+from unistep.teacher_checks.behaviour import BRIGHT_HALF
 from unistep.teacher_checks.certificate import Certificate
 from unistep.teachers.load import load_teacher
 from unistep.teachers.teacher import Teacher
@@ -62,6 +63,8 @@ def require_certificate(teacher: Teacher, folder: Path, device: torch.device, sa
         certificate.save(folder / FILE)
         if not certificate.failed:
             say(f"the teacher is certified: {len(certificate.checks)} checks on {certificate.samples:,} of its samples")
+        if any(BRIGHT_HALF in check.words for check in certificate.checks):
+            say(f"pixels of the teacher's samples {BRIGHT_HALF}")
         return certificate
 
     try:

@@ -16,7 +16,7 @@ from unistep.methods.config import Distance
 from unistep.networks.state_dict import load_strictly
 from unistep.networks.weights_file import read_weights
 from unistep.run.folder import record
-from unistep.teachers.codecs import move_codec
+from unistep.teachers.codecs import PixelCodec, move_codec
 from unistep.teachers.diffusers.codec import VAECodec
 from unistep.teachers.diffusers.tiny import load_tiny
 from unistep.teachers.module import identity
@@ -47,6 +47,7 @@ def lpips_of_files(files: Sequence[str], folder: Path | None) -> VGGMetric:
 
 
 TINY = "tiny:"
+SEEN = ("perceptual", "lpips")  # distances of networks that look at images in [-1, 1]
 
 
 def distance_of(
@@ -79,7 +80,12 @@ def distance_of(
     distance = build_regression(wanted.name, features, wanted.pixel_weight, lpips)
     if isinstance(distance, nn.Module):
         distance = distance.to(device)
-    return distance if decoder is None else of_decoded(distance, decoder.images)
+    if decoder is not None:
+        return of_decoded(distance, decoder.images)
+    codec = teacher.codec
+    if wanted.name in SEEN and isinstance(codec, PixelCodec) and not codec.is_signed:
+        return of_decoded(distance, codec.signed)
+    return distance
 
 
 def decoder_of(wanted: Distance, teacher: Teacher, folder: Path | None) -> VAECodec | None:

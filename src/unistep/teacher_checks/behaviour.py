@@ -25,6 +25,7 @@ READ_WRONGLY = (
 )
 ORTHOGONAL, COVARIANCE, SKILL, CONDITION, SLACK = 0.12, 2.5, 0.8, 1e-3, 1.1
 OUTSIDE, CORRELATED = 0.1, 0.2
+BRIGHT_HALF = "all lie in 0..1: if the network was trained on images in [0, 1], say value_range=(0, 1)"
 
 
 def calibration(seen: Probe) -> Check:
@@ -176,13 +177,24 @@ def samples(seen: Probe) -> Check:
     words = f"mean {float(x.mean()):.2f}, standard deviation {spread:.2f}"
     if not isinstance(seen.teacher.codec, PixelCodec) or x.ndim != 4:
         return Check(name=name, passed=True, words=words, figure=spread)
-    outside, correlation = float((x.abs() > 1.5).double().mean()), neighbour_correlation(x)
-    words += f", {100 * outside:.1f} % far outside -1..1, neighbouring pixels correlated to {correlation:.2f}"
+    codec, signed = seen.teacher.codec, seen.teacher.codec.signed(x)
+    outside, correlation = float((signed.abs() > 1.5).double().mean()), neighbour_correlation(x)
+    words += (
+        f", {100 * outside:.1f} % far outside {codec.low:g}..{codec.high:g}, neighbouring pixels correlated to "
+        f"{correlation:.2f}"
+    )
+    if codec.is_signed and in_bright_half(x):
+        words += f"; {BRIGHT_HALF}"
     passed = outside <= OUTSIDE and correlation >= CORRELATED
     limit = f"at most {100 * OUTSIDE:g} % outside, correlation at least {CORRELATED:g}"
     if not passed:
         words = f"found samples of {words}, expected pictures; {READ_WRONGLY}"
     return Check(name=name, passed=passed, words=words, figure=correlation, limit=limit)
+
+
+def in_bright_half(x: Tensor) -> bool:
+    """Whether pixels that could be -1..1 hardly leave 0..1, though many come near its lower end."""
+    return bool((x < -0.2).double().mean() < 1e-3 and (x < 0.2).double().mean() > 0.05)
 
 
 def neighbour_correlation(x: Tensor) -> float:

@@ -1,12 +1,14 @@
 """Codecs: model space to 8-bit images and back; points need none."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from unistep.io.arguments import require_choice
+from unistep.errors import UserError
+from unistep.io.arguments import require_arguments, require_choice
 
 if TYPE_CHECKING:
     from unistep.teachers.diffusers.codec import VAECodec
@@ -18,18 +20,41 @@ CODECS = ("pixels", "points", "vae")
 
 @dataclass(frozen=True)
 class PixelCodec:
-    """Pixels in [-1, 1] <-> uint8, the rounding of EDM's evaluation protocol."""
+    """Pixels from `low` to `high` (by default [-1, 1]) <-> uint8, the rounding of EDM's evaluation protocol.
+
+    Raises:
+        UserError: unless both are finite and low < high.
+    """
+
+    low: float = -1.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not -math.inf < self.low < self.high < math.inf:
+            raise UserError(
+                f"value_range: found {self.low} to {self.high}, expected finite numbers, the lower one first"
+            )
 
     def encode(self, images: Tensor) -> Tensor:
-        """uint8 [b, c, h, w] -> float32 in [-1, 1]."""
-        return images.float() / 127.5 - 1
+        """uint8 [b, c, h, w] -> float32 in [low, high]."""
+        signed = images.float() / 127.5 - 1
+        return signed if self.is_signed else self.low + (signed + 1) * ((self.high - self.low) / 2)
 
     def decode(self, x: Tensor) -> Tensor:
-        """[b, c, h, w], clamped to [-1, 1] and rounded to uint8: every image is judged in this form."""
-        return (x.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+        """[b, c, h, w], clamped to [low, high] and rounded to uint8: every image is judged in this form."""
+        return (self.signed(x.float()) * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+
+    def signed(self, x: Tensor) -> Tensor:
+        """Pixels from low..high brought to -1..1, unclamped, with gradients; networks that see images want them so."""
+        return x if self.is_signed else (x - self.low) * (2 / (self.high - self.low)) - 1
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether the range is [-1, 1]."""
+        return (self.low, self.high) == (-1, 1)
 
     def config(self) -> dict[str, Any]:
-        return {"type": "pixels"}
+        return {"type": "pixels"} if self.is_signed else {"type": "pixels", "low": self.low, "high": self.high}
 
 
 @dataclass(frozen=True)
@@ -72,4 +97,8 @@ def codec_from_config(config: dict[str, Any]) -> "PixelCodec | PointCodec | VAEC
         from unistep.teachers.diffusers.codec import load_codec  # which stands on this file
 
         return load_codec(config)
-    return PixelCodec() if kind == "pixels" else PointCodec()
+    if kind == "points":
+        return PointCodec()
+    values = {key: config[key] for key in ("low", "high") if key in config}
+    require_arguments(PixelCodec, values, "codec")
+    return PixelCodec(**values)

@@ -60,8 +60,8 @@ def load_own_teacher(spec: str | Path, kind: str, name: str) -> Teacher:
     folder = Path(spec)
     if folder.is_file():
         raise UserError(
-            f"teacher: {spec}: found a file, expected a checkpoint's folder or edm:{spec}; a network of your own becomes "
-            "a teacher in Python, unistep.Teacher.from_module"
+            f"teacher: {spec}: found a file, expected a checkpoint's folder or edm:{spec}; a network of your own "
+            "becomes a teacher in Python, unistep.Teacher.from_module"
         )
     if not folder.is_dir():
         raise UserError(

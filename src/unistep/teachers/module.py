@@ -13,6 +13,7 @@ from unistep.diffusion.prediction import Prediction, require_prediction, require
 from unistep.diffusion.process import NoiseProcess, require_process
 from unistep.diffusion.weighting import training_weighting
 from unistep.errors import UserError, one_line
+from unistep.io.arguments import require_type
 from unistep.networks.precision import HALF, own_precision, weights_dtype
 from unistep.teachers.codecs import PixelCodec, PointCodec
 from unistep.teachers.conditioners import LabelConditioner
@@ -81,6 +82,7 @@ def teacher_from_module(
     num_classes: int = 0,
     sigma_data: float = 0.5,
     weighting: Callable[[Tensor], Tensor] | None = None,
+    value_range: tuple[float, float] = (-1.0, 1.0),
     source: str = "your own module",
 ) -> Teacher:
     """A teacher from a user's network.
@@ -96,12 +98,13 @@ def teacher_from_module(
         sigma_data: standard deviation of the data the network was trained on, for "F".
         weighting: weight of Eq. 6 on the x_0 error as the network was trained, t -> weight; None = that of the plain
             error of what it predicts, see `weighting.training_weight`.
+        value_range: what black and white are for the network, for example (0, 1) if it was trained on images in [0, 1].
         source: readable name for reports.
 
     Raises:
         UserError: for a network that is no module, or does not take its classes, an unknown process, a shape that is
             none, an unknown prediction, one that says nothing about x_0 somewhere on the process's grid, or a
-            sigma_data that is not positive.
+            sigma_data that is not positive, or a range that is none.
     """
     if not (math.isfinite(sigma_data) and sigma_data > 0):
         raise UserError(f"sigma_data: found {sigma_data}, expected a positive number")
@@ -109,19 +112,21 @@ def teacher_from_module(
     process, shape = require_process(process), require_dims(shape)
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 0:
         raise UserError(f"num_classes: found {num_classes!r}, expected a whole number, 0 for a network without classes")
+    codec = PointCodec() if len(shape) == 1 else PixelCodec(*require_range(value_range))
     reading = {
         "process": process.config(),
         "prediction": prediction,
         "shape": list(shape),
         "sigma_data": sigma_data,
         "num_classes": num_classes,
+        **({} if codec in (PointCodec(), PixelCodec()) else {"codec": codec.config()}),
     }
     teacher = Teacher(
         denoiser=ModuleDenoiser(network, process, prediction, num_classes > 0, sigma_data),
         process=process,
         weighting=weighting or training_weighting(prediction, process, sigma_data),
         shape=shape,
-        codec=PointCodec() if len(shape) == 1 else PixelCodec(),
+        codec=codec,
         conditioner=LabelConditioner(num_classes) if num_classes else None,
         source=source,
         sha256=identity(network, reading),
@@ -142,6 +147,20 @@ def require_module(network: Any) -> None:
             f"network: found {network!r}, expected a torch.nn.Module; a function can be the forward of one that holds "
             "its weights"
         )
+
+
+def require_range(value_range: Any) -> tuple[float, float]:
+    """The lowest and the highest value of a pixel.
+
+    Raises:
+        UserError: for anything but two numbers.
+    """
+    try:
+        require_type(value_range, tuple[float, float], "value_range")
+    except UserError as error:
+        raise UserError(f"value_range: found {value_range!r}, expected two numbers such as (0, 1)") from error
+    low, high = value_range
+    return float(low), float(high)
 
 
 def require_dims(shape: Any) -> tuple[int, ...]:

@@ -178,3 +178,9 @@ def test_a_solver_by_name_and_a_setting_of_it() -> None:
     recipe = distill("gaussians", overrides)
     assert recipe.pairs is not None
     assert recipe.pairs.solver.model_dump()["tolerance"] == 0.1
+
+
+def test_nulls_of_an_entrys_settings_wait_for_the_base_that_they_are_laid_over() -> None:
+    settings = {"training": {"optim": {"fake_score": None}}}
+    assert drop_null({"entries": {"a": {"set": settings}, "b": None}}) == {"entries": {"a": {"set": settings}}}
+    assert drop_null(settings) == {"training": {"optim": {}}}

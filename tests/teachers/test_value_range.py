@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import unistep
-from unistep.api import distance as distances
 from unistep.diffusion.process import DiscreteVPProcess
 from unistep.errors import UserError
 from unistep.evaluation.extractors.network_file import PerceptualNetwork
@@ -18,6 +17,7 @@ from unistep.export.diffusers_folder import write_pixels
 from unistep.export.student import Student
 from unistep.losses.regression import RegressionName
 from unistep.methods.config import Distance
+from unistep.run import distance as distances
 from unistep.run.distance import distance_of
 from unistep.teacher_checks import certify
 from unistep.teachers.analytic import GaussianMixture

@@ -41,6 +41,11 @@ def is_other_choice(key: str, base: Mapping[str, Any], overlay: Mapping[str, Any
 
 
 def drop_null(values: Mapping[str, Any], key: str = "") -> dict[str, Any]:
-    """The merged settings without the names (`NAMED`) that null leaves out."""
+    """The merged settings without the names (`NAMED`) that null leaves out.
+
+    A `set`, of a comparison or of an entry, is still to be laid over a base: its nulls have their work before them.
+    """
+    if key == "set":
+        return dict(values)
     kept = {name: value for name, value in values.items() if value is not None or key not in NAMED}
     return {name: drop_null(value, name) if isinstance(value, Mapping) else value for name, value in kept.items()}

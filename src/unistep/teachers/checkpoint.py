@@ -213,9 +213,7 @@ def copied_network(folder: Path, teacher: Teacher | None) -> nn.Module:
         UserError: for a missing teacher.
     """
     if teacher is None:
-        raise UserError(
-            f"{folder}: its teacher was a module of your own, whose code only Python has; give it as teacher="
-        )
+        raise UserError(f"{folder}: its teacher was a module of your own; give it in Python, as `teacher`")
     return teacher.trainable_copy()
 
 

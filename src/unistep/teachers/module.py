@@ -103,15 +103,14 @@ def teacher_from_module(
 
     Raises:
         UserError: for a network that is no module, or does not take its classes, an unknown process, a shape that is
-            none, an unknown prediction, one that says nothing about x_0 somewhere on the process's grid, or a
+            none, an unknown prediction, one that says nothing about x_0 somewhere on the process's grid, a
             sigma_data that is not positive, or a range that is none.
     """
     if not (math.isfinite(sigma_data) and sigma_data > 0):
         raise UserError(f"sigma_data: found {sigma_data}, expected a positive number")
     require_module(network)
     process, shape = require_process(process), require_dims(shape)
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 0:
-        raise UserError(f"num_classes: found {num_classes!r}, expected a whole number, 0 for a network without classes")
+    require_count(num_classes)
     codec = PointCodec() if len(shape) == 1 else PixelCodec(*require_range(value_range))
     reading = {
         "process": process.config(),
@@ -147,6 +146,16 @@ def require_module(network: Any) -> None:
             f"network: found {network!r}, expected a torch.nn.Module; a function can be the forward of one that holds "
             "its weights"
         )
+
+
+def require_count(num_classes: Any) -> None:
+    """Refuses what is no number of classes.
+
+    Raises:
+        UserError: saying what stands for none.
+    """
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 0:
+        raise UserError(f"num_classes: found {num_classes!r}, expected a whole number, 0 for a network without classes")
 
 
 def require_range(value_range: Any) -> tuple[float, float]:

@@ -101,7 +101,11 @@ def distill(
             start = apply_lora(resolved, starting_point(resolved, folder, where, say, quiet, ready.loaded))
             require_agreement(teacher_record(start.teacher))
             on_rank_zero(lambda: record(folder, teacher=teacher_record(start.teacher), seeds=seeds(resolved)))
-            train_generator(resolved, start, folder, where, say, quiet, ready.images)
+            trainer = StageTrainer(resolved, start, folder, where, say, quiet, ready.images)
+            *earlier, last = trainer.stages_left()
+            for stage in earlier:
+                trainer.train(stage)
+            trainer.export_generator(*trainer.train(last))
             evaluate_run(resolved, start.teacher, folder, where, say, recompute, cache)
             on_rank_zero(lambda: mark_finished(folder, resolved))
     return folder
@@ -118,30 +122,6 @@ def seeds(recipe: DistillRecipe) -> dict[str, int]:
     return {"training": recipe.training.seed, "first_evaluated": recipe.evaluation.first_seed, **first_pair}
 
 
-def train_generator(
-    recipe: DistillRecipe, start: StudentInit, folder: Path, device: torch.device, say: Talk, quiet: bool,
-    found: ImageDataset | None,
-) -> None:  # fmt: skip
-    """The stages of the training, the export to `generator/`."""
-    require_judging(recipe, start.teacher, folder, device, say)
-    stages = stages_of(recipe)
-    require_stages(stages, start.teacher, device)
-    trainer = StageTrainer(recipe, start, folder, device, say, quiet, found)
-    *earlier, last = stages_left(stages, folder)
-    for stage in earlier:
-        trainer(stage)
-    generator, ema = trainer(last)
-    judge = measure(recipe, start.teacher, folder, device, say)
-    with show_waiting("comparing averaged and last weights", say.shows):
-        chosen = choose_weights(recipe.generator.weights, generator, ema, judge)
-    on_rank_zero(lambda: start.save_generator(folder / "generator", chosen.state, generator))
-    known = {"exported": chosen.name, **chosen.scores}
-    on_rank_zero(lambda: record(folder, generator={"sha256": checkpoint_sha256(folder / "generator")}, weights=known))
-    if chosen.scores:
-        both = ", ".join(f"{name} {score:.4g}" for name, score in sorted(chosen.scores.items()))
-        say(f"exported the {chosen.name} weights; distances: {both}")
-
-
 @dataclass(frozen=True)
 class StageTrainer:
     """Runs stages of a distillation in its folder, each from the state in which the one before ended."""
@@ -154,8 +134,20 @@ class StageTrainer:
     quiet: bool
     found: ImageDataset | None
 
-    def __call__(self, stage: Stage) -> tuple[Generator, EMA | None]:
-        """The method built with the stage's settings, pairs as many as it needs, the loop to its end.
+    def stages_left(self) -> list[Stage]:
+        """The stages that the run's newest checkpoint has not seen the end of, and always the last one.
+
+        Raises:
+            UserError: for settings that would stop the training or a later stage.
+        """
+        require_judging(self.recipe, self.start.teacher, self.folder, self.device, self.say)
+        stages = stages_of(self.recipe)
+        require_stages(stages, self.start.teacher, self.device)
+        steps = on_rank_zero(lambda: Checkpoints(self.folder / "checkpoints").steps())
+        return [*(stage for stage in stages[:-1] if stage.until > max(steps, default=0)), stages[-1]]
+
+    def train(self, stage: Stage) -> tuple[Generator, EMA | None]:
+        """Builds the method with the stage's settings and as many pairs as it needs, and runs the loop to its end.
 
         Returns:
             The generator with its last weights, and their average.
@@ -183,6 +175,21 @@ class StageTrainer:
             raise KeyboardInterrupt
         return generator, result.ema
 
+    def export_generator(self, generator: Generator, ema: EMA | None) -> None:
+        """Writes `generator/` with the averaged or the last weights, whichever the recipe or a measurement prefers."""
+        folder = self.folder
+        judge = measure(self.recipe, self.start.teacher, folder, self.device, self.say)
+        with show_waiting("comparing averaged and last weights", self.say.shows):
+            chosen = choose_weights(self.recipe.generator.weights, generator, ema, judge)
+        on_rank_zero(lambda: self.start.save_generator(folder / "generator", chosen.state, generator))
+        known = {"exported": chosen.name, **chosen.scores}
+        on_rank_zero(
+            lambda: record(folder, generator={"sha256": checkpoint_sha256(folder / "generator")}, weights=known)
+        )
+        if chosen.scores:
+            both = ", ".join(f"{name} {score:.4g}" for name, score in sorted(chosen.scores.items()))
+            self.say(f"exported the {chosen.name} weights; distances: {both}")
+
     @cached_property
     def images(self) -> Images | None:
         """The recipe's real images, the same for all stages."""
@@ -205,13 +212,6 @@ class StageTrainer:
         return build_hooks(
             lambda network: teacher_draws(teacher, generator_source(network), device), quick, self.say, above, health
         )
-
-
-def stages_left(stages: list[Stage], folder: Path) -> list[Stage]:
-    """The stages that a run's newest checkpoint has not seen the end of, and always the last one."""
-    steps = on_rank_zero(lambda: Checkpoints(folder / "checkpoints").steps())
-    done = max(steps, default=0)
-    return [*(stage for stage in stages[:-1] if stage.until > done), stages[-1]]
 
 
 def require_stages(stages: list[Stage], teacher: Teacher, device: torch.device) -> None:

@@ -96,13 +96,21 @@ def train(
     devices = [trainer.device] if trainer.device.type == "cuda" else []
     with torch.random.fork_rng(devices), deterministic(config.deterministic), StopSignals() as signals:
         try:
-            return trainer.run(signals)
+            if trainer.state.step == 0:
+                trainer.preview()
+            stop = False
+            while trainer.state.step < trainer.until and not stop:
+                trainer.timer.start()
+                report = train_step(trainer.state, batches, config, trainer.device, trainer.prefetcher)
+                trainer.timer.stop()
+                stop = trainer.after_step(report, signals)
+            return trainer.finish(signals)
         finally:
             trainer.close()
 
 
 class Trainer:
-    """The training loop of one run in one process, with its state, checkpoints, logs and hooks."""
+    """What the loop of one run in one process has beside its steps: state, checkpoints, logs and hooks."""
 
     def __init__(
         self,
@@ -140,16 +148,8 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------------------ the loop
 
-    def run(self, signals: StopSignals) -> TrainResult:
-        """Trains until the last step, the end of a stage or a signal."""
-        if self.state.step == 0:
-            self.preview()
-        stop = False
-        while self.state.step < self.until and not stop:
-            self.timer.start()
-            report = train_step(self.state, self.batches, self.config, self.device, self.prefetcher)
-            self.timer.stop()
-            stop = self.after_step(report, signals)
+    def finish(self, signals: StopSignals) -> TrainResult:
+        """The result after the last step, the end of a stage or a signal."""
         (stop,) = any_rank(signals.received is not None)  # one that came while the last step was saved counts as well
         return self.stop_early() if stop else self.result("done")
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -105,6 +106,15 @@ def test_ranks_that_differ_are_named() -> None:
     distributed.require_agreement(theirs[0])
 
 
+@pytest.fixture
+def default_hangup() -> Iterator[None]:
+    """The usual reaction to SIGHUP, also where the tests themselves run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("default_hangup")
 def test_a_closed_terminal_is_a_wish_to_stop() -> None:
     with StopSignals() as signals:
         os.kill(os.getpid(), signal.SIGHUP)

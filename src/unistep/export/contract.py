@@ -49,6 +49,8 @@ def contract_of(student: Student, licence: str) -> dict[str, Any]:
 
 def value_range(student: Student) -> list[float] | None:
     """What black and white are in model space, where that holds pixels."""
+    if student.config["codec"].get("type") != "pixels":  # a VAE need not be loaded for this
+        return None
     codec = student.codec
     return [codec.low, codec.high] if isinstance(codec, PixelCodec) else None
 
